@@ -1,0 +1,1 @@
+"""selftrain: self-rewarded training of reasoning models, with a guard and a full record."""
