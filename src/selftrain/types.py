@@ -212,6 +212,15 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class VotedGroup:
+    """A group, what was read in it, and the count: all that a label source sees of the completions."""
+
+    group: Group
+    answers: Answers
+    vote: Vote
+
+
+@dataclass(frozen=True, slots=True)
 class Label:
     """The pseudo-label of a group and who decided it.
 
@@ -255,9 +264,7 @@ class ScoredGroup:
     trained: indices of the G completions that are trained on, sorted; empty unless admitted.
     """
 
-    group: Group
-    answers: Answers
-    vote: Vote
+    voted: VotedGroup
     label: Label
     rewards: Rewards
     kl_penalties: tuple[float, ...]
