@@ -1,0 +1,159 @@
+"""What a run is: frozen sections with every option's unit, default and meaning. Loading and layering: config_load.py.
+
+Units in names: `_frac` in [0, 1], `_nats`, `_tokens`, `_s`, `num_`, `max_`. No value stands for another one; an option that may be unset says what then happens.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+def option(default: Any, unit: str, meaning: str, **limits: Any) -> Any:
+    """A field with its unit and meaning; `limits` are pydantic constraints (ge, gt, le, lt)."""
+    return Field(default, description=meaning, json_schema_extra={"unit": unit}, **limits)
+
+
+class RunSection(Section):
+    """The run itself."""
+
+    name: str | None = option(None, "name", "Name of the run folder; unset: train-0001, train-0002, ...")
+    folder: str = option("runs", "path", "Folder in which run folders are made.")
+    seed: int = option(0, "integer", "Every random draw of the run is derived from it.", ge=0)
+    num_steps: int = option(200, "steps", "How many steps to train.", ge=1)
+    checkpoint_every_steps: int = option(10, "steps", "Distance of checkpoints; a crash repeats at most this many steps.", ge=1)
+    num_checkpoints: int = option(3, "checkpoints", "How many newest checkpoints to keep; the start and the one that would be handed over stay as well.", ge=1)
+
+
+class PolicySection(Section):
+    """The model that is trained and how it is spoken to."""
+
+    model: str = option("embedded:default", "model", "embedded:default, embedded:weak, toy, a Hugging Face folder or a hub id.")
+    device: Literal["cpu", "cuda"] = option("cpu", "device", "Where the model runs.")
+    dtype: Literal["float32", "bfloat16"] = option("float32", "type", "Type of the forward pass; the weights being trained and their optimizer stay float32.")
+    num_threads: int | None = option(None, "threads", "CPU threads; unset: one per core, and the number is kept in the record.", ge=1)
+    prompt_format: Literal["chat", "plain"] = option("chat", "format", "chat: the tokenizer's chat template; plain: `plain_template`, for base models.")
+    plain_template: str = option("Problem: {prompt}\nSolution:", "text", "What a base model is given; {prompt} and, if wanted, {system} are replaced.")
+    system_prompt: str | None = option(None, "text", "A system turn before every prompt; unset: none.")
+    chat_template_args: dict[str, Any] = option({}, "table", "Extra arguments of the chat template, for example enable_thinking = false.")
+    lora_rank: int | None = option(None, "rank", "Train LoRA adapters of this rank (extra `lora`); unset: all weights.", ge=1)
+    lora_alpha: float = option(32.0, "factor", "LoRA scale, divided by the rank.", gt=0)
+    gradient_checkpointing: bool = option(False, "yes/no", "Recompute activations in the backward pass: less memory, about a third more time.")
+
+
+class PromptsSection(Section):
+    """Where training prompts come from: exactly one of file, dataset and task."""
+
+    file: str | None = option(None, "path", "JSONL, CSV or Parquet with one prompt a row.")
+    dataset: str | None = option(None, "name", "A Hugging Face dataset, NAME or NAME:CONFIG (extra `datasets`).")
+    dataset_split: str = option("train", "name", "Split of the dataset.")
+    task: str | None = option(None, "name", "A procedural task: add:4 (name:level), several with commas, or gym:NAME:LEVEL for reasoning-gym (extra `gym`).")
+    count: int | None = option(None, "prompts", "How many prompts to make or, of a file, to use from its start; unset: all rows of a file, 1,024 of a task.", ge=1)
+    prompt_field: str = option("prompt", "column", "Column with the prompt: a text, or a list of {role, content} messages.")
+    answer_field: str = option("answer", "column", "Column with true answers; read for evaluation and by the `reference` label source only.")
+    template: str | None = option(None, "text", "raw, boxed, or a text with {prompt}; unset: boxed for files and datasets, raw for tasks.")
+    max_prompt_tokens: int = option(1024, "tokens", "A longer prompt is an error, found before the first step.", ge=1)
+
+
+class RolloutSection(Section):
+    """How completions are drawn."""
+
+    prompts_per_step: int = option(16, "prompts", "P, prompts of a step.", ge=1)
+    num_votes: int = option(16, "completions", "N, completions of a prompt that vote.", ge=2)
+    group_size: int | None = option(None, "completions", "G, completions of a group that are trained on, drawn by a named seed; unset: all that vote.", ge=1)
+    max_new_tokens: int = option(512, "tokens", "Longest completion.", ge=1)
+    temperature: float = option(1.0, "factor", "Sampling temperature; the objective uses the same.", gt=0)
+    stop: tuple[str, ...] = option((), "texts", "Texts that end a completion.")
+    sequences_per_batch: int = option(512, "completions", "How many completions are sampled side by side.", ge=1)
+
+
+class LabelsSection(Section):
+    """Who decides what is rewarded."""
+
+    source: Literal["majority", "split_vote", "reference"] = option(
+        "majority", "name", "majority: the vote; split_vote: each half of the group labels the other; reference: true answers (not label-free)."
+    )
+    min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
+    min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
+
+
+class RewardSection(Section):
+    """From a label to one number per completion."""
+
+    rule: Literal["match", "share"] = option("match", "name", "match: 1 if the answer is the pseudo-label; share: the vote share of the completion's own answer.")
+
+
+class AdvantageSection(Section):
+    """From rewards to advantages."""
+
+    rule: Literal["rloo", "grpo", "dr_grpo"] = option("rloo", "name", "rloo: minus the mean of the others; grpo: minus the mean, over the deviation; dr_grpo: minus the mean.")
+
+
+class ObjectiveSection(Section):
+    """The loss."""
+
+    name: Literal["reinforce", "clipped"] = option("reinforce", "name", "reinforce, or clipped importance ratios (PPO).")
+    clip_low_frac: float = option(0.2, "fraction", "clipped: lower bound of the ratio is 1 minus this.", ge=0, lt=1)
+    clip_high_frac: float = option(0.2, "fraction", "clipped: upper bound of the ratio is 1 plus this.", ge=0)
+    length_norm: Literal["tokens", "sequence", "max_tokens"] = option(
+        "tokens", "name", "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO)."
+    )
+    kl_in: Literal["none", "reward", "loss"] = option("none", "place", "Where KL to the start enters; none: no second model in memory.")
+    kl_coef: float = option(0.001, "1/nats", "Weight of the KL.", ge=0)
+    kl_estimator: Literal["k1", "k2", "k3"] = option("k1", "name", "k1 in the reward or k2 in the loss are unbiased; k3 in the reward is the SRT paper's.")
+
+
+class UpdateSection(Section):
+    """The optimizer: AdamW."""
+
+    learning_rate: float = option(1e-6, "1/update", "Peak learning rate.", gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = option("constant", "name", "From the peak: constant, or down to 0 at the last step.")
+    warmup_steps: int = option(0, "steps", "Linear rise to the peak.", ge=0)
+    weight_decay: float = option(0.01, "factor", "Decoupled weight decay.", ge=0)
+    beta1: float = option(0.9, "factor", "Decay of the first moment.", ge=0, lt=1)
+    beta2: float = option(0.999, "factor", "Decay of the second moment.", ge=0, lt=1)
+    max_grad_norm: float = option(1.0, "norm", "Gradients above it are scaled down.", gt=0)
+    num_minibatches: int = option(1, "minibatches", "Optimizer steps on disjoint parts of a step's groups; more than 1 is off-policy and uses importance ratios.", ge=1)
+    num_epochs: int = option(1, "passes", "Passes over a step's samples.", ge=1)
+    tokens_per_microbatch: int = option(16384, "tokens", "Padded tokens of one forward and backward pass; the gradient does not depend on it.", ge=1)
+
+
+class GuardSection(Section):
+    """Rules that see reward hacking without labels."""
+
+    action: Literal["halt", "warn", "off"] = option("halt", "name", "What a serious finding does: halt and hand over an earlier checkpoint, only warn, or nothing is judged.")
+    window_steps: int = option(5, "steps", "Steps over which signals are averaged.", ge=1)
+    baseline_steps: int = option(5, "steps", "First steps of the run, against which drift is measured.", ge=1)
+
+
+class EvalsSection(Section):
+    """Held-out problems with true answers: they are reported and never reach training, stopping or the choice of a checkpoint."""
+
+    file: str | None = option(None, "path", "JSONL, CSV or Parquet with prompts and answers; unset for a file run: no evaluation.")
+    task: str | None = option(None, "name", "A procedural task; unset: the training task, with other problems.")
+    num_problems: int = option(128, "problems", "Held-out problems, from the start of the file or made by the task.", ge=1)
+    num_samples: int = option(16, "completions", "k of avg@k, maj@k and pass@k.", ge=1)
+    every_steps: int | None = option(None, "steps", "Evaluate also every so many steps; unset: before and after only.", ge=1)
+    temperature: float = option(1.0, "factor", "Sampling temperature of evaluations; 0 is greedy.", ge=0)
+    top_p: float = option(1.0, "fraction", "Nucleus of evaluations.", gt=0, le=1)
+
+
+class RunConfig(Section):
+    """Everything that decides a run; two runs with equal configs (but for run.name and run.folder) have equal ledgers in the exact class."""
+
+    run: RunSection = RunSection()
+    policy: PolicySection = PolicySection()
+    prompts: PromptsSection = PromptsSection()
+    rollout: RolloutSection = RolloutSection()
+    labels: LabelsSection = LabelsSection()
+    reward: RewardSection = RewardSection()
+    advantage: AdvantageSection = AdvantageSection()
+    objective: ObjectiveSection = ObjectiveSection()
+    update: UpdateSection = UpdateSection()
+    guard: GuardSection = GuardSection()
+    evals: EvalsSection = EvalsSection()
