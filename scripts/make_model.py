@@ -1,0 +1,276 @@
+"""Makes the embedded models: character-level Llamas, taught by short supervised training on easy levels of the procedural tasks.
+
+    python scripts/make_model.py                       # both starts, into src/selftrain/models
+    python scripts/make_model.py --measure FOLDER      # avg@16 and maj@16 per task, level and form on 200 held-out problems each
+
+Everything is drawn from one seed. The same machine, thread count and torch version give the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from selftrain.answers import extract, key
+from selftrain.prompts.tasks import TASKS, Form
+from selftrain.seeds import Stream
+
+PAD, UNK, SYSTEM, USER, ASSISTANT, END = SPECIAL = ("<|pad|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+CHARACTERS = ["####", "\n", *(chr(code) for code in range(32, 127))]
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'assistant' %}{{ '<|assistant|>' + message['content'] + '<|end|>' }}"
+    "{% else %}{{ '<|' + message['role'] + '|>' + message['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+HELD_OUT_SEED = 1000
+"""Seed of the problems that are measured on; they are barred from the supervised training."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained for how long. `shares`: weight of each (task, level) among the problems; `words_frac`: share in the words form."""
+
+    hidden: int
+    layers: int
+    mlp: int
+    steps: int
+    batch: int
+    learning_rate: float
+    words_frac: float
+    shares: dict[tuple[str, int], float]
+
+
+LEVELS = {"add": (1, 1, 1, 1), "sub": (1, 1, 1), "mul": (1, 1, 1), "digits": (1, 1, 1), "sort": (1, 1, 1), "tall": (1, 1, 1), "truth": (1, 1, 1)}
+FAMILY_WEIGHTS = {"add": 3.0, "sub": 1.0, "mul": 1.0, "digits": 1.0, "sort": 1.0, "tall": 1.0, "truth": 1.0}
+
+
+def shares() -> dict[tuple[str, int], float]:
+    """The weight of each (task, level), summing to 1."""
+    raw = {(name, level + 1): FAMILY_WEIGHTS[name] * weight / sum(levels) for name, levels in LEVELS.items() for level, weight in enumerate(levels)}
+    return {entry: weight / sum(raw.values()) for entry, weight in raw.items()}
+
+
+RECIPES = {"default": Recipe(hidden=128, layers=4, mlp=240, steps=1200, batch=128, learning_rate=2e-3, words_frac=0.4, shares=shares())}
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, `####` one token, five special tokens and a chat template without line breaks."""
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNK))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"####|[\s\S]"), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNK,
+        eos_token=END,
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT],
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+        model_max_length=512,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.mlp,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        attn_implementation="sdpa",
+    )
+    return LlamaForCausalLM(config)
+
+
+def barred_texts() -> set[str]:
+    """The prompt texts that are measured on, of all levels with room for them."""
+    return {problem.text for _, _, _, listed in measured() for _, problem in listed}
+
+
+def measured(count: int = 200) -> list[tuple[str, int, Form, list]]:
+    """The held-out problems of every task, level and form; a level with fewer than 10 times `count` problems gives a tenth of them."""
+    cells = []
+    for name, task in TASKS.items():
+        for level in range(1, 6):
+            num = min(count, task.size(level) // 10)
+            cells += [(name, level, form, task.listed(num, level, HELD_OUT_SEED, form)) for form in Form]
+    return cells
+
+
+class Lessons:
+    """The supervised examples in a fixed order: (text given, text to learn)."""
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        self.recipe, self.stream, self.drawn, self.barred = recipe, Stream(seed), 0, barred_texts()
+        self.cells = list(recipe.shares)
+        self.weights = [recipe.shares[cell] for cell in self.cells]
+
+    def example(self) -> tuple[str, str]:
+        while True:
+            stream = self.stream.at(stream="supervised", index=self.drawn)
+            self.drawn += 1
+            choice = stream.at(prompt_id="choice").generator()
+            name, level = self.cells[choice.choice(len(self.cells), p=self.weights)]
+            form = Form.WORDS if choice.random() < self.recipe.words_frac else Form.SYMBOLS
+            problem = TASKS[name].draw(stream, level, form)
+            if problem.text not in self.barred:
+                return f"{USER}{problem.text}{ASSISTANT}", f"{problem.solution}{END}"
+
+    def batches(self, num_batches: int) -> list[list[tuple[str, str]]]:
+        """`num_batches` batches whose examples are of similar length, in random order."""
+        size = self.recipe.batch
+        pool = sorted((self.example() for _ in range(num_batches * size)), key=lambda pair: len(pair[0]) + len(pair[1]))
+        batches = [pool[start : start + size] for start in range(0, len(pool), size)]
+        order = self.stream.at(stream="batches", index=self.drawn).generator().permutation(num_batches)
+        return [batches[index] for index in order]
+
+
+def encode_batch(tokenizer: PreTrainedTokenizerFast, batch: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+    """Token ids (B, T) padded on the right, and labels with -100 where nothing is learned."""
+    given = tokenizer([pair[0] for pair in batch])["input_ids"]
+    learned = tokenizer([pair[1] for pair in batch])["input_ids"]
+    width = max(len(a) + len(b) for a, b in zip(given, learned, strict=True))
+    ids = torch.full((len(batch), width), tokenizer.pad_token_id)
+    labels = torch.full((len(batch), width), -100)
+    for row, (a, b) in enumerate(zip(given, learned, strict=True)):
+        ids[row, : len(a) + len(b)] = torch.tensor(a + b)
+        labels[row, len(a) : len(a) + len(b)] = torch.tensor(b)
+    return ids, labels
+
+
+def train(recipe: Recipe, seed: int, keep: dict[int, Path]) -> None:
+    """Trains and saves the weights after the steps named in `keep`: the moving average of the last hundred or so steps."""
+    tokenizer = build_tokenizer()
+    model = build_model(recipe, tokenizer, seed)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
+    lessons = Lessons(recipe, seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    average = {name: p.detach().clone() for name, p in model.named_parameters()}
+    queue: list[list[tuple[str, str]]] = []
+    start = time.monotonic()
+    for step in range(1, recipe.steps + 1):
+        queue = queue or lessons.batches(8)
+        ids, labels = encode_batch(tokenizer, queue.pop())
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * min(1.0, step / 50) * (0.55 + 0.45 * math.cos(math.pi * step / recipe.steps))
+        loss = model(input_ids=ids, labels=labels).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                average[name].lerp_(p, max(0.03, 1 / step))
+        if step % 25 == 0:
+            print(f"step {step} loss {loss.item():.3f} {time.monotonic() - start:.0f} s", flush=True)
+        if step in keep:
+            save(model, average, tokenizer, keep[step])
+
+
+def save(model: LlamaForCausalLM, average: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """A Hugging Face folder with the averaged weights in half precision; its config says float32, so they are loaded as float32."""
+    kept = LlamaForCausalLM(model.config)
+    kept.load_state_dict({**average, "lm_head.weight": average["model.embed_tokens.weight"]})
+    kept.generation_config.eos_token_id, kept.generation_config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    kept.to(torch.float16).save_pretrained(folder)
+    kept.config.dtype = torch.float32
+    kept.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def sample(model: LlamaForCausalLM, prompt_ids: Tensor, max_new: int, generator: torch.Generator) -> Tensor:
+    """Completions (B, max_new) at temperature 1 of prompts (B, T) of one length; pad after the end token."""
+    end, pad = model.config.eos_token_id, model.config.pad_token_id
+    done = torch.zeros(len(prompt_ids), dtype=torch.bool)
+    ids, cache, out = prompt_ids, None, []
+    for _ in range(max_new):
+        result = model(input_ids=ids, past_key_values=cache, use_cache=True)
+        cache = result.past_key_values
+        ids = torch.multinomial(result.logits[:, -1].softmax(-1), 1, generator=generator).masked_fill(done[:, None], pad)
+        out.append(ids)
+        done |= ids[:, 0] == end
+        if done.all():
+            break
+    return torch.cat(out, 1)
+
+
+def measure(folder: Path, num_votes: int, count: int, cells: set[str] | None = None) -> None:
+    """Prints a Markdown table of avg@k and maj@k per task, level and form on held-out problems."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    print("| task | avg symbols | maj symbols | avg words | maj words |\n|---|---|---|---|---|")
+    row: list[str] = []
+    for name, level, form, listed in measured(count):
+        if cells and f"{name}:{level}" not in cells:
+            continue
+        right, votes = score(model, tokenizer, [problem for _, problem in listed], num_votes)
+        row += [f"{right:.2f}", f"{votes:.2f}"]
+        if form is Form.WORDS:
+            print(f"| {name}:{level} | {' | '.join(row)} |", flush=True)
+            row = []
+
+
+def score(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: list, num_votes: int, seed: int = 0) -> tuple[float, float]:
+    """avg@k and maj@k; a tie counts as its share that is right."""
+    right, votes = 0.0, 0.0
+    by_length: dict[int, list] = {}
+    for problem in problems:
+        ids = tokenizer(f"{USER}{problem.text}{ASSISTANT}")["input_ids"]
+        by_length.setdefault(len(ids), []).append((ids, problem))
+    for entries in by_length.values():
+        generator = torch.Generator().manual_seed(seed)
+        ids = torch.tensor([ids for ids, _ in entries]).repeat_interleave(num_votes, 0)
+        texts = tokenizer.batch_decode(sample(model, ids, max(len(p.solution) for _, p in entries) + 4, generator), skip_special_tokens=True)
+        for place, (_, problem) in enumerate(entries):
+            keys = [key(text) for text in map(extract, texts[place * num_votes : (place + 1) * num_votes]) if text is not None]
+            truth = key(problem.answer)
+            right += keys.count(truth) / num_votes
+            top = max((keys.count(entry) for entry in keys), default=0)
+            winners = {entry for entry in keys if keys.count(entry) == top}
+            votes += (truth in winners) / max(1, len(winners))
+    return right / len(problems), votes / len(problems)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/selftrain/models")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="supervised steps, instead of the recipe's")
+    parser.add_argument("--keep-every", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--measure", type=Path, help="measure this model folder instead of making one")
+    parser.add_argument("--cells", nargs="*", help="with --measure: only these, such as add:4")
+    parser.add_argument("--count", type=int, default=200)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.measure:
+        measure(arguments.measure, 16, arguments.count, set(arguments.cells or ()))
+        return
+    recipe = RECIPES["default"]
+    if arguments.steps:
+        recipe = replace(recipe, steps=arguments.steps)
+    keep = {recipe.steps: arguments.out / "default"}
+    if arguments.keep_every:
+        keep |= {step: arguments.out / f"at{step}" for step in range(arguments.keep_every, recipe.steps, arguments.keep_every)}
+    train(recipe, arguments.seed, keep)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Ordering: sort digits by insertion, line people up by height from facts in any order."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+
+from selftrain.prompts.tasks.family import Family, Form, Numbers, arrangement
+
+NAMES = "abcdefghij"
+
+
+def _pick_sort(level: int, index: int) -> Numbers:
+    return tuple(int(digit) for digit in f"{index:0{level + 2}d}")
+
+
+def _write_sort(numbers: Numbers, form: Form) -> str:
+    return f"sort {''.join(map(str, numbers))}" if form is Form.SYMBOLS else f"{' '.join(map(str, numbers))} in order"
+
+
+def _read_sort(text: str) -> Numbers | None:
+    match = re.fullmatch(r"sort ([0-9]{3,32})", text) or re.fullmatch(r"([0-9](?: [0-9]){2,31}) in order", text)
+    return tuple(int(digit) for digit in match.group(1).replace(" ", "")) if match else None
+
+
+def _solve_sort(numbers: Numbers) -> tuple[str, str]:
+    steps = ["".join(map(str, sorted(numbers[: count + 1]))) for count in range(len(numbers))]
+    return ";".join(steps), ",".join(map(str, sorted(numbers)))
+
+
+def _size_tall(level: int) -> int:
+    return math.perm(len(NAMES), level + 2) * math.factorial(level + 1)
+
+
+def _pick_tall(level: int, index: int) -> Numbers:
+    people, index = arrangement(index, len(NAMES), level + 2)
+    places, _ = arrangement(index, level + 1, level + 1)
+    return tuple(person for place in places for person in people[place : place + 2])
+
+
+def _facts(numbers: Numbers) -> list[tuple[int, int]]:
+    """The (taller, shorter) pairs of a height problem."""
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _write_tall(numbers: Numbers, form: Form) -> str:
+    sign, gap = (">", " ") if form is Form.SYMBOLS else (" over ", ", ")
+    return gap.join(f"{NAMES[taller]}{sign}{NAMES[shorter]}" for taller, shorter in _facts(numbers))
+
+
+def _read_tall(text: str) -> Numbers | None:
+    for sign, gap in ((">", " "), (" over ", ", ")):
+        if re.fullmatch(rf"[a-j]{sign}[a-j](?:{gap}[a-j]{sign}[a-j]){{1,8}}", text):
+            numbers = tuple(NAMES.index(name) for fact in text.split(gap) for name in fact.split(sign))
+            return numbers if _is_one_line(numbers) else None
+    return None
+
+
+def _is_one_line(numbers: Numbers) -> bool:
+    """Whether the facts put all people into one line."""
+    facts = dict(_facts(numbers))
+    tallest = set(facts) - set(facts.values())
+    return len(facts) == len(set(facts.values())) == len(numbers) // 2 and len(tallest) == 1 and len(_line(numbers)) == len(facts) + 1
+
+
+def _line(numbers: Numbers) -> list[int]:
+    """The people from tall to short."""
+    facts = dict(_facts(numbers))
+    person = next(iter(set(facts) - set(facts.values())))
+    line = [person]
+    while line[-1] in facts:
+        line.append(facts[line[-1]])
+    return line
+
+
+def _solve_tall(numbers: Numbers) -> tuple[str, str]:
+    line = [NAMES[person] for person in _line(numbers)]
+    steps = [f"{taller}>{shorter}" for taller, shorter in itertools.pairwise(line)]
+    return ";".join(steps), ",".join(line)
+
+
+SORT = Family("sort", "LEVEL + 2 digits in rising order", 30, lambda level: int(10 ** (level + 2)), _pick_sort, _write_sort, _read_sort, _solve_sort)
+TALL = Family("tall", "LEVEL + 2 people from tall to short, from facts in any order", 8, _size_tall, _pick_tall, _write_tall, _read_tall, _solve_tall)
