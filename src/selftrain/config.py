@@ -1,6 +1,7 @@
 """What a run is: frozen sections with every option's unit, default and meaning. Loading and layering: config_load.py.
 
-Units in names: `_frac` in [0, 1], `_nats`, `_tokens`, `_s`, `num_`, `max_`. No value stands for another one; an option that may be unset says what then happens.
+Units in names: `_frac` in [0, 1], `_nats`, `_tokens`, `_s`, `num_`, `max_`. No value stands for another one; an option that may be unset says
+what then happens.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ class PromptsSection(Section):
     dataset: str | None = option(None, "name", "A Hugging Face dataset, NAME or NAME:CONFIG (extra `datasets`).")
     dataset_split: str = option("train", "name", "Split of the dataset.")
     task: str | None = option(None, "name", "A procedural task: add:4 (name:level), several with commas, or gym:NAME:LEVEL for reasoning-gym (extra `gym`).")
-    count: int | None = option(None, "prompts", "How many prompts to make or, of a file, to use from its start; unset: all rows of a file, 1,024 of a task.", ge=1)
+    count: int | None = option(
+        None, "prompts", "How many prompts to make, or to use from the start of a file; unset: all rows of a file, 1,024 of a task.", ge=1
+    )
     prompt_field: str = option("prompt", "column", "Column with the prompt: a text, or a list of {role, content} messages.")
     answer_field: str = option("answer", "column", "Column with true answers; read for evaluation and by the `reference` label source only.")
     template: str | None = option(None, "text", "raw, boxed, or a text with {prompt}; unset: boxed for files and datasets, raw for tasks.")
@@ -75,8 +78,10 @@ class RolloutSection(Section):
 class LabelsSection(Section):
     """Who decides what is rewarded."""
 
-    source: Literal["majority", "split_vote", "reference"] = option(
-        "majority", "name", "majority: the vote; split_vote: each half of the group labels the other; reference: true answers (not label-free)."
+    source: str = option(
+        "majority",
+        "name",
+        "majority: the vote; split_vote: each half of the group labels the other; reference: true answers (not label-free); or package.module:function.",
     )
     min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
@@ -85,13 +90,17 @@ class LabelsSection(Section):
 class RewardSection(Section):
     """From a label to one number per completion."""
 
-    rule: Literal["match", "share"] = option("match", "name", "match: 1 if the answer is the pseudo-label; share: the vote share of the completion's own answer.")
+    rule: str = option(
+        "match", "name", "match: 1 if the answer is the pseudo-label; share: the vote share of the completion's own answer; or package.module:function."
+    )
 
 
 class AdvantageSection(Section):
     """From rewards to advantages."""
 
-    rule: Literal["rloo", "grpo", "dr_grpo"] = option("rloo", "name", "rloo: minus the mean of the others; grpo: minus the mean, over the deviation; dr_grpo: minus the mean.")
+    rule: str = option(
+        "rloo", "name", "rloo: minus the mean of the others; grpo: minus the mean, over the deviation; dr_grpo: minus the mean; or package.module:function."
+    )
 
 
 class ObjectiveSection(Section):
@@ -101,7 +110,9 @@ class ObjectiveSection(Section):
     clip_low_frac: float = option(0.2, "fraction", "clipped: lower bound of the ratio is 1 minus this.", ge=0, lt=1)
     clip_high_frac: float = option(0.2, "fraction", "clipped: upper bound of the ratio is 1 plus this.", ge=0)
     length_norm: Literal["tokens", "sequence", "max_tokens"] = option(
-        "tokens", "name", "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO)."
+        "tokens",
+        "name",
+        "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO).",
     )
     kl_in: Literal["none", "reward", "loss"] = option("none", "place", "Where KL to the start enters; none: no second model in memory.")
     kl_coef: float = option(0.001, "1/nats", "Weight of the KL.", ge=0)
@@ -118,7 +129,9 @@ class UpdateSection(Section):
     beta1: float = option(0.9, "factor", "Decay of the first moment.", ge=0, lt=1)
     beta2: float = option(0.999, "factor", "Decay of the second moment.", ge=0, lt=1)
     max_grad_norm: float = option(1.0, "norm", "Gradients above it are scaled down.", gt=0)
-    num_minibatches: int = option(1, "minibatches", "Optimizer steps on disjoint parts of a step's groups; more than 1 is off-policy and uses importance ratios.", ge=1)
+    num_minibatches: int = option(
+        1, "minibatches", "Optimizer steps on disjoint parts of a step's groups; above 1 importance ratios correct for the age of the samples.", ge=1
+    )
     num_epochs: int = option(1, "passes", "Passes over a step's samples.", ge=1)
     tokens_per_microbatch: int = option(16384, "tokens", "Padded tokens of one forward and backward pass; the gradient does not depend on it.", ge=1)
 
@@ -126,7 +139,9 @@ class UpdateSection(Section):
 class GuardSection(Section):
     """Rules that see reward hacking without labels."""
 
-    action: Literal["halt", "warn", "off"] = option("halt", "name", "What a serious finding does: halt and hand over an earlier checkpoint, only warn, or nothing is judged.")
+    action: Literal["halt", "warn", "off"] = option(
+        "halt", "name", "On a serious finding: halt and hand over an earlier checkpoint, or only warn; off: nothing is judged."
+    )
     window_steps: int = option(5, "steps", "Steps over which signals are averaged.", ge=1)
     baseline_steps: int = option(5, "steps", "First steps of the run, against which drift is measured.", ge=1)
 

@@ -31,7 +31,9 @@ class TokenLoss(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """Which loss. clip_low, clip_high: >= 0, used by `clipped`. kl_coef: weight of the KL in the loss, 0 for none. temperature: of the sampler; log-probabilities are taken at it."""
+    """Which loss. clip_low, clip_high: >= 0, used by `clipped`. kl_coef: weight of the KL in the loss, 0 for none.
+    temperature: of the sampler; log-probabilities are taken at it.
+    """
 
     name: Literal["reinforce", "clipped"] = "reinforce"
     clip_low: float = 0.2

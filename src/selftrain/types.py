@@ -259,7 +259,8 @@ class Rewards:
 class ScoredGroup:
     """A group with everything that was decided about it.
 
-    kl_penalties: N sums over tokens of the estimated KL to the reference policy, in nats, already subtracted in `shaped_rewards`; empty without KL in the reward.
+    kl_penalties: N sums over tokens of the estimated KL to the reference policy, in nats, already subtracted (times its weight) in
+      `shaped_rewards`; empty without KL in the reward.
     shaped_rewards: N rewards the advantages are made of. advantages: N values, one per completion; empty unless decided.
     trained: indices of the G completions that are trained on, sorted; empty unless admitted.
     """

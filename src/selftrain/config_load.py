@@ -1,0 +1,142 @@
+"""TOML files and command-line values -> RunConfig. Later layers win: defaults < files from left to right < command line."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from selftrain.config import RunConfig, Section
+from selftrain.errors import ConfigError
+
+Layer = dict[str, dict[str, Any]]
+
+
+def load_config(files: Sequence[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The resolved config.
+
+    files: TOML files. overrides: values by dotted name, for example {"update.learning_rate": 1e-6}; texts are parsed to the option's type.
+    Where no layer names `policy.model`, the recipe of the embedded model (recipes/embedded.toml) lies under them, so that a run without any
+    argument works. Raises ConfigError for a missing file, bad TOML, an unknown key (the nearest one is named) or a bad value or combination.
+    """
+    layers = [read_toml(Path(file)) for file in files] + [unflatten(overrides or {})]
+    if not any("model" in layer.get("policy", {}) for layer in layers):
+        layers.insert(0, recipe("embedded"))
+    merged: Layer = {}
+    for layer in layers:
+        for section, values in layer.items():
+            merged.setdefault(section, {}).update(values)
+    return validate(merged)
+
+
+def recipe(name: str) -> Layer:
+    """A config that ships with the package, as a layer."""
+    return tomllib.loads(resources.files("selftrain.recipes").joinpath(f"{name}.toml").read_text("utf-8"))
+
+
+def read_toml(path: Path) -> Layer:
+    try:
+        layer: Layer = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file {path}", "there is no such file", "Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path}", f"it cannot be read ({error})", "Give a readable UTF-8 TOML file.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config file {path}", f"it is not TOML ({error})", "Mend that line; docs/configuration.md shows a file.") from error
+    check_names(layer, str(path))
+    return layer
+
+
+def unflatten(overrides: Mapping[str, Any]) -> Layer:
+    """{"run.seed": 1} -> {"run": {"seed": 1}}."""
+    layer: Layer = {}
+    for name, value in overrides.items():
+        section, dot, field = name.partition(".")
+        if not dot:
+            raise ConfigError(f"option {name}", "an option has the form section.name", f"Did you mean {nearest(name, option_names())}?")
+        layer.setdefault(section, {})[field.replace("-", "_")] = value
+    check_names(layer, "command line")
+    return layer
+
+
+def option_names() -> list[str]:
+    """All options, dotted, in order: run.name, run.folder, ..."""
+    return [f"{section}.{field}" for section, info in RunConfig.model_fields.items() for field in fields_of(info.annotation)]
+
+
+def fields_of(section: Any) -> dict[str, Any]:
+    assert issubclass(section, Section)
+    return dict(section.model_fields)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    return (difflib.get_close_matches(name, known, n=1, cutoff=0.0) or [known[0]])[0]
+
+
+def check_names(layer: Mapping[str, Any], origin: str) -> None:
+    """Raises ConfigError for a section or option that does not exist, naming the nearest one that does."""
+    known = option_names()
+    for section, values in layer.items():
+        if section not in RunConfig.model_fields:
+            given = f"{section}.{next(iter(values))}" if isinstance(values, Mapping) and values else section
+            raise ConfigError(f"{origin}: [{section}]", "there is no such section", f"The nearest option is {nearest(given, known)}.")
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{origin}: {section} = {values!r}", "a section is a table", f"Write [{section}] and its options below it.")
+        for field in values:
+            if f"{section}.{field}" not in known:
+                near = nearest(f"{section}.{field}", known)
+                raise ConfigError(f"{origin}: {section}.{field}", "there is no such option", f"The nearest one is {near}.")
+
+
+def validate(merged: Layer) -> RunConfig:
+    try:
+        config = RunConfig.model_validate(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"][:2])
+        raise ConfigError(f"{name} = {first['input']!r}", first["msg"][0].lower() + first["msg"][1:], meaning_of(name)) from error
+    check_combination(config)
+    return config
+
+
+def meaning_of(name: str) -> str:
+    section, _, field = name.partition(".")
+    info = fields_of(RunConfig.model_fields[section].annotation)[field]
+    return f"{name} [{info.json_schema_extra['unit']}]: {info.description}"
+
+
+def check_combination(config: RunConfig) -> None:
+    """Raises ConfigError for values that are right alone and wrong together."""
+    rollout, objective = config.rollout, config.objective
+    if rollout.group_size is not None and rollout.group_size > rollout.num_votes:
+        raise ConfigError(
+            f"rollout.group_size = {rollout.group_size}, rollout.num_votes = {rollout.num_votes}",
+            "more completions cannot be trained on than vote",
+            "Lower rollout.group_size or raise rollout.num_votes.",
+        )
+    if objective.kl_in == "loss" and objective.kl_estimator == "k1":
+        raise ConfigError(
+            "objective.kl_in = loss, objective.kl_estimator = k1",
+            "the gradient of k1 in the loss has mean zero, so it would do nothing",
+            "Use k2 in the loss, or k1 in the reward.",
+        )
+    sources = [name for name in ("file", "dataset", "task") if getattr(config.prompts, name) is not None]
+    if config.policy.model != "toy" and len(sources) != 1:
+        raise ConfigError(
+            f"prompts: {' and '.join(sources) or 'no source'}",
+            "exactly one of prompts.file, prompts.dataset and prompts.task is needed",
+            "For example --prompts.file questions.jsonl",
+        )
+    if config.evals.file is not None and config.evals.task is not None:
+        raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")
+    if config.update.num_minibatches > rollout.prompts_per_step:
+        raise ConfigError(
+            f"update.num_minibatches = {config.update.num_minibatches}, rollout.prompts_per_step = {rollout.prompts_per_step}",
+            "a group is never split, so there cannot be more minibatches than groups",
+            "Lower update.num_minibatches.",
+        )

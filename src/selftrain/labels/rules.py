@@ -1,0 +1,28 @@
+"""When a count decides: the bounds that every vote-based source shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from selftrain.types import Outcome, Vote
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """min_read_frac: least share of readable answers (quorum). min_share_frac: least share of the winner among all votes. Both in [0, 1]."""
+
+    min_read_frac: float = 0.0
+    min_share_frac: float = 0.0
+
+
+def outcome_of(vote: Vote, bounds: Bounds) -> Outcome:
+    """Whether a vote decides, and if not, why: checked in the order no answer, quorum, tie, share."""
+    if not vote.counts:
+        return Outcome.NO_ANSWER
+    if vote.num_read < bounds.min_read_frac * vote.num_votes:
+        return Outcome.BELOW_QUORUM
+    if vote.is_tie:
+        return Outcome.TIE
+    if vote.share_frac < bounds.min_share_frac:
+        return Outcome.BELOW_MIN_SHARE
+    return Outcome.DECIDED

@@ -1,0 +1,128 @@
+"""Every number that is logged about a step: name, unit, formula. None of them needs a true answer."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from selftrain.policies.base import UpdateStats
+from selftrain.types import Admission, Completion, Finish, PolicyVersion, ScoredGroup, StepMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """unit as in the key's suffix; formula in words or signs, over the P groups of a step with N completions each."""
+
+    unit: str
+    formula: str
+
+
+METRICS: Mapping[str, Metric] = {
+    "vote/share_mean_frac": Metric("fraction", "mean over groups of winner's votes / N, unread included"),
+    "vote/margin_mean_frac": Metric("fraction", "mean over groups of (winner's - runner-up's votes) / N"),
+    "vote/read_mean_frac": Metric("fraction", "completions with a readable answer / all completions"),
+    "vote/tie_frac": Metric("fraction", "groups whose vote is a tie / P"),
+    "vote/collision_frac": Metric("fraction", "groups whose winner is the step's most common winner / groups with a winner"),
+    "vote/split_half_frac": Metric("fraction", "groups whose even and odd halves have the same single winner / P"),
+    "label/decided_frac": Metric("fraction", "groups with a decided label / P"),
+    "reward/mean_frac": Metric("reward", "mean reward over completions of decided groups"),
+    "reward/kl_penalty_mean_nats": Metric("nats", "mean over completions of the summed KL estimate in the reward"),
+    "admission/admitted_frac": Metric("fraction", "groups that train / P"),
+    "admission/no_signal_frac": Metric("fraction", "decided groups whose rewards are all equal / P"),
+    "completion/length_mean_tokens": Metric("tokens", "mean tokens of a completion, end token included"),
+    "completion/truncated_frac": Metric("fraction", "completions that reached the limit / all"),
+    "completion/compress_ratio": Metric("ratio", "zlib size / size of the step's completions, texts joined by newlines; low means repetition"),
+    "policy/entropy_mean_nats": Metric("nats", "mean over sampled tokens of the entropy of the distribution sampled from"),
+    "policy/logprob_mean_nats": Metric("nats", "mean log-probability of the sampled tokens"),
+    "update/loss": Metric("loss", "value of the objective, mean over the step's updates"),
+    "update/grad_norm": Metric("norm", "gradient norm before clipping, mean over the step's updates"),
+    "update/learning_rate": Metric("1/update", "rate that was applied"),
+    "update/ratio_mean": Metric("ratio", "mean importance ratio against the sampling log-probabilities"),
+    "update/ratio_max": Metric("ratio", "largest importance ratio of the step"),
+    "update/clip_frac": Metric("fraction", "tokens whose gradient was clipped away"),
+    "update/logprob_gap_nats": Metric("nats", "mean |learner's - sampler's log-probability| in the step's first update"),
+    "update/kl_loss_nats": Metric("nats", "mean per token of the KL estimate in the loss"),
+    "update/num_tokens": Metric("tokens", "tokens that gave gradient, summed over the step's updates"),
+    "update/num_updates": Metric("updates", "optimizer steps"),
+}
+
+
+def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup], updates: Sequence[UpdateStats] = ()) -> StepMetrics:
+    """The metrics of a step; those of the update only where there was one."""
+    values = {**vote_values(scored), **completion_values(scored), **(update_values(updates) if updates else {"update/num_updates": 0.0})}
+    unknown = set(values) - set(METRICS)
+    assert not unknown, unknown
+    return StepMetrics(step, version, values)
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def vote_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    votes = [one.voted.vote for one in scored]
+    rewards = [value for one in scored for value in one.rewards.values]
+    penalties = [value for one in scored for value in one.kl_penalties]
+    values = {
+        "vote/share_mean_frac": mean([vote.share_frac for vote in votes]),
+        "vote/margin_mean_frac": mean([vote.margin_frac for vote in votes]),
+        "vote/read_mean_frac": sum(vote.num_read for vote in votes) / sum(vote.num_votes for vote in votes),
+        "vote/tie_frac": share_of(scored, lambda one: one.voted.vote.is_tie),
+        "vote/collision_frac": collision_frac(scored),
+        "vote/split_half_frac": share_of(scored, halves_agree),
+        "label/decided_frac": share_of(scored, lambda one: one.label.is_decided),
+        "reward/mean_frac": mean(rewards),
+        "admission/admitted_frac": share_of(scored, lambda one: one.admission is Admission.ADMITTED),
+        "admission/no_signal_frac": share_of(scored, lambda one: one.admission is Admission.NO_SIGNAL),
+    }
+    if penalties:
+        values["reward/kl_penalty_mean_nats"] = mean(penalties)
+    return values
+
+
+def share_of(scored: Sequence[ScoredGroup], holds: Callable[[ScoredGroup], bool]) -> float:
+    return sum(holds(one) for one in scored) / len(scored)
+
+
+def collision_frac(scored: Sequence[ScoredGroup]) -> float:
+    """Near 1 / P for prompts with different answers; near 1 when the policy writes one constant answer."""
+    winners = Counter(one.voted.vote.winners[0] for one in scored if len(one.voted.vote.winners) == 1)
+    return max(winners.values()) / winners.total() if winners else 0.0
+
+
+def halves_agree(one: ScoredGroup) -> bool:
+    halves = [Counter(key for key in one.voted.answers.keys[start::2] if key is not None).most_common(2) for start in (0, 1)]
+    if not all(halves) or any(len(half) > 1 and half[0][1] == half[1][1] for half in halves):
+        return False
+    return halves[0][0][0] == halves[1][0][0]
+
+
+def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    completions: list[Completion] = [completion for one in scored for completion in one.voted.group.completions]
+    entropies = [value for completion in completions for value in completion.entropies]
+    logprobs = [value for completion in completions for value in completion.logprobs]
+    text = "\n".join(completion.text for completion in completions).encode("utf-8", "replace")
+    return {
+        "completion/length_mean_tokens": mean([len(completion.token_ids) for completion in completions]),
+        "completion/truncated_frac": mean([completion.finish is Finish.LENGTH for completion in completions]),
+        "completion/compress_ratio": len(zlib.compress(text, 1)) / max(1, len(text)),
+        "policy/entropy_mean_nats": mean(entropies),
+        "policy/logprob_mean_nats": mean(logprobs),
+    }
+
+
+def update_values(updates: Sequence[UpdateStats]) -> dict[str, float]:
+    return {
+        "update/loss": mean([one.loss for one in updates]),
+        "update/grad_norm": mean([one.grad_norm for one in updates]),
+        "update/learning_rate": updates[0].learning_rate,
+        "update/ratio_mean": mean([one.ratio_mean for one in updates]),
+        "update/ratio_max": max(one.ratio_max for one in updates),
+        "update/clip_frac": mean([one.clip_frac for one in updates]),
+        "update/logprob_gap_nats": updates[0].logprob_gap_nats,
+        "update/kl_loss_nats": mean([one.kl_loss_nats for one in updates]),
+        "update/num_tokens": float(sum(one.num_tokens for one in updates)),
+        "update/num_updates": float(len(updates)),
+    }

@@ -1,0 +1,193 @@
+"""The toy policy: a log-linear table, no torch. It learns, collapses and resumes like a large one, in about a second.
+
+A problem is `toy-I`; its true answer is one of NUM_ANSWERS digits. A completion is two tokens: a style word, then a digit (or a token without an
+answer). The digit's logit is  evidence * E[a] + distractor * D[a] + bias[a]  with two fixed random features of the problem: E is 1 at the true
+answer plus noise, D is 1 at one plausible wrong answer. `weak` starts with the distractor ahead, so that the vote is mostly wrong, and the shared
+bias makes collapse onto one constant answer possible. All gradients are exact.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftrain.config import UpdateSection
+from selftrain.errors import PromptError, UpdateError
+from selftrain.objective import Objective
+from selftrain.policies.base import SampleRequest, SamplingParams, UpdateStats
+from selftrain.seeds import Stream
+from selftrain.types import AnswerSheet, Completion, Finish, Group, Message, PolicyVersion, Prompt, PromptSet, TrainingSample
+
+Floats = NDArray[np.float64]
+
+STYLES = ("so ", "thus ", "well ")
+NUM_ANSWERS = 8
+NUM_TOKENS = len(STYLES) + NUM_ANSWERS + 1
+"""style words, digits, and one token without an answer"""
+NUM_WEIGHTS = 2 + len(STYLES) + NUM_ANSWERS + 1
+"""evidence, distractor, one bias per token"""
+START = {"toy": (1.6, 0.8), "toy:weak": (0.7, 1.5)}
+"""first weights of evidence and distractor"""
+
+
+def problems(count: int, first: int = 0) -> PromptSet:
+    """Problems toy-first ... with their true answers."""
+    prompts = tuple(Prompt(f"toy-{i}", (Message("user", f"toy-{i}"),)) for i in range(first, first + count))
+    return PromptSet(prompts, AnswerSheet({prompt.id: str(true_digit(prompt.text)) for prompt in prompts}), f"toy:{first}+{count}")
+
+
+def true_digit(text: str) -> int:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % NUM_ANSWERS
+
+
+def features(text: str) -> Floats:
+    """[2, NUM_ANSWERS + 1]: evidence and distractor of each digit and of the token without an answer; fixed for a problem."""
+    random = Stream(0, stream="toy features", prompt_id=text).generator()
+    table = random.normal(0.0, 0.35, size=(2, NUM_ANSWERS + 1))
+    right = true_digit(text)
+    table[0, right] += 1.0
+    table[1, (right + 1 + int(random.integers(NUM_ANSWERS - 1))) % NUM_ANSWERS] += 1.0
+    table[:, NUM_ANSWERS] = -0.5
+    return np.asarray(table)
+
+
+def log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+class ToyPolicy:
+    """Implements the Policy protocol. `model` is toy or toy:weak. Learns by AdamW like the others; `weights` has NUM_WEIGHTS float64 values."""
+
+    def __init__(self, model: str, update: UpdateSection) -> None:
+        self.weights: Floats = np.zeros(NUM_WEIGHTS)
+        self.weights[:2] = START[model]
+        self._reference = self.weights.copy()
+        self._moments: Floats = np.zeros((2, NUM_WEIGHTS))
+        self._update = update
+        self._version = PolicyVersion(0, 0)
+
+    @property
+    def version(self) -> PolicyVersion:
+        return self._version
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """A toy problem is one token, its number. Raises PromptError for any other text."""
+        name, _, number = prompt.text.partition("-")
+        if name != "toy" or not number.isdigit():
+            raise PromptError(f"prompt {prompt.id}: {prompt.text[:60]!r}", "the toy policy knows its own problems only", "Choose another policy.model.")
+        return (int(number),)
+
+    def logits(self, text: str, weights: Floats) -> tuple[Floats, Floats]:
+        """Logits of the style words and of the answers ([3], [NUM_ANSWERS + 1])."""
+        evidence, distractor = features(text)
+        answers = weights[0] * evidence + weights[1] * distractor + weights[2 + len(STYLES) :]
+        return weights[2 : 2 + len(STYLES)], answers
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
+        return [self._sample_one(request, params, seeds) for request in requests]
+
+    def _sample_one(self, request: SampleRequest, params: SamplingParams, seeds: Stream) -> Group:
+        tables = [log_softmax(logits / max(params.temperature, 1e-6)) for logits in self.logits(request.prompt.text, self.weights)]
+        entropies = tuple(float(-(np.exp(table) * table).sum()) for table in tables)
+        completions = []
+        for index in range(request.count):
+            draws = seeds.at(step=request.step, prompt_id=request.prompt.id, index=index).generator().random(2)
+            picks = [min(int(np.searchsorted(np.cumsum(np.exp(table)), draw, side="right")), len(table) - 1) for table, draw in zip(tables, draws, strict=True)]
+            words = (STYLES[picks[0]], f"#### {picks[1]}" if picks[1] < NUM_ANSWERS else "hm")
+            length = min(2, params.max_new_tokens)
+            completions.append(
+                Completion(
+                    text="".join(words[:length]),
+                    token_ids=(picks[0], len(STYLES) + picks[1])[:length],
+                    logprobs=tuple(float(table[pick]) for table, pick in zip(tables, picks, strict=True))[:length],
+                    token_ends=(len(words[0]), len(words[0]) + len(words[1]))[:length],
+                    entropies=entropies[:length],
+                    finish=Finish.STOP if length == 2 else Finish.LENGTH,
+                    version=self._version,
+                )
+            )
+        return Group(request.step, request.index, request.prompt, self.encode(request.prompt), tuple(completions))
+
+    def token_logprobs(self, number: int, token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
+        """Log-probabilities [T] of the tokens and their gradients [T, NUM_WEIGHTS]."""
+        text = f"toy-{number}"
+        styles, answers = (log_softmax(logits / temperature) for logits in self.logits(text, weights))
+        gradients = np.zeros((2, NUM_WEIGHTS))
+        first, second = token_ids[0], token_ids[-1] - len(STYLES)
+        gradients[0, 2 : 2 + len(STYLES)] = np.eye(len(STYLES))[first] - np.exp(styles)
+        slope = np.eye(NUM_ANSWERS + 1)[second] - np.exp(answers)
+        gradients[1, :2] = features(text) @ slope
+        gradients[1, 2 + len(STYLES) :] = slope
+        return np.array([styles[first], answers[second]]), gradients / temperature
+
+    def reference_logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        return [
+            [tuple(self.token_logprobs(group.prompt_ids[0], one.token_ids, temperature, self._reference)[0].tolist()) for one in group.completions]
+            for group in groups
+        ]
+
+    def gradient(self, samples: Sequence[TrainingSample], objective: Objective) -> tuple[float, Floats, list[tuple[float, float, float, float]]]:
+        """Loss, gradient [NUM_WEIGHTS] and per token (ratio, clipped, gap, kl)."""
+        loss, gradient, tokens = 0.0, np.zeros(NUM_WEIGHTS), []
+        for sample in samples:
+            logprobs, slopes = self.token_logprobs(sample.prompt_ids[0], sample.token_ids, objective.temperature, self.weights)
+            reference = np.array(sample.ref_logprobs) if sample.ref_logprobs else None
+            term = objective.token_loss(np, logprobs, np.array(sample.logprobs), np.array(sample.advantages), reference)
+            mask = np.array(sample.mask, dtype=float) * sample.scale
+            loss += float((term.value * mask).sum())
+            gradient += (term.slope * mask) @ slopes
+            gaps = np.abs(logprobs - np.array(sample.logprobs))
+            tokens += [(float(r), float(c), float(g), float(k)) for r, c, g, k in zip(term.ratio, term.clipped, gaps, term.kl, strict=True)]
+        return loss, gradient, tokens
+
+    def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
+        loss, gradient, tokens = self.gradient(samples, objective)
+        norm = float(np.linalg.norm(gradient))
+        if not np.isfinite(norm) or not np.isfinite(loss):
+            raise UpdateError(
+                f"update {self._version.updates + 1}: loss {loss}, gradient norm {norm}",
+                "it is not finite, so no weight was changed",
+                "Lower update.learning_rate; `selftrain resume` goes on from the last checkpoint.",
+            )
+        gradient *= min(1.0, self._update.max_grad_norm / (norm + 1e-6))
+        beta1, beta2, count = self._update.beta1, self._update.beta2, self._version.updates + 1
+        self._moments[0] = beta1 * self._moments[0] + (1 - beta1) * gradient
+        self._moments[1] = beta2 * self._moments[1] + (1 - beta2) * gradient**2
+        moved = (self._moments[0] / (1 - beta1**count)) / (np.sqrt(self._moments[1] / (1 - beta2**count)) + 1e-8)
+        self.weights = self.weights * (1 - learning_rate * self._update.weight_decay) - learning_rate * moved
+        self._version = PolicyVersion(self._version.branch, count)
+        columns = np.array(tokens)
+        return UpdateStats(
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=learning_rate,
+            ratio_mean=float(columns[:, 0].mean()),
+            ratio_max=float(columns[:, 0].max()),
+            clip_frac=float(columns[:, 1].mean()),
+            logprob_gap_nats=float(columns[:, 2].mean()),
+            kl_loss_nats=float(columns[:, 3].mean()),
+            num_tokens=len(tokens),
+        )
+
+    def save(self, folder: Path) -> None:
+        (folder / "toy.json").write_text(json.dumps({"weights": self.weights.tolist()}), "utf-8")
+
+    def save_optimizer(self, folder: Path) -> None:
+        (folder / "optimizer.json").write_text(json.dumps({"moments": self._moments.tolist(), "version": str(self._version)}), "utf-8")
+
+    def load(self, folder: Path) -> None:
+        self.weights = np.array(json.loads((folder / "toy.json").read_text("utf-8"))["weights"])
+        optimizer = json.loads((folder / "optimizer.json").read_text("utf-8"))
+        self._moments, self._version = np.array(optimizer["moments"]), PolicyVersion.parse(optimizer["version"])
+
+    def weights_hash(self) -> str:
+        return hashlib.sha256(self.weights.tobytes()).hexdigest()
+
+    def start_branch(self, branch: int) -> None:
+        self._version = PolicyVersion(branch, self._version.updates)

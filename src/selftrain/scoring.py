@@ -1,0 +1,84 @@
+"""Everything between the label and the update: KL shaping, advantages, admission, and the samples the learner sees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from selftrain.admission import admit, trained_subset
+from selftrain.advantage import AdvantageRule
+from selftrain.objective import KLEstimator, kl_penalty
+from selftrain.reward import RewardRule, rewards_of
+from selftrain.seeds import Stream
+from selftrain.types import Admission, Label, ScoredGroup, TrainingSample, VotedGroup
+
+RefLogprobs = Sequence[Sequence[tuple[float, ...]]]
+"""[P][N][T] log-probabilities in nats under the reference policy; empty where no KL is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """The rules by which groups are scored. kl_coef: weight of the KL in the reward, 0 for none. group_size: G."""
+
+    reward: RewardRule
+    advantage: AdvantageRule
+    group_size: int
+    kl_coef: float
+    kl_estimator: KLEstimator
+
+    def score(self, voted: Sequence[VotedGroup], labels: Sequence[Label], reference: RefLogprobs, seeds: Stream) -> list[ScoredGroup]:
+        """P scored groups. `seeds` is addressed by group (prompt id), so that the trained subset does not depend on the others."""
+        return [self._score_one(one, label, reference[i] if self.kl_coef else (), seeds) for i, (one, label) in enumerate(zip(voted, labels, strict=True))]
+
+    def _score_one(self, one: VotedGroup, label: Label, reference: Sequence[tuple[float, ...]], seeds: Stream) -> ScoredGroup:
+        rewards = rewards_of(one, label, self.reward)
+        penalties: tuple[float, ...] = ()
+        shaped = rewards.values
+        if self.kl_coef and label.is_decided:
+            pairs = zip(one.group.completions, reference, strict=True)
+            penalties = tuple(kl_penalty(np, self.kl_estimator, completion.logprobs, ref) for completion, ref in pairs)
+            shaped = tuple(reward - self.kl_coef * penalty for reward, penalty in zip(rewards.values, penalties, strict=True))
+        admission = admit(label, shaped)
+        advantages = self.advantage(shaped) if label.is_decided else ()
+        trained: tuple[int, ...] = ()
+        if admission is Admission.ADMITTED:
+            trained = trained_subset(one.vote.num_votes, self.group_size, seeds.at(step=one.group.step, prompt_id=one.group.prompt.id))
+        return ScoredGroup(one, label, rewards, penalties, shaped, advantages, admission, trained)
+
+
+def minibatches(scored: Sequence[ScoredGroup], num: int) -> list[list[ScoredGroup]]:
+    """The admitted groups in at most `num` parts of whole groups, sizes differing by at most one; no empty part."""
+    admitted = [one for one in scored if one.admission is Admission.ADMITTED]
+    num = min(num, len(admitted))
+    return [admitted[len(admitted) * i // num : len(admitted) * (i + 1) // num] for i in range(num)]
+
+
+def compile_samples(part: Sequence[ScoredGroup], reference: RefLogprobs, length_norm: str, max_new_tokens: int) -> list[TrainingSample]:
+    """The trained completions of a minibatch as tokens, masks and numbers; their scales make the loss a plain sum.
+
+    length_norm: `tokens` 1 / all tokens of the part; `sequence` 1 / (completions x own tokens); `max_tokens` 1 / (completions x max_new_tokens).
+    reference: [P][N][T] by group index when KL is in the loss, else empty.
+    """
+    chosen = [(one, index) for one in part for index in one.trained]
+    total = sum(len(one.voted.group.completions[index].token_ids) for one, index in chosen)
+    samples = []
+    for one, index in chosen:
+        group, completion = one.voted.group, one.voted.group.completions[index]
+        length = len(completion.token_ids)
+        scale = {"tokens": 1 / total, "sequence": 1 / (len(chosen) * length), "max_tokens": 1 / (len(chosen) * max_new_tokens)}[length_norm]
+        samples.append(
+            TrainingSample(
+                prompt_ids=group.prompt_ids,
+                token_ids=completion.token_ids,
+                advantages=(one.advantages[index],) * length,
+                mask=(True,) * length,
+                logprobs=completion.logprobs,
+                ref_logprobs=reference[group.index][index] if reference else (),
+                scale=scale,
+                group_index=group.index,
+                version=completion.version,
+            )
+        )
+    return samples
