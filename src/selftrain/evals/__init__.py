@@ -1,0 +1,13 @@
+"""Problems with true answers; the only place where a true answer is read unless the run's config asks for a labelled source.
+
+before = evaluate(policy, held_out, SamplingParams(max_new_tokens=64), num_samples=16, seeds=Stream(0))
+print(before.avg, before.maj, before.any_right)
+"""
+
+from __future__ import annotations
+
+from selftrain.evals.bootstrap import Interval
+from selftrain.evals.evaluate import Progress, evaluate
+from selftrain.evals.evaluation import Evaluation, Example, ExampleCompletion, ProblemResult, VoteResult
+
+__all__ = ["Evaluation", "Example", "ExampleCompletion", "Interval", "ProblemResult", "Progress", "VoteResult", "evaluate"]

@@ -1,0 +1,15 @@
+"""Where prompts come from: files, datasets and procedural tasks; how they are told apart; in which order they are trained on.
+
+held_out = load_problems(config.evals, config.prompts, seed=0)
+train = load_prompts(config.prompts, seed=0, exclude=frozenset(prompt.id for prompt in held_out))
+check_disjoint(train, held_out)
+draw(train, step=0, prompts_per_step=16, seeds=Stream(0))
+"""
+
+from __future__ import annotations
+
+from selftrain.prompts.identity import check_disjoint, prompt_set_hash
+from selftrain.prompts.loading import load_problems, load_prompts
+from selftrain.prompts.order import draw
+
+__all__ = ["check_disjoint", "draw", "load_problems", "load_prompts", "prompt_set_hash"]

@@ -1,0 +1,52 @@
+"""What makes two prompts the same: ids from content, the hash of a prompt set, and the check that two sets share nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+
+from selftrain.errors import PromptError
+from selftrain.types import Message, Prompt, PromptSet
+
+_MAX_NAMED = 3
+
+
+def content_id(messages: tuple[Message, ...]) -> str:
+    """16 hex digits of the hash of the messages: the same in every process and for every template around them."""
+    return hashlib.sha256(_bytes(messages)).hexdigest()[:16]
+
+
+def prompt_set_hash(prompts: Iterable[Prompt]) -> str:
+    """SHA-256 over ids and messages in their order, 64 hex digits. Answers are left out: other answers give the same hash (design law 1)."""
+    digest = hashlib.sha256()
+    for prompt in prompts:
+        digest.update(json.dumps(prompt.id).encode() + b"\t" + _bytes(prompt.messages) + b"\n")
+    return digest.hexdigest()
+
+
+def check_disjoint(train: PromptSet, held_out: PromptSet) -> None:
+    """PromptError, naming the first overlaps, when a prompt is in both sets.
+
+    Two prompts are the same when their ids are, or their messages up to case and white space.
+    """
+    ids = {prompt.id: prompt.id for prompt in train}
+    texts = {normal_text(prompt): prompt.id for prompt in train}
+    shared = [(prompt.id, ids.get(prompt.id) or texts.get(normal_text(prompt))) for prompt in held_out]
+    overlaps = [f"{held} (training: {trained})" for held, trained in shared if trained is not None]
+    if overlaps:
+        more = f" and {len(overlaps) - _MAX_NAMED} more" if len(overlaps) > _MAX_NAMED else ""
+        raise PromptError(
+            f"held-out problems of {held_out.origin}",
+            f"{len(overlaps)} of {len(held_out)} are training prompts of {train.origin} as well: {', '.join(overlaps[:_MAX_NAMED])}{more}",
+            "remove them from one of the two sets: what was trained on cannot show what was learned",
+        )
+
+
+def normal_text(prompt: Prompt) -> str:
+    """The messages as one text, case folded and white space collapsed: what `check_disjoint` compares."""
+    return "\n".join(f"{message.role}: {' '.join(message.content.split()).casefold()}" for message in prompt.messages)
+
+
+def _bytes(messages: tuple[Message, ...]) -> bytes:
+    return json.dumps([[message.role, message.content] for message in messages]).encode()

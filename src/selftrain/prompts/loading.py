@@ -1,0 +1,63 @@
+"""The [prompts] and [evals] sections -> prompt sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selftrain.config import EvalsSection, PromptsSection
+from selftrain.errors import ConfigError
+from selftrain.prompts.files import read_rows
+from selftrain.prompts.rows import Columns, prompt_set
+from selftrain.prompts.tasks import mixture
+from selftrain.prompts.templates import apply_template, template_text
+from selftrain.seeds import Stream
+from selftrain.types import Prompt, PromptSet
+
+DEFAULT_TASK_COUNT = 1024
+"""How many prompts a task makes where `prompts.count` is unset."""
+
+
+def load_prompts(section: PromptsSection, seed: int, exclude: frozenset[str] = frozenset()) -> PromptSet:
+    """The prompts that a section asks for, in a fixed order, with the answers somebody wrote beside them.
+
+    exclude: ids that a task must not make again (its held-out problems). Rows of a file or dataset are never dropped silently; `check_disjoint`
+    finds the overlaps there. Raises ConfigError unless exactly one of file, dataset and task is given, PromptError for what they hold.
+    """
+    given = {name: value for name in ("file", "dataset", "task") if (value := getattr(section, name)) is not None}
+    if len(given) != 1:
+        raise ConfigError(
+            " and ".join(f"prompts.{name} = {value!r}" for name, value in given.items()) or "none of prompts.file, prompts.dataset and prompts.task",
+            "prompts come from one place",
+            "give exactly one of prompts.file, prompts.dataset and prompts.task",
+        )
+    template = template_text(section.template or ("raw" if section.task else "boxed"))
+    columns = Columns(section.prompt_field, section.answer_field)
+    if section.task is not None:
+        return _from_task(section.task, section.count or DEFAULT_TASK_COUNT, seed, template, exclude)
+    assert section.file is not None
+    return prompt_set(read_rows(Path(section.file)), columns, template, section.count, section.file)
+
+
+def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> PromptSet | None:
+    """The held-out problems: of `evals.file`, of `evals.task`, or of the training task; None for a training file or dataset without either.
+
+    A file may have fewer than `evals.num_problems`. Task problems depend on the seed but not on the number of training prompts: load them first and
+    give their ids to `load_prompts` as `exclude`. Raises ConfigError when file and task are both given, PromptError for what they hold.
+    """
+    if evals.file is not None and evals.task is not None:
+        raise ConfigError(f"evals.file = {evals.file!r} and evals.task = {evals.task!r}", "held-out problems come from one place", "give one of the two")
+    if evals.file is not None:
+        template = template_text(prompts.template or "boxed")
+        columns = Columns(prompts.prompt_field, prompts.answer_field)
+        everything = prompt_set(read_rows(Path(evals.file)), columns, template, None, evals.file)
+        return PromptSet(everything.prompts[: evals.num_problems], everything.sheet, everything.origin)
+    name = evals.task or prompts.task
+    if name is None:
+        return None
+    held_out_seed = Stream(seed).at(stream="held-out").seed() % 2**32
+    return _from_task(name, evals.num_problems, held_out_seed, template_text(prompts.template or "raw"), frozenset())
+
+
+def _from_task(name: str, count: int, seed: int, template: str, exclude: frozenset[str]) -> PromptSet:
+    made = mixture(name, count, seed, exclude=exclude)
+    return PromptSet(tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made), made.sheet, made.origin)
