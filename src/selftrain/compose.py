@@ -1,0 +1,140 @@
+"""Config -> the parts of a run: prompts, policy, label source, scorer, guard. Everything is checked here, before the first sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from typing import Any
+
+from selftrain.advantage import ADVANTAGE_RULES
+from selftrain.answers import KEY_VERSION
+from selftrain.config import RunConfig
+from selftrain.errors import ConfigError, PromptError
+from selftrain.extension import resolve, source_hash
+from selftrain.labels import LABEL_SOURCES, Bounds
+from selftrain.labels.reference import Reference
+from selftrain.policies.base import Policy
+from selftrain.prompts import check_disjoint, load_problems, load_prompts, prompt_set_hash
+from selftrain.reward import REWARD_RULES
+from selftrain.scoring import Scorer
+from selftrain.types import AnswerSheet, Label, PromptSet, VotedGroup
+
+TOY_PROMPTS = 256
+TOY_HELD_OUT_FIRST = 1_000_000
+PLACE_OPTIONS = ("name", "folder")
+"""options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """The prompts to train on and, where there are any, the held-out problems."""
+
+    train: PromptSet
+    held_out: PromptSet | None
+
+
+def load_sets(config: RunConfig) -> Problems:
+    """Training prompts and held-out problems, disjoint. Raises PromptError or ConfigError."""
+    if config.policy.model.startswith("toy"):
+        from selftrain.policies import toy
+
+        count = config.prompts.count or TOY_PROMPTS
+        return Problems(toy.problems(count), toy.problems(config.evals.num_problems, first=TOY_HELD_OUT_FIRST))
+    held_out = load_problems(config.evals, config.prompts, config.run.seed)
+    exclude = frozenset(prompt.id for prompt in held_out) if held_out and config.prompts.task else frozenset()
+    train = load_prompts(config.prompts, config.run.seed, exclude)
+    if held_out is not None:
+        check_disjoint(train, held_out)
+    if len(train) < config.rollout.prompts_per_step:
+        raise PromptError(
+            f"{len(train)} prompts from {train.origin}, rollout.prompts_per_step = {config.rollout.prompts_per_step}",
+            "a step needs that many different prompts",
+            "Give more prompts or lower --rollout.prompts-per-step.",
+        )
+    return Problems(train, held_out)
+
+
+def load_policy(config: RunConfig, problems: Problems) -> Policy:
+    """The policy at its start. Raises ModelError, MissingExtraError or ConfigError."""
+    if config.policy.model.startswith("toy"):
+        from selftrain.policies.toy import START, ToyPolicy
+
+        if config.policy.model not in START:
+            raise ConfigError(f"policy.model = {config.policy.model}", "there is no such toy policy", f"Choose one of {', '.join(START)}.")
+        return ToyPolicy(config.policy.model, config.update)
+    from selftrain.policies.torch import load_policy as load_torch_policy
+
+    return load_torch_policy(config)
+
+
+def label_source(config: RunConfig, sheet: AnswerSheet) -> Callable[[Sequence[VotedGroup]], list[Label]]:
+    """The label source with its bounds. Only `reference` is handed the true answers."""
+    bounds = Bounds(config.labels.min_read_frac, config.labels.min_share_frac)
+    if config.labels.source == "reference":
+        if not len(sheet):
+            raise ConfigError(
+                "labels.source = reference",
+                f"no prompt has a true answer in column {config.prompts.answer_field}",
+                "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
+            )
+        reference = Reference(sheet)
+        return lambda voted: reference(voted, bounds)
+    source = resolve("labels.source", config.labels.source, {**LABEL_SOURCES, "reference": Reference})
+    return lambda voted: source(voted, bounds)  # type: ignore[call-arg, return-value, arg-type]
+
+
+def make_scorer(config: RunConfig) -> Scorer:
+    return Scorer(
+        reward=resolve("reward.rule", config.reward.rule, REWARD_RULES),
+        advantage=resolve("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),
+        group_size=config.rollout.group_size or config.rollout.num_votes,
+        kl_coef=config.objective.kl_coef if config.objective.kl_in == "reward" else 0.0,
+        kl_estimator=config.objective.kl_estimator,
+    )
+
+
+def truth_channels(config: RunConfig) -> list[str]:
+    """The named channels by which truth can reach an update; empty means label-free (design law 1)."""
+    return ["labels.source=reference"] if config.labels.source == "reference" else []
+
+
+def deciding(config: RunConfig) -> dict[str, Any]:
+    """The options that decide a run, as JSON values: all but its name and folder."""
+    values: dict[str, Any] = config.model_dump(mode="json")
+    values["run"] = {name: value for name, value in values["run"].items() if name not in PLACE_OPTIONS}
+    return values
+
+
+def config_hash(config: RunConfig) -> str:
+    return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()
+
+
+def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
+    """What the ledger starts with: nothing in it depends on the clock, the place or a true answer."""
+    outside = {
+        option: source_hash(name, known)
+        for option, name, known in (
+            ("labels.source", config.labels.source, {**LABEL_SOURCES, "reference": Reference}),
+            ("reward.rule", config.reward.rule, REWARD_RULES),
+            ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),
+        )
+        if ":" in name
+    }
+    return {
+        "config": deciding(config),
+        "config_hash": config_hash(config),
+        "class": "exact" if config.policy.device == "cpu" else "replayable",
+        "label_free": not truth_channels(config),
+        "truth_channels": truth_channels(config),
+        "outside_code": outside,
+        "prompts": {"origin": problems.train.origin, "count": len(problems.train), "hash": prompt_set_hash(problems.train)},
+        "held_out": None
+        if problems.held_out is None
+        else {"origin": problems.held_out.origin, "count": len(problems.held_out), "hash": prompt_set_hash(problems.held_out)},
+        "model_hash": policy.weights_hash(),
+        "key_version": KEY_VERSION,
+        "selftrain_version": installed_version("selftrain"),
+    }

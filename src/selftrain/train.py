@@ -1,0 +1,130 @@
+"""The loop, in the order in which things happen: prompts -> rollout -> answers -> vote -> labels -> reward -> advantage -> admission -> guard -> update -> ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from selftrain.config import RunConfig
+from selftrain.guard import Guard
+from selftrain.ledger import LedgerWriter
+from selftrain.metrics import measure
+from selftrain.objective import Objective
+from selftrain.policies.base import Policy, SamplingParams, UpdateStats
+from selftrain.prompts import draw
+from selftrain.rollout import read_and_count, rollout
+from selftrain.schedule import learning_rate
+from selftrain.scoring import RefLogprobs, Scorer, compile_samples, minibatches
+from selftrain.seeds import Stream
+from selftrain.types import Action, Group, Label, PromptSet, ScoredGroup, StepMetrics, Verdict, VotedGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that the loop works with, wired by compose.py. `label` is the label source with its bounds; `checkpoint` is called after each step with the number of
+    steps done and whether the guard let it pass."""
+
+    config: RunConfig
+    policy: Policy
+    prompts: PromptSet
+    label: Callable[[Sequence[VotedGroup]], list[Label]]
+    scorer: Scorer
+    guard: Guard
+    ledger: LedgerWriter
+    checkpoint: Callable[[int], None]
+    seeds: Stream
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What happened in a step. scored: its groups. seconds: wall time of each stage. head: the ledger's head after the step."""
+
+    metrics: StepMetrics
+    verdict: Verdict
+    scored: tuple[ScoredGroup, ...]
+    seconds: Mapping[str, float]
+    head: str
+
+
+class StageClock:
+    """Wall seconds by stage; `lap(name)` books the time since the last lap."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
+    """Steps first_step .. num_steps - 1, one report each; ends early when the guard halts. The caller closes the ledger.
+
+    What is decided is in the ledger before it is done: groups before the verdict, the verdict before the update.
+    """
+    config, policy, ledger = parts.config, parts.policy, parts.ledger
+    params = SamplingParams(config.rollout.max_new_tokens, config.rollout.temperature, stop=config.rollout.stop)
+    for step in range(first_step, config.run.num_steps):
+        clock = StageClock()
+        prompts = draw(parts.prompts, step, config.rollout.prompts_per_step, parts.seeds)
+        groups = rollout(policy, prompts, step, config.rollout.num_votes, (params, parts.seeds))
+        clock.lap("sample")
+        voted = [read_and_count(group) for group in groups]
+        clock.lap("vote")
+        labels = parts.label(voted)
+        clock.lap("label")
+        reference = reference_logprobs(parts, groups)
+        clock.lap("reference")
+        scored = parts.scorer.score(voted, labels, reference, parts.seeds)
+        clock.lap("score")
+        ledger.append_groups(step, scored)
+        clock.lap("ledger")
+        verdict = parts.guard.judge(measure(step, policy.version, scored))
+        ledger.append_verdict(verdict)
+        clock.lap("guard")
+        updates = update(parts, scored, reference, step) if verdict.action is not Action.HALT else []
+        clock.lap("update")
+        metrics = measure(step, policy.version, scored, updates)
+        ledger.append_step(metrics)
+        clock.lap("ledger")
+        parts.checkpoint(step + 1)
+        clock.lap("checkpoint")
+        yield StepReport(metrics, verdict, tuple(scored), clock.seconds, ledger.head)
+        if verdict.action is Action.HALT:
+            return
+
+
+def reference_logprobs(parts: Parts, groups: Sequence[Group]) -> RefLogprobs:
+    """[P][N][T] log-probabilities under the frozen start where the config wants KL, else empty."""
+    if parts.config.objective.kl_in == "none":
+        return ()
+    return parts.policy.reference_logprobs(groups, parts.config.rollout.temperature)
+
+
+def update(parts: Parts, scored: Sequence[ScoredGroup], reference: RefLogprobs, step: int) -> list[UpdateStats]:
+    """The optimizer steps of one step: `num_epochs` passes over `num_minibatches` parts of the admitted groups; none when nothing was admitted."""
+    config = parts.config
+    rate = learning_rate(config.update, step, config.run.num_steps)
+    objective = objective_of(config)
+    in_loss = reference if config.objective.kl_in == "loss" else ()
+    stats = []
+    for _ in range(config.update.num_epochs):
+        for part in minibatches(scored, config.update.num_minibatches):
+            samples = compile_samples(part, in_loss, config.objective.length_norm, config.rollout.max_new_tokens)
+            stats.append(parts.policy.update(samples, objective, rate))
+    return stats
+
+
+def objective_of(config: RunConfig) -> Objective:
+    section = config.objective
+    return Objective(
+        name=section.name,
+        clip_low=section.clip_low_frac,
+        clip_high=section.clip_high_frac,
+        kl_coef=section.kl_coef if section.kl_in == "loss" else 0.0,
+        kl_estimator=section.kl_estimator,
+        temperature=config.rollout.temperature,
+    )
