@@ -1,0 +1,70 @@
+"""From logits and a uniform number to a token, its log-probability and the entropy: inverse-CDF sampling.
+
+The k-th token of a completion is the one at which the cumulated probability first exceeds the k-th number of the completion's own stream,
+so a draw depends on nothing else in the batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from selftrain.policies.base import SamplingParams
+
+ELEMENTS_AT_ONCE = 1 << 25
+"""Rows are handled in chunks of at most this many float32 values: 128 MiB for each temporary."""
+
+
+class Draw(NamedTuple):
+    """tokens_B (int64); logprobs_B and entropies_B in nats of the distribution drawn from (float32)."""
+
+    tokens_B: torch.Tensor
+    logprobs_B: torch.Tensor
+    entropies_B: torch.Tensor
+
+
+def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams) -> Draw:
+    """One token for each row. uniforms_B: float64 in [0, 1). Temperature 0 takes the largest logit: log-probability and entropy of that distribution are 0."""
+    rows = max(1, ELEMENTS_AT_ONCE // logits_BV.shape[1])
+    if len(logits_BV) <= rows:
+        return draw_rows(logits_BV.float(), uniforms_B, params)
+    parts = [draw_rows(logits.float(), uniforms, params) for logits, uniforms in zip(torch.split(logits_BV, rows), torch.split(uniforms_B, rows), strict=True)]
+    return Draw(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def draw_rows(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams) -> Draw:
+    if params.temperature == 0:
+        tokens_B = logits_BV.argmax(-1)
+        return Draw(tokens_B, torch.zeros_like(tokens_B, dtype=torch.float32), torch.zeros_like(tokens_B, dtype=torch.float32))
+    if params.temperature != 1:
+        logits_BV = logits_BV / params.temperature
+    logprobs_BV = truncated(logits_BV, params).log_softmax(-1)
+    probs_BV = logprobs_BV.exp()
+    tokens_B = inverse_cdf(probs_BV, uniforms_B)
+    entropies_B = -(probs_BV * logprobs_BV.clamp_(min=-1e30)).sum(-1)
+    return Draw(tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0], entropies_B)
+
+
+def inverse_cdf(probs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
+    """The first token whose cumulated probability exceeds u times the total. Summed in float64, so that 100,000 small probabilities keep their share."""
+    cumulated_BV = probs_BV.cumsum(-1, dtype=torch.float64)
+    total_B1 = cumulated_BV[:, -1:]
+    targets_B1 = torch.minimum(uniforms_B[:, None] * total_B1, total_B1 * (1 - 2**-52))
+    return torch.searchsorted(cumulated_BV, targets_B1, right=True)[:, 0]
+
+
+def truncated(logits_BV: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """Logits with -inf where top-k, top-p or min-p leave a token out; the most likely token always stays. Applied one after the other, each renormalised."""
+    if params.top_k is not None and params.top_k < logits_BV.shape[1]:
+        least_B1 = logits_BV.topk(params.top_k, dim=-1).values[:, -1:]
+        logits_BV = logits_BV.masked_fill(logits_BV < least_B1, -torch.inf)
+    if params.top_p < 1:
+        probs_BV, order_BV = logits_BV.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        before_BV = probs_BV.cumsum(-1) - probs_BV
+        outside_BV = torch.zeros_like(before_BV, dtype=torch.bool).scatter(-1, order_BV, before_BV >= params.top_p)
+        logits_BV = logits_BV.masked_fill(outside_BV, -torch.inf)
+    if params.min_p > 0:
+        probs_BV = logits_BV.softmax(-1)
+        logits_BV = logits_BV.masked_fill(probs_BV < params.min_p * probs_BV.amax(-1, keepdim=True), -torch.inf)
+    return logits_BV

@@ -1,0 +1,73 @@
+"""The forward passes of a causal language model: prefill, one decode step, and hidden states with their head for learning."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from selftrain.errors import ModelError
+from selftrain.policies.torch.cache import SamplingCache, attends_only
+from selftrain.policies.torch.loading import LoadedModel
+
+
+class Forward:
+    """A model's forward passes under one compute type. `model` is the causal language model itself, adapters included; it stays in evaluation mode."""
+
+    def __init__(self, loaded: LoadedModel, dtype: str) -> None:
+        self.model, self.pad_id, self.config = loaded.model, loaded.pad_id, loaded.model.config
+        self.device: torch.device = next(self.model.parameters()).device
+        self.dtype = dtype
+        self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.max_positions: int | None = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
+        if not attends_only(self.config):
+            raise ModelError(
+                f"a model of type {self.config.model_type!r}",
+                "some of its layers keep a state other than keys and values",
+                "give a model of full and sliding-window attention layers",
+            )
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bfloat16 arithmetic on float32 weights where asked, else nothing."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
+
+    def prefill(self, ids_PT: torch.Tensor, pads_P: torch.Tensor, cache: SamplingCache) -> torch.Tensor:
+        """Logits [P, V] after each prompt. ids_PT: padded on the left by pads_P tokens; the cache receives T columns."""
+        columns_T = torch.arange(ids_PT.shape[1], device=self.device)
+        return self._cached(ids_PT, (columns_T - pads_P[:, None]).clamp(min=0), pads_P, cache)
+
+    def decode(self, tokens_B: torch.Tensor, pads_B: torch.Tensor, column: int, cache: SamplingCache) -> torch.Tensor:
+        """Logits [B, V] after one more token, which goes into `column` of the cache."""
+        return self._cached(tokens_B[:, None], (column - pads_B)[:, None], pads_B, cache)
+
+    def _cached(self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, pads_B: torch.Tensor, cache: SamplingCache) -> torch.Tensor:
+        columns = cache.get_seq_length() + ids_BT.shape[1]
+        mask_BT = torch.arange(columns, device=self.device) >= pads_B[:, None]
+        extra = {"position_ids": positions_BT} if self.takes_positions else {}
+        output = self.model(input_ids=ids_BT, attention_mask=mask_BT, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra)
+        logits_BV: torch.Tensor = output.logits[:, -1]
+        return logits_BV
+
+    def hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Hidden states [B, T, H] before the head. Sequences are padded on the right, where causal attention never looks, so no mask is needed."""
+        hidden_BTH: torch.Tensor = self.model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
+        return hidden_BTH
+
+    def head(self, hidden_KH: torch.Tensor) -> torch.Tensor:
+        """Float32 logits [K, V] of hidden states [K, H]."""
+        logits_KV: torch.Tensor = scaled_logits(self.config, self.model.get_output_embeddings()(hidden_KH))
+        return logits_KV.float()
+
+
+def scaled_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:
+    """What some families do to the head's output: a soft cap (Gemma 2), a divisor (Granite), a factor (Cohere)."""
+    text = config.get_text_config(decoder=True)
+    cap, divisor, factor = (getattr(text, name, None) for name in ("final_logit_softcapping", "logits_scaling", "logit_scale"))
+    if cap is not None:
+        logits = torch.tanh(logits / cap) * cap
+    if divisor is not None:
+        logits = logits / divisor
+    return logits if factor is None else logits * factor

@@ -1,0 +1,164 @@
+"""From training samples to one optimizer step: micro-batches, the slope of every token's loss, a finite check, clipping, AdamW on float32 weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+
+from selftrain.config import UpdateSection
+from selftrain.errors import UpdateError
+from selftrain.objective import Objective
+from selftrain.policies.base import UpdateStats
+from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches, rows_of, token_logprobs
+from selftrain.types import TrainingSample
+
+ADAM_EPSILON = 1e-8
+
+
+class Sums(NamedTuple):
+    """Sums over tokens: loss, importance ratios, clipped tokens, |learner - sampler| and KL in nats, tokens; and the largest ratio."""
+
+    loss: float = 0.0
+    ratio: float = 0.0
+    clipped: float = 0.0
+    gap_nats: float = 0.0
+    kl_nats: float = 0.0
+    tokens: float = 0.0
+    ratio_max: float = 0.0
+
+    def plus(self, other: Sums) -> Sums:
+        added = Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
+        return added._replace(ratio_max=max(self.ratio_max, other.ratio_max))
+
+
+class TorchLearner:
+    """AdamW over the trainable weights of `forward.model`. Matrices decay, vectors (norms, biases) do not."""
+
+    def __init__(self, forward: Forward, config: UpdateSection, gradient_checkpointing: bool = False) -> None:
+        self.forward, self.config, self.checkpointing = forward, config, gradient_checkpointing
+        self.weights: dict[str, torch.nn.Parameter] = {name: weight for name, weight in sorted(forward.model.named_parameters()) if weight.requires_grad}
+        groups = [
+            {"params": [weight for weight in self.weights.values() if weight.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [weight for weight in self.weights.values() if weight.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(
+            [group for group in groups if group["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=ADAM_EPSILON, fused=True
+        )
+        if gradient_checkpointing:
+            forward.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
+        """One step on the plain sum of the samples' losses. Raises UpdateError, before a weight moves, when the loss or the gradient is not finite."""
+        self.optimizer.zero_grad(set_to_none=True)
+        try:
+            sums = self.accumulate(samples, objective)
+            grad_norm = self._finite_norm(sums)
+            torch.nn.utils.clip_grads_with_norm_(list(self.weights.values()), self.config.max_grad_norm, grad_norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad(set_to_none=True)
+        return stats_of(sums, float(grad_norm), learning_rate)
+
+    def accumulate(self, samples: Sequence[TrainingSample], objective: Objective) -> Sums:
+        """Add the gradient of the samples' summed loss to the weights' gradients; samples without signal are not computed."""
+        used = [sample for sample in samples if any(sample.mask) and (objective.kl_coef or any(sample.advantages))]
+        sequences = [TokenSequence(sample.prompt_ids, sample.token_ids, [at for at, wanted in enumerate(sample.mask) if wanted]) for sample in used]
+        sums = Sums()
+        with self._training_mode():
+            for batch in microbatches([sequence.length for sequence in sequences], self.config.tokens_per_microbatch):
+                sums = sums.plus(self._backward([used[at] for at in batch], [sequences[at] for at in batch], objective))
+        for weight in self.weights.values():
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        return sums
+
+    def _backward(self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], objective: Objective) -> Sums:
+        """Gradient of one micro-batch. The head runs on chunks of positions, forward and backward at once, so that only one chunk of logits exists."""
+        rows = rows_of(sequences, self.forward.pad_id, self.forward.device)
+        names = ("advantages", "logprobs", "ref_logprobs") if objective.kl_coef else ("advantages", "logprobs")
+        numbers = {name: self._gather(samples, sequences, name) for name in names}
+        scale_K = torch.tensor([sample.scale for sample, sequence in zip(samples, sequences, strict=True) for _ in sequence.wanted], device=self.forward.device)
+        with self.forward.autocast():
+            hidden_KH = self.forward.hidden(rows.ids_BT).flatten(0, 1).index_select(0, rows.positions_K)
+        sums, slopes_KH = Sums(), torch.empty_like(hidden_KH)
+        for part in head_chunks(len(hidden_KH), self.forward.vocabulary):
+            leaf_KH = hidden_KH[part].detach().requires_grad_()
+            with self.forward.autocast():
+                logprobs_K = token_logprobs(self.forward, leaf_KH, rows.targets_K[part], objective.temperature)
+            reference_K = numbers["ref_logprobs"][part] if objective.kl_coef else None
+            sampled_K = numbers["logprobs"][part]
+            terms = objective.token_loss(torch, logprobs_K.detach(), sampled_K, numbers["advantages"][part], reference_K)
+            (terms.slope * scale_K[part] * logprobs_K).sum().backward()
+            assert leaf_KH.grad is not None
+            slopes_KH[part] = leaf_KH.grad
+            sums = sums.plus(sums_of(terms, scale_K[part], (logprobs_K.detach() - sampled_K).abs()))
+        torch.autograd.backward(hidden_KH, slopes_KH)
+        return sums
+
+    def _gather(self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], name: str) -> torch.Tensor:
+        """The K numbers of the wanted tokens, in the order of `rows_of`."""
+        values: list[float] = []
+        for sample, sequence in zip(samples, sequences, strict=True):
+            numbers = getattr(sample, name)
+            if len(numbers) != len(sample.token_ids):
+                raise UpdateError(f"a sample with {len(sample.token_ids)} tokens and {len(numbers)} {name}", "every token needs one", "give one number a token")
+            values.extend(numbers[at] for at in sequence.wanted)
+        return torch.tensor(values, dtype=torch.float32, device=self.forward.device)
+
+    def _finite_norm(self, sums: Sums) -> torch.Tensor:
+        """The gradient's norm. Raises UpdateError when it or the loss is not finite."""
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in self.weights.values() if weight.grad is not None])
+        if not math.isfinite(sums.loss) or not math.isfinite(float(norm)):
+            raise UpdateError(
+                f"an update with loss {sums.loss} and gradient norm {float(norm)}",
+                "a step that is not finite would destroy the weights; none has moved",
+                "lower update.learning_rate, or look for infinite rewards or log-probabilities in the record of this step",
+            )
+        return norm
+
+    def _training_mode(self) -> AbstractContextManager[Any]:
+        """Transformers recomputes activations only in training mode; every dropout is off (see loading), so nothing else changes."""
+        return TrainingMode(self.forward.model) if self.checkpointing else nullcontext()
+
+
+class TrainingMode:
+    """Training mode inside, evaluation mode after."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def __enter__(self) -> None:
+        self.model.train()
+
+    def __exit__(self, *error: object) -> None:
+        self.model.eval()
+
+
+def sums_of(terms: Any, scale_K: torch.Tensor, gaps_K: torch.Tensor) -> Sums:
+    """The sums of one chunk of K tokens, fetched from the device at once."""
+    parts = (terms.value * scale_K, terms.ratio, terms.clipped, gaps_K, terms.kl)
+    count = torch.full((), len(scale_K), dtype=torch.float64, device=scale_K.device)
+    return Sums(*torch.stack([*(part.sum(dtype=torch.float64) for part in parts), count, terms.ratio.max().double()]).tolist())
+
+
+def stats_of(sums: Sums, grad_norm: float, learning_rate: float) -> UpdateStats:
+    """Means over tokens; all 0 but the learning rate where no token gave gradient."""
+    count = max(sums.tokens, 1)
+    return UpdateStats(
+        loss=sums.loss,
+        grad_norm=grad_norm,
+        learning_rate=learning_rate,
+        ratio_mean=sums.ratio / count,
+        ratio_max=sums.ratio_max,
+        clip_frac=sums.clipped / count,
+        logprob_gap_nats=sums.gap_nats / count,
+        kl_loss_nats=sums.kl_nats / count,
+        num_tokens=int(sums.tokens),
+    )

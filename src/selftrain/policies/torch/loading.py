@@ -1,0 +1,156 @@
+"""From a folder or hub id to a tokenizer and a model that can be sampled and trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selftrain.config import PolicySection
+from selftrain.errors import ModelError
+
+WEIGHT_FILES = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model with float32 weights in evaluation mode, its tokenizer, and the token ids that matter.
+
+    pad_id: fills batches; the end token stands in where a tokenizer has none. stop_ids: every token that ends a completion.
+    """
+
+    model: Any
+    tokenizer: Any
+    pad_id: int
+    stop_ids: frozenset[int]
+
+
+def load_model(source: str, config: PolicySection) -> LoadedModel:
+    """Raises ModelError when the folder, its tokenizer or its weights cannot serve, or the device is not there. A folder needs no network."""
+    device = checked_device(config.device)
+    is_folder = checked_source(source)
+    tokenizer = load_tokenizer(source, is_folder)
+    pad_id, end_id = checked_special_ids(source, tokenizer)
+    if config.prompt_format == "chat" and not tokenizer.chat_template:
+        raise ModelError(
+            f"the tokenizer of {source}",
+            "it has no chat template, and policy.prompt_format is chat",
+            "set --policy.prompt-format plain for a base model, or give an instruction-tuned one",
+        )
+    model = load_weights(source, is_folder).to(device)
+    return LoadedModel(model, tokenizer, pad_id, stop_ids_of(model, end_id))
+
+
+def checked_device(name: str) -> torch.device:
+    """Raises ModelError when cuda is asked for and not there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "policy.device = cuda", "this torch sees no CUDA device", "set --policy.device cpu, or install a CUDA build of torch on a machine with a GPU"
+        )
+    return torch.device(name)
+
+
+def checked_source(source: str) -> bool:
+    """Whether `source` is a folder (else a hub id). Raises ModelError for a path that does not exist or a folder without weights or tokenizer."""
+    folder = Path(source)
+    if not folder.is_dir():
+        if source.startswith((".", "/", "~")) or source.count("/") != 1 or folder.exists():
+            raise ModelError(source, "there is no such model folder", "give a folder with config.json, weights and tokenizer, or a hub id such as ORG/NAME")
+        return False
+    needed = (("config.json", ("config.json",)), ("weights", WEIGHT_FILES), ("a tokenizer", TOKENIZER_FILES))
+    for what, patterns in needed:
+        if not any(any(folder.glob(pattern)) for pattern in patterns):
+            raise ModelError(
+                f"the model folder {source}",
+                f"it has no {what.removeprefix('a ')} (looked for {', '.join(patterns)})",
+                "give a complete Hugging Face folder, as written by save_pretrained",
+            )
+    return True
+
+
+def load_tokenizer(source: str, is_folder: bool) -> Any:
+    """Raises ModelError when transformers cannot make a tokenizer of it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=is_folder)
+    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise ModelError(f"the tokenizer of {source}", f"it cannot be loaded: {first_line(error)}", advice(is_folder)) from error
+
+
+def load_weights(source: str, is_folder: bool) -> Any:
+    """The causal language model in float32, evaluation mode. Raises ModelError when it is none or its files do not fit."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=is_folder)
+        if type(config) not in AutoModelForCausalLM._model_mapping and "AutoModelForCausalLM" not in getattr(config, "auto_map", {}):
+            raise ModelError(source, f"a model of type {config.model_type!r} is not a causal language model", "give a model that AutoModelForCausalLM loads")
+        with quiet():
+            model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=is_folder, output_loading_info=True)
+    except ModelError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(source, f"the model cannot be loaded: {first_line(error)}", advice(is_folder)) from error
+    if info["missing_keys"]:
+        some = ", ".join(sorted(info["missing_keys"])[:3])
+        raise ModelError(
+            source, f"{len(info['missing_keys'])} weights are missing from its files ({some})", "give the complete folder of a causal language model"
+        )
+    without_dropout(model)
+    return model.eval()
+
+
+def without_dropout(model: Any) -> None:
+    """Switch every dropout off for good: a policy that samples without it must learn without it."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers inside; only `cli` writes to the terminal."""
+    from transformers.utils import logging
+
+    was_on = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            logging.enable_progress_bar()
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def advice(is_folder: bool) -> str:
+    if is_folder:
+        return "check that the folder is complete and readable, as written by save_pretrained"
+    return "check the spelling of the hub id and the network, or download the model and give its folder"
+
+
+def checked_special_ids(source: str, tokenizer: Any) -> tuple[int, int | None]:
+    """(pad id, end id). Raises ModelError when the tokenizer has neither a pad nor an end token."""
+    pad_id, end_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+    if pad_id is None and end_id is None:
+        raise ModelError(f"the tokenizer of {source}", "it has neither a pad nor an end token", "set pad_token and eos_token in its tokenizer_config.json")
+    return (pad_id if pad_id is not None else end_id), end_id
+
+
+def stop_ids_of(model: Any, end_id: int | None) -> frozenset[int]:
+    """The end tokens of the tokenizer, the model config and the generation config (which may list several)."""
+    found: set[int] = set() if end_id is None else {end_id}
+    for config in (model.config, getattr(model, "generation_config", None)):
+        ids = getattr(config, "eos_token_id", None)
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return frozenset(found)

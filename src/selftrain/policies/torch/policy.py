@@ -1,0 +1,131 @@
+"""`TorchPolicy`: sampler and learner over one set of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selftrain.config import PolicySection, UpdateSection
+from selftrain.errors import UpdateError
+from selftrain.objective import Objective
+from selftrain.policies.base import SampleRequest, SamplingParams, UpdateStats
+from selftrain.policies.torch import checkpoint
+from selftrain.policies.torch.encoding import Encoder
+from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.learner import TorchLearner
+from selftrain.policies.torch.loading import LoadedModel, load_model, load_weights
+from selftrain.policies.torch.lora import add_adapters
+from selftrain.policies.torch.sampler import TorchSampler
+from selftrain.policies.torch.scoring import TokenSequence, score
+from selftrain.policies.torch.text import TextDecoder
+from selftrain.seeds import Stream
+from selftrain.types import Group, PolicyVersion, Prompt, TrainingSample
+
+
+def load_policy(config: PolicySection, update: UpdateSection, source: str, sequences_per_batch: int = 512, seed: int = 0) -> TorchPolicy:
+    """The policy of a Hugging Face folder or hub id `source` (config.model is not read: the caller has resolved `embedded:` names).
+
+    seed: of the adapters' start under LoRA; nothing else is random. A CPU policy with config.num_threads sets torch's thread count for the process.
+    Raises ModelError, MissingExtraError (LoRA without peft).
+    """
+    if config.num_threads is not None:
+        torch.set_num_threads(config.num_threads)
+    return TorchPolicy(load_model(source, config), config, update, source, sequences_per_batch, seed)
+
+
+class TorchPolicy:
+    """Implements `policies.base.Policy`. Weights are float32; `config.dtype` is the type of the arithmetic. No dropout, ever.
+
+    A sample may be `max_stale_updates` updates older than the learner: as many as the config's minibatches and epochs make.
+    """
+
+    def __init__(self, loaded: LoadedModel, config: PolicySection, update: UpdateSection, source: str, sequences_per_batch: int, seed: int) -> None:
+        self.source, self.config = source, config
+        self.tokenizer, self.pad_id = loaded.tokenizer, loaded.pad_id
+        self.adapters: Any = None
+        if config.lora_rank is not None:
+            adapter_seed = Stream(seed).at(stream="lora").seed()
+            self.adapters = add_adapters(loaded.model, config.lora_rank, config.lora_alpha, adapter_seed)
+        self.encoder = Encoder(loaded.tokenizer, config)
+        self.forward = Forward(loaded, config.dtype)
+        self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, sequences_per_batch)
+        self.learner = TorchLearner(self.forward, update, config.gradient_checkpointing)
+        self.max_stale_updates = update.num_minibatches * update.num_epochs - 1
+        self.tokens_per_microbatch = update.tokens_per_microbatch
+        self._version = PolicyVersion(0, 0)
+        self._reference: Forward | None = None
+
+    @property
+    def version(self) -> PolicyVersion:
+        return self._version
+
+    def encode(self, prompt: Prompt) -> tuple[int, ...]:
+        """The token ids the policy is given for this prompt."""
+        return self.encoder.encode(prompt)
+
+    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
+        """(prompt id, length in tokens) of every prompt above the limit."""
+        return self.encoder.too_long(prompts, max_prompt_tokens)
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
+        """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
+        return self.sampler.sample(requests, params, seeds, self._version)
+
+    def reference_logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        """[P][N][T] log-probabilities in nats under the start.
+
+        Under LoRA the adapters are switched off. Otherwise the first call loads the start once more and keeps it: 4 bytes for each weight.
+        """
+        sequences = [TokenSequence(group.prompt_ids, done.token_ids, range(len(done.token_ids))) for group in groups for done in group.completions]
+        with self.adapters.disable_adapter() if self.adapters is not None else nullcontext():
+            values = iter(score(self._start(), sequences, temperature, self.tokens_per_microbatch))
+        return [[next(values) for _ in group.completions] for group in groups]
+
+    def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
+        """One optimizer step. Raises UpdateError, before a weight moves: not finite, no samples, or sampled by a version too old or of another branch."""
+        if not samples:
+            raise UpdateError("an update without samples", "there is nothing to learn from", "skip the update of a step in which no group was admitted")
+        for version in {sample.version for sample in samples}:
+            age = self._version.updates - version.updates
+            if version.branch != self._version.branch or not 0 <= age <= self.max_stale_updates:
+                raise UpdateError(
+                    f"a completion of policy version {version} for the learner at {self._version}",
+                    f"it may be at most {self.max_stale_updates} updates old and must be of the same branch",
+                    "sample anew, or name several updates a step in update.num_minibatches or update.num_epochs",
+                )
+        stats = self.learner.update(samples, objective, learning_rate)
+        self._version = PolicyVersion(self._version.branch, self._version.updates + 1)
+        return stats
+
+    def save(self, folder: Path) -> None:
+        """A complete Hugging Face folder, adapters merged. Raises StorageError."""
+        checkpoint.save_model(folder, self.forward.model, self.tokenizer, has_adapters=self.adapters is not None)
+
+    def save_optimizer(self, folder: Path) -> None:
+        """Moments and version, under LoRA the adapters too, into the same folder. Raises StorageError."""
+        checkpoint.save_learner(folder, self.learner, self._version, has_adapters=self.adapters is not None)
+
+    def load(self, folder: Path) -> None:
+        """Go on exactly from `save` and `save_optimizer`; the reference stays the start. Raises CheckpointError and then changes nothing."""
+        self._version = checkpoint.load_learner(folder, self.learner, has_adapters=self.adapters is not None)
+
+    def weights_hash(self) -> str:
+        """SHA-256 over names, types, shapes and bytes of all weights, in name order."""
+        return checkpoint.weights_hash(self.forward.model)
+
+    def start_branch(self, branch: int) -> None:
+        """After a rollback: later versions carry this branch."""
+        self._version = PolicyVersion(branch, self._version.updates)
+
+    def _start(self) -> Forward:
+        """The frozen start, read from `source` when first asked for."""
+        if self.adapters is not None:
+            return self.forward
+        if self._reference is None:
+            model = load_weights(self.source, Path(self.source).is_dir()).to(self.forward.device).requires_grad_(False)
+            self._reference = Forward(LoadedModel(model, self.tokenizer, self.pad_id, frozenset()), self.config.dtype)
+        return self._reference

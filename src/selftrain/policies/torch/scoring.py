@@ -1,0 +1,88 @@
+"""Log-probabilities of completion tokens, of the distribution sampled from: logits divided by the temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from selftrain.policies.torch.forward import Forward
+
+LOGITS_AT_ONCE = 1 << 24
+"""Logits are made for so many (position, vocabulary entry) pairs at a time: 64 MiB in float32."""
+
+
+class Rows(NamedTuple):
+    """Sequences to run together. ids_BT: prompt, completion, padding on the right. positions_K: flat indices b * T + t of the hidden states that predict
+    the K completion tokens, in the order of the sequences; targets_K: those tokens.
+    """
+
+    ids_BT: torch.Tensor
+    positions_K: torch.Tensor
+    targets_K: torch.Tensor
+
+
+class TokenSequence(NamedTuple):
+    """A prompt and a completion as token ids, and which completion tokens are wanted (indices, ascending)."""
+
+    prompt_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    wanted: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens that are run: the last completion token predicts nothing that is wanted."""
+        return len(self.prompt_ids) + len(self.token_ids) - 1
+
+
+def rows_of(sequences: Sequence[TokenSequence], pad_id: int, device: torch.device) -> Rows:
+    """Pad on the right to the longest."""
+    width = max(sequence.length for sequence in sequences)
+    ids = [[*sequence.prompt_ids, *sequence.token_ids[:-1]] for sequence in sequences]
+    positions = [row * width + len(sequence.prompt_ids) - 1 + at for row, sequence in enumerate(sequences) for at in sequence.wanted]
+    targets = [sequence.token_ids[at] for sequence in sequences for at in sequence.wanted]
+    padded = [row + [pad_id] * (width - len(row)) for row in ids]
+    return Rows(torch.tensor(padded, device=device), torch.tensor(positions, device=device), torch.tensor(targets, device=device))
+
+
+def microbatches(lengths: Sequence[int], budget_tokens: int) -> list[list[int]]:
+    """Indices by length, longest first, cut so that padded tokens (longest x count) stay in the budget; a longer sequence goes alone."""
+    batches: list[list[int]] = []
+    for at in sorted(range(len(lengths)), key=lambda at: (-lengths[at], at)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget_tokens:
+            batches[-1].append(at)
+        else:
+            batches.append([at])
+    return batches
+
+
+def head_chunks(count: int, vocabulary: int) -> Iterator[slice]:
+    """Slices of `count` positions whose logits are made at one time."""
+    size = max(1, LOGITS_AT_ONCE // vocabulary)
+    return (slice(begin, min(begin + size, count)) for begin in range(0, count, size))
+
+
+def token_logprobs(forward: Forward, hidden_KH: torch.Tensor, targets_K: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Log-probabilities [K] in nats, float32, of the targets after hidden states [K, H]."""
+    logits_KV = forward.head(hidden_KH)
+    if temperature != 1:
+        logits_KV = logits_KV / temperature
+    return -torch.nn.functional.cross_entropy(logits_KV, targets_K, reduction="none")
+
+
+def score(forward: Forward, sequences: Sequence[TokenSequence], temperature: float, budget_tokens: int) -> list[tuple[float, ...]]:
+    """Log-probabilities in nats of the wanted tokens of each sequence, without gradient."""
+    results: list[tuple[float, ...]] = [()] * len(sequences)
+    todo = [at for at, sequence in enumerate(sequences) if sequence.wanted]
+    with torch.inference_mode(), forward.autocast():
+        for batch in microbatches([sequences[at].length for at in todo], budget_tokens):
+            chosen = [todo[at] for at in batch]
+            rows = rows_of([sequences[at] for at in chosen], forward.pad_id, forward.device)
+            hidden_KH = forward.hidden(rows.ids_BT).flatten(0, 1)[rows.positions_K]
+            parts = [token_logprobs(forward, hidden_KH[part], rows.targets_K[part], temperature) for part in head_chunks(len(hidden_KH), forward.vocabulary)]
+            values, begin = torch.cat(parts).tolist(), 0
+            for at in chosen:
+                end = begin + len(sequences[at].wanted)
+                results[at], begin = tuple(values[begin:end]), end
+    return results
