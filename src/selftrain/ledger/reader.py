@@ -1,0 +1,150 @@
+"""Reads the record of a run, finished or being written; opens only segments that the chain names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import LedgerError
+from selftrain.ledger import records, segments, storage
+from selftrain.ledger.chain import NO_HASH, Line, decode, parse_line, read_chain
+from selftrain.ledger.columns import TABLES, digest
+from selftrain.ledger.records import CheckpointRecord, ForkRecord, StepRecord
+from selftrain.ledger.writer import chain_path, read_run_json, segments_folder
+from selftrain.types import ScoredGroup, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a record stands in the chain file. step: None for records that belong to none."""
+
+    seq: int
+    kind: str
+    step: int | None
+    prev: str
+    hash: str
+    offset: int
+    size: int
+
+
+class Ledger:
+    """A run's record as it was when `read` was called. It holds one small entry per record; everything else is read when asked for."""
+
+    def __init__(self, folder: Path, run: Mapping[str, Any], entries: list[Entry]) -> None:
+        self.folder = folder
+        self.header: Mapping[str, Any] = run["header"]
+        self.environment: Mapping[str, Any] = run["environment"]
+        self.entries = entries
+
+    @property
+    def head(self) -> str:
+        """Hash of the last record."""
+        return self.entries[-1].hash if self.entries else NO_HASH
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has an end."""
+        return self.end_reason is not None
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why the run ended; None while it has not."""
+        if not self.entries or self.entries[-1].kind != "end":
+            return None
+        return str(self.line(self.entries[-1]).body["reason"])
+
+    def line(self, entry: Entry) -> Line:
+        """The record of an entry."""
+        return parse_line(storage.read_at(chain_path(self.folder), entry.offset, entry.size), entry.seq, entry.prev)
+
+    def lines(self, kind: str | None = None) -> Iterator[Line]:
+        """The records of a kind, or all, in order."""
+        return (self.line(entry) for entry in self.entries if kind in (None, entry.kind))
+
+    def steps(self) -> Iterator[StepRecord]:
+        """The recorded steps, in order."""
+        return (records.step_from(line.body, line.hash) for line in self.lines("step"))
+
+    def verdicts(self) -> Iterator[Verdict]:
+        """The guard's verdicts, in order."""
+        return (records.verdict_from(line.body) for line in self.lines("verdict"))
+
+    def checkpoints(self) -> Iterator[CheckpointRecord]:
+        """The checkpoints that were made, in order; some may be pruned since."""
+        for line in self.lines("checkpoint"):
+            body: Mapping[str, Any] = line.body
+            yield CheckpointRecord(body["step"], body["name"], body["weights_hash"], line.hash)
+
+    def forks(self) -> Iterator[ForkRecord]:
+        """Where a replay differed and the old record was given up."""
+        for line in self.lines("fork"):
+            body: Mapping[str, Any] = line.body
+            yield ForkRecord(body["abandoned_head"], body["num_records"], line.hash)
+
+    def group_steps(self) -> list[int]:
+        """The steps that have groups, in order, each once."""
+        return list(dict.fromkeys(entry.step for entry in self.entries if entry.kind == "segment" and entry.step is not None))
+
+    def groups(self, step: int) -> list[ScoredGroup]:
+        """The groups of a step as they were appended; none for a step that has none. Raises LedgerError when a segment is damaged."""
+        found: list[ScoredGroup] = []
+        for entry in self.entries:
+            if entry.kind == "segment" and entry.step == step:
+                found += records.from_tables(**read_segment(segments_folder(self.folder), self.line(entry)))
+        return found
+
+    def evals(self) -> list[dict[str, Any]]:
+        """The evaluations, the last of each (step, name), in order of steps; those of given-up records are left out."""
+        chained = {entry.hash for entry in self.entries}
+        return [record for record in _side(self.folder / "evals.jsonl") if record["head"] in chained]
+
+    def timings(self) -> list[dict[str, Any]]:
+        """The timings, the last of each (step, name), in order of steps."""
+        return _side(self.folder / "timings.jsonl")
+
+
+def read(folder: Path) -> Ledger:
+    """The record of the run in a folder. A torn last line, which a killed writer may leave, is left out.
+
+    Raises RunFolderError when there is no run, LedgerError when the chain is damaged (a damaged segment shows when it is read), StorageError.
+    """
+    run = read_run_json(folder)
+    entries = []
+    for offset, line in read_chain(chain_path(folder)):
+        step = line.body.get("step")
+        entries.append(Entry(line.seq, line.kind, step if isinstance(step, int) else None, line.prev, line.hash, offset, len(line.encode())))
+    return Ledger(folder, run, entries)
+
+
+def read_segment(folder: Path, line: Line) -> dict[str, Any]:
+    """The tables of a segment's record, checked against it. Raises LedgerError when a file is missing or is not what was recorded."""
+    body: Mapping[str, Any] = line.body
+    tables = {}
+    for name in TABLES:
+        file = segments.file_name(body["segment"], name)
+        data = storage.read_bytes(folder / file)
+        if data is None:
+            raise segments.damaged(file, "it is missing")
+        if segments.checksum(data) != line.files.get(file):
+            raise segments.damaged(file, "its bytes are not those that were written")
+        tables[name] = segments.decode(name, data, body["segment"], line.prev)
+        if digest(name, tables[name]) != body[name]["sha256"] or tables[name].num_rows != body[name]["rows"]:
+            raise segments.damaged(file, "its rows are not those that were recorded")
+    return tables
+
+
+def _side(path: Path) -> list[dict[str, Any]]:
+    """The last record of each (step, name), by step, then in order of first appearance."""
+    found: dict[tuple[int, str], dict[str, Any]] = {}
+    for _, raw in storage.lines(path):
+        if not raw.endswith(b"\n"):
+            break
+        try:
+            record = decode(raw)
+        except ValueError as error:
+            raise LedgerError(str(path), f"it has a line that is not JSON ({error})", "remove that line") from error
+        if isinstance(record, dict):
+            found[(record["step"], record["name"])] = record
+    return [found[key] for key in sorted(found, key=lambda key: key[0])]

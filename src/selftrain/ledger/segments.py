@@ -1,0 +1,75 @@
+"""One segment: the groups of one append as two Parquet files, `000001.groups.parquet` and `000001.completions.parquet`.
+
+Both files carry in their Parquet metadata the format version, the segment's number and the hash of the record before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from selftrain.errors import LedgerError
+from selftrain.ledger.chain import FORMAT
+from selftrain.ledger.columns import TABLES, arrow_schema
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SPLIT = ("logprobs.list.element", "entropies.list.element")
+_DICTIONARY = {
+    "groups": ["policy_version", "label_outcome", "label_source", "label_decided_by", "admission", "message_roles.list.element"],
+    "completions": ["finish", "policy_version", "answer_text", "answer_key", "reward_reason"],
+}
+
+
+def file_name(number: int, table: str) -> str:
+    """Name of the file of a table (`groups` or `completions`) of segment `number`, which counts from 1."""
+    return f"{number:06d}.{table}.parquet"
+
+
+def encode(name: str, table: pa.Table, number: int, previous: str) -> bytes:
+    """The Parquet file of a table: zstd, one row group. previous: hash of the record before the segment's."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    metadata = {"selftrain.format": str(FORMAT), "selftrain.segment": str(number), "selftrain.previous": previous}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(metadata),
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=_DICTIONARY[name],
+        use_byte_stream_split=list(_SPLIT) if name == "completions" else False,
+        row_group_size=max(1, table.num_rows),
+    )
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def decode(name: str, data: bytes, number: int, previous: str) -> pa.Table:
+    """The table in a Parquet file. Raises LedgerError when it is not the file of that table, segment and predecessor."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    file = file_name(number, name)
+    try:
+        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(file, f"it is not readable as Parquet ({str(error).splitlines()[0]})") from error
+    metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in (table.schema.metadata or {}).items()}
+    wanted = {"selftrain.format": str(FORMAT), "selftrain.segment": str(number), "selftrain.previous": previous}
+    if any(metadata.get(key) != value for key, value in wanted.items()):
+        raise damaged(file, "it belongs to another segment or follows another record")
+    if not table.schema.remove_metadata().equals(arrow_schema(TABLES[name])):
+        raise damaged(file, "its columns are not those of the format")
+    return table
+
+
+def checksum(data: bytes) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def damaged(file: str, why: str) -> LedgerError:
+    """The error for a segment file that is not what was recorded."""
+    return LedgerError(f"the ledger file {file}", why, "run `selftrain verify` to see what else is damaged, and go back to a copy of the run folder")

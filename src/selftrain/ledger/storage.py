@@ -1,0 +1,204 @@
+"""How the run record touches a disk: atomic publication, append-only files, locks. Nothing else in `ledger/` opens a file.
+
+Paths are local. Another kind of storage needs the functions of this module and nothing more: publish an object, append to a log, read, list, remove.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from selftrain.errors import RunFolderError, StorageError
+
+TEMPORARY = ".tmp-"
+"""Prefix of a file or folder that is not published yet; what a killed process left of it may be removed."""
+
+_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "a file would become larger than the system allows"}
+_CLOSED = {errno.EROFS: "the disk is read-only", errno.EACCES: "it may not be written", errno.EPERM: "it may not be written"}
+
+
+def storage_error(path: Path, error: OSError) -> StorageError:
+    """What an operating-system error at a path means, in words."""
+    number = error.errno or 0
+    if number in _FULL:
+        return StorageError(f"writing {path}", _FULL[number], "free some space, then `selftrain resume` the run: everything recorded before is intact")
+    if number in _CLOSED:
+        return StorageError(f"writing {path}", _CLOSED[number], "make the folder writable for this user, then `selftrain resume` the run")
+    return StorageError(
+        f"reading or writing {path}", error.strerror or str(error), "check the disk, then `selftrain resume` the run: the record so far is intact"
+    )
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn every OSError of the block into a StorageError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents; fine when it exists. Raises StorageError."""
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder survive a power cut. Raises StorageError."""
+    with storage_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def publish(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write a file so that a reader sees all of it or nothing: temporary file in the same folder, fsync, rename.
+
+    sync: also fsync the folder; False where the caller publishes several files and syncs once. Raises StorageError.
+    """
+    temporary = path.parent / f"{TEMPORARY}{path.name}"
+    with storage_errors(path):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                _write_all(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+    if sync:
+        sync_folder(path.parent)
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """All bytes of a file, None where there is none. Raises StorageError."""
+    with storage_errors(path):
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(offset, line) from byte `start` on; the newline stays in the line, so a torn last line is one without. Nothing where there is no file."""
+    with storage_errors(path):
+        if not path.exists():
+            return
+        with path.open("rb") as stream:
+            stream.seek(start)
+            for line in stream:
+                yield start, line
+                start += len(line)
+
+
+def read_at(path: Path, offset: int, size: int) -> bytes:
+    """`size` bytes of a file from `offset` on. Raises StorageError."""
+    with storage_errors(path), path.open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(size)
+
+
+def names(folder: Path) -> list[str]:
+    """Names in a folder, sorted; none where there is no folder."""
+    with storage_errors(folder):
+        return sorted(os.listdir(folder)) if folder.is_dir() else []
+
+
+def remove(path: Path) -> None:
+    """Remove a file; fine when there is none. Raises StorageError."""
+    with storage_errors(path):
+        path.unlink(missing_ok=True)
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a file a second name, so that the first may be removed later; fine when it has it already or there is no file."""
+    with storage_errors(other):
+        if path.exists() and not other.exists():
+            os.link(path, other)
+
+
+class AppendFile:
+    """A file that only grows, by whole entries: a failed append leaves it as it was."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with storage_errors(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self.size = os.fstat(self._descriptor).st_size
+        self._torn = False
+
+    def append(self, data: bytes) -> None:
+        """Append and fsync. Raises StorageError; then the file is as it was before."""
+        with storage_errors(self._path):
+            if self._torn:
+                self._cut(self.size)
+            try:
+                _write_all(self._descriptor, data)
+                os.fsync(self._descriptor)
+            except BaseException:
+                self._torn = True
+                with suppress(OSError):
+                    self._cut(self.size)
+                raise
+        self.size += len(data)
+
+    def cut(self, size: int) -> None:
+        """Drop everything after `size` bytes. Raises StorageError."""
+        with storage_errors(self._path):
+            self._cut(size)
+        self.size = size
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+        os.fsync(self._descriptor)
+        self._torn = False
+
+    def close(self) -> None:
+        """Close the file; further appends fail."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class WriterLock:
+    """The right to write a run: held by one writer, given back by `close` or by the end of the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises RunFolderError when another writer holds it."""
+        with storage_errors(path):
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self.close()
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+                raise RunFolderError(
+                    str(path.parent.parent), "another process is writing this run", "wait until it ends, or stop it; then `selftrain resume` the run"
+                ) from error
+
+    def close(self) -> None:
+        """Give the right back."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

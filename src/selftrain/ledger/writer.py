@@ -1,0 +1,315 @@
+"""Writes the record of a run as things happen; nothing else writes into `ledger/`.
+
+Every append is on the disk when it returns. A killed process loses at most the append in flight; `resume` then replays what came after the last
+checkpoint and compares each record with the one that is there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from selftrain.errors import LedgerError, RunFolderError
+from selftrain.ledger import records, segments, storage
+from selftrain.ledger.chain import FORMAT, NO_HASH, Line, canonical, decode, make_line, plain, read_chain
+from selftrain.ledger.columns import digest
+from selftrain.types import ScoredGroup, StepMetrics, Verdict
+
+
+class LedgerWriter:
+    """The one writer of a run. Use `create` or `resume`; close it, or use it as a context manager.
+
+    Raises StorageError from any append when the disk is full or not writable; the record is then as it was before that append.
+    """
+
+    def __init__(self, folder: Path, lock: storage.WriterLock, exact: bool) -> None:
+        self._folder = folder
+        self._lock = lock
+        self._exact = exact
+        self._chain = storage.AppendFile(chain_path(folder))
+        self._evals = SideFile(folder / "evals.jsonl")
+        self._timings = SideFile(folder / "timings.jsonl")
+        self._seq = 0
+        self._head = NO_HASH
+        self._num_segments = 0
+        self._position = 0
+        self._ended = False
+        self._recorded: deque[Line] = deque()
+
+    @classmethod
+    def create(cls, folder: Path, header: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> Self:
+        """Begin a run. header: what makes the run repeatable, in the chain (no clock, host or path); environment: the rest, in run.json only.
+
+        Raises RunFolderError when the folder holds a run already or another process writes it, StorageError.
+        """
+        storage.make_folder(segments_folder(folder))
+        lock = storage.WriterLock(folder / "ledger" / "lock")
+        if storage.read_bytes(folder / "run.json") is not None or storage.read_bytes(chain_path(folder)):
+            lock.close()
+            raise RunFolderError(str(folder), "it holds a run already", "choose another folder, or go on with that run: `selftrain resume`")
+        storage.publish(folder / "run.json", run_json(header, environment or {}))
+        writer = cls(folder, lock, exact=True)
+        writer._append("header", {"format": FORMAT, "run": plain(header)})
+        return writer
+
+    @classmethod
+    def resume(cls, folder: Path, head: str | None, exact: bool) -> Self:
+        """Go on after the record with hash `head` (the ledger head in the checkpoint; None: at the header, when there was no checkpoint).
+
+        What is recorded after it stays and is compared with what is appended: equal records change nothing. A different one is a LedgerError when
+        `exact`; otherwise the rest of the record is moved to `ledger/abandoned-<first 12 of its head>/` and a fork record names it.
+        Raises RunFolderError when there is no run, LedgerError when the record is damaged or has no such head, StorageError.
+        """
+        run = read_run_json(folder)
+        lock = storage.WriterLock(folder / "ledger" / "lock")
+        writer = cls(folder, lock, exact)
+        try:
+            writer._load(head, run["header"])
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    @property
+    def head(self) -> str:
+        """Hash of the last record that was appended or replayed."""
+        return self._head
+
+    def append_groups(self, step: int, scored: Sequence[ScoredGroup]) -> str:
+        """Record the groups of a step with everything that was decided about them; before the update. Returns the new head.
+
+        Raises LedgerError when a group's parts do not fit together.
+        """
+        tables = records.to_tables(step, scored)
+        number = self._num_segments + 1
+        body: dict[str, Any] = {"step": step, "segment": number}
+        body |= {name: {"rows": table.num_rows, "sha256": digest(name, table)} for name, table in tables.items()}
+        recorded = self._settle("segment", body)
+        if recorded is not None and self._files_stand(recorded):
+            return self._advance(recorded)
+        encoded = {segments.file_name(number, name): segments.encode(name, table, number, self._head) for name, table in tables.items()}
+        files = {name: segments.checksum(data) for name, data in encoded.items()}
+        if recorded is not None and recorded.files != files:
+            raise segments.damaged(segments.file_name(number, "groups"), "it cannot be written again with this version of pyarrow as it was")
+        for name, data in encoded.items():
+            storage.publish(segments_folder(self._folder) / name, data, sync=False)
+        storage.sync_folder(segments_folder(self._folder))
+        return self._advance(recorded) if recorded is not None else self._write("segment", body, files)
+
+    def append_verdict(self, verdict: Verdict) -> str:
+        """Record what the guard decided; before it is obeyed. Returns the new head."""
+        return self._append("verdict", records.verdict_body(verdict))
+
+    def append_step(self, metrics: StepMetrics, updates: Mapping[str, Any]) -> str:
+        """Record the numbers of a step; after its update. updates: JSON values. Returns the new head."""
+        return self._append("step", records.step_body(metrics, updates))
+
+    def append_checkpoint(self, step: int, name: str, weights_hash: str) -> str:
+        """Record a checkpoint; before it is saved, so that the head returned here goes into it. Returns the new head."""
+        return self._append("checkpoint", {"step": step, "name": name, "weights_hash": weights_hash})
+
+    def append_end(self, reason: str) -> str:
+        """Record that the run is over, and why; nothing can follow. An interrupted run has no end. Returns the new head."""
+        return self._append("end", {"reason": reason})
+
+    def record_eval(self, record: Mapping[str, Any]) -> None:
+        """Add an evaluation to evals.jsonl, outside the chain. It needs `step` and `name`; `head`, the record it judged, is the current one unless given.
+
+        Of several with one step and name readers take the last, so a replayed evaluation replaces the first.
+        """
+        self._evals.append({"head": self._head} | dict(record))
+
+    def record_timing(self, record: Mapping[str, Any]) -> None:
+        """Add a timing to timings.jsonl, outside the chain. It needs `step`; `name` tells several of one step apart."""
+        self._timings.append({"name": "step"} | dict(record))
+
+    def close(self) -> None:
+        """Give the run back; another writer may then resume it."""
+        for part in (self._chain, self._evals, self._timings, self._lock):
+            part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _append(self, kind: str, body: Mapping[str, Any]) -> str:
+        recorded = self._settle(kind, body)
+        return self._advance(recorded) if recorded is not None else self._write(kind, body, {})
+
+    def _settle(self, kind: str, body: Mapping[str, Any]) -> Line | None:
+        """The recorded line that this record repeats; None, with nothing recorded any more at its place, when it is new."""
+        while self._recorded and self._recorded[0].kind == "fork" and kind != "fork":
+            self._advance(self._recorded[0])
+        if self._ended:
+            raise LedgerError(f"a {kind} record", "the run has an end already", "begin a new run")
+        if not self._recorded:
+            return None
+        recorded = self._recorded[0]
+        if make_line(self._seq, kind, self._head, body).hash == recorded.hash:
+            return recorded
+        if self._exact:
+            raise LedgerError(
+                f"record {self._seq} of the ledger, replayed",
+                f"it differs from what is recorded: {difference(recorded, kind, body)}",
+                "resume with the versions, threads and device of the first part, or begin a new run",
+            )
+        self._abandon()
+        return None
+
+    def _advance(self, line: Line) -> str:
+        self._recorded.popleft()
+        self._position += len(line.encode())
+        return self._stand_after(line)
+
+    def _write(self, kind: str, body: Mapping[str, Any], files: Mapping[str, str]) -> str:
+        line = make_line(self._seq, kind, self._head, body)
+        line = Line(line.seq, line.kind, line.prev, line.body, line.hash, files)
+        data = line.encode()
+        self._chain.append(data)
+        self._position += len(data)
+        return self._stand_after(line)
+
+    def _stand_after(self, line: Line) -> str:
+        self._seq, self._head = line.seq + 1, line.hash
+        self._num_segments += line.kind == "segment"
+        self._ended = line.kind == "end"
+        return self._head
+
+    def _load(self, head: str | None, header: Mapping[str, Any]) -> None:
+        """Stand after the record `head`, hold what is recorded after it, drop what a killed writer left behind."""
+        lines = read_chain(chain_path(self._folder))
+        chained: set[str] = set()
+        end, found = 0, False
+        for offset, line in lines:
+            end = offset + len(line.encode())
+            chained.update(line.files)
+            if found:
+                self._recorded.append(line)
+                continue
+            self._position = end
+            self._stand_after(line)
+            found = line.hash == head or (head is None and line.seq == 0)
+        self._chain.cut(end)
+        if end == 0 and head is None:
+            self._append("header", {"format": FORMAT, "run": plain(header)})
+        elif not found:
+            raise LedgerError(f"the ledger head {head}", "no record of this run has that hash", "resume from a checkpoint of this run")
+        for name in storage.names(segments_folder(self._folder)):
+            if name not in chained:
+                storage.remove(segments_folder(self._folder) / name)
+
+    def _files_stand(self, line: Line) -> bool:
+        """Whether the files of a recorded segment are there as they were written."""
+        found = {name: storage.read_bytes(segments_folder(self._folder) / name) for name in line.files}
+        return bool(found) and all(data is not None and segments.checksum(data) == line.files[name] for name, data in found.items())
+
+    def _abandon(self) -> None:
+        """Move what is recorded from here on aside and name it in a fork record; the rename of the chain file decides."""
+        tail = tuple(self._recorded)
+        aside = abandoned_folder(self._folder, tail[-1].hash)
+        storage.make_folder(aside)
+        files = [name for line in tail for name in line.files]
+        for name in files:
+            storage.keep_as(segments_folder(self._folder) / name, aside / name)
+        storage.publish(aside / "chain.jsonl", b"".join(line.encode() for line in tail))
+        storage.sync_folder(aside.parent)
+        fork = make_line(self._seq, "fork", self._head, {"abandoned_head": tail[-1].hash, "num_records": len(tail)})
+        kept = storage.read_at(chain_path(self._folder), 0, self._position)
+        storage.publish(chain_path(self._folder), kept + fork.encode())
+        self._chain.close()
+        self._chain = storage.AppendFile(chain_path(self._folder))
+        self._recorded.clear()
+        self._position = self._chain.size
+        self._stand_after(fork)
+        for name in files:
+            storage.remove(segments_folder(self._folder) / name)
+
+
+class SideFile:
+    """A file of JSON lines beside the chain, keyed by (step, name): what is there already is not written again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = storage.AppendFile(path)
+        self._last: dict[tuple[int, str], bytes] = {}
+        end = 0
+        for offset, raw in storage.lines(path):
+            if raw.endswith(b"\n"):
+                end = offset + len(raw)
+                record = decode(raw)
+                if isinstance(record, dict):
+                    self._last[(record["step"], record["name"])] = raw
+        if end != self._file.size:
+            self._file.cut(end)
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a record unless it is the last one of its key. Raises LedgerError without `step` and `name`, StorageError."""
+        if not isinstance(record.get("step"), int) or not isinstance(record.get("name"), str):
+            raise LedgerError(f"a record for {self._path.name}", "it needs a step (a number) and a name (a text)", "add them")
+        key, data = (record["step"], record["name"]), canonical(plain(record)) + b"\n"
+        if self._last.get(key) != data:
+            self._file.append(data)
+            self._last[key] = data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def chain_path(folder: Path) -> Path:
+    """The chain file of a run."""
+    return folder / "ledger" / "chain.jsonl"
+
+
+def segments_folder(folder: Path) -> Path:
+    """Where the segments of a run are."""
+    return folder / "ledger" / "segments"
+
+
+def abandoned_folder(folder: Path, head: str) -> Path:
+    """Where the records are that a fork gave up; `head` is the last of them."""
+    return folder / "ledger" / f"abandoned-{head[:12]}"
+
+
+def run_json(header: Mapping[str, Any], environment: Mapping[str, Any]) -> bytes:
+    """The bytes of run.json."""
+    return canonical({"format": FORMAT, "header": plain(header), "environment": plain(environment)}) + b"\n"
+
+
+def read_run_json(folder: Path) -> dict[str, Any]:
+    """What run.json says. Raises RunFolderError when there is no run, LedgerError when it is damaged."""
+    data = storage.read_bytes(folder / "run.json")
+    if data is None:
+        raise RunFolderError(str(folder), "there is no run in it (no run.json)", "name the folder of a run")
+    try:
+        run = decode(data)
+    except ValueError as error:
+        raise LedgerError(f"{folder}/run.json", f"it is not JSON ({error})", "go back to a copy of the run folder") from error
+    if not isinstance(run, dict) or run.keys() != {"format", "header", "environment"}:
+        raise LedgerError(f"{folder}/run.json", "it does not have the fields of a run", "go back to a copy of the run folder")
+    if run["format"] != FORMAT:
+        raise LedgerError(
+            f"{folder}/run.json", f"its ledger has format {run['format']}; this version reads format {FORMAT}", "read it with the version that wrote it"
+        )
+    return run
+
+
+def difference(recorded: Line, kind: str, body: Mapping[str, Any]) -> str:
+    """Where a replayed record first differs from the recorded one, in words."""
+    if recorded.kind != kind:
+        return f"a {recorded.kind} is recorded, a {kind} came"
+    return _difference("", plain(recorded.body), plain(body)) or "another record came before it"
+
+
+def _difference(where: str, old: object, new: object) -> str | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            found = _difference(f"{where}.{key}" if where else key, old.get(key), new.get(key))
+            if found:
+                return found
+        return None
+    return None if old == new else f"{where} was {old!r} and is {new!r}"

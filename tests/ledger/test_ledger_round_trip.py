@@ -1,0 +1,81 @@
+"""What is written comes back equal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from samples import HEADER, decided, groups, metrics, verdict, write_run, write_step
+
+from selftrain.errors import LedgerError, RunFolderError
+from selftrain.ledger import LedgerWriter, read
+
+
+def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    head = write_run(tmp_path / "run")
+    ledger = read(tmp_path / "run")
+    assert ledger.header == json.loads(json.dumps(HEADER))
+    assert ledger.environment == {"machine": "laptop"}
+    assert ledger.head == head
+    assert ledger.finished
+    assert ledger.end_reason == "finished"
+    assert ledger.group_steps() == [1, 2, 3, 4]
+    assert ledger.groups(3) == groups(3)
+    assert ledger.groups(9) == []
+    assert list(ledger.verdicts()) == [verdict(step) for step in range(1, 5)]
+    steps = list(ledger.steps())
+    assert [step.metrics for step in steps] == [metrics(step) for step in range(1, 5)]
+    assert steps[1].updates == {"0": {"loss": -2 / 7}}
+    assert [(item.step, item.name) for item in ledger.checkpoints()] == [(2, "step-000002"), (4, "step-000004")]
+    assert [record["avg_at_16_frac"] for record in ledger.evals()] == [0.5, 0.75]
+    assert ledger.evals()[1]["head"] == head
+    assert len(ledger.timings()) == 4
+
+
+def test_the_same_run_twice_has_the_same_head(tmp_path: Path) -> None:
+    assert write_run(tmp_path / "a") == write_run(tmp_path / "b")
+    chains = [(tmp_path / name / "ledger/chain.jsonl").read_bytes() for name in "ab"]
+    assert chains[0] == chains[1]
+
+
+def test_a_run_being_written_can_be_read(tmp_path: Path) -> None:
+    with LedgerWriter.create(tmp_path, HEADER) as writer:
+        assert read(tmp_path).head == writer.head
+        head = write_step(writer, 1)
+        ledger = read(tmp_path)
+        assert (ledger.head, ledger.finished, ledger.groups(1)) == (head, False, groups(1))
+
+
+def test_an_existing_run_and_a_second_writer_are_refused(tmp_path: Path) -> None:
+    with LedgerWriter.create(tmp_path, HEADER) as writer:
+        with pytest.raises(RunFolderError, match="another process is writing"):
+            LedgerWriter.resume(tmp_path, writer.head, exact=True)
+        with pytest.raises(RunFolderError, match="another process is writing"):
+            LedgerWriter.create(tmp_path, HEADER)
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        LedgerWriter.create(tmp_path, HEADER)
+    with pytest.raises(RunFolderError, match=r"no run\.json"):
+        read(tmp_path / "elsewhere")
+
+
+def test_nothing_follows_the_end(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    with LedgerWriter.resume(tmp_path, read(tmp_path).head, exact=True) as writer, pytest.raises(LedgerError, match="has an end already"):
+        writer.append_verdict(verdict(5))
+
+
+def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    with LedgerWriter.create(tmp_path, HEADER) as writer:
+        head = writer.head
+        for broken, words in (
+            (replace(decided(1), advantages=(1.0,)), "1 advantages"),
+            (replace(decided(1), trained=(3, 1)), "not sorted"),
+            (decided(2), "handed over with step 1"),
+        ):
+            with pytest.raises(LedgerError, match=words):
+                writer.append_groups(1, [broken])
+        assert writer.head == head
+        assert writer.append_groups(1, groups(1)) != head
