@@ -7,7 +7,23 @@ print(before.avg, before.maj, before.any_right)
 from __future__ import annotations
 
 from selftrain.evals.bootstrap import Interval
+from selftrain.evals.compare import GainedAndLost, gained_and_lost, paired_difference
 from selftrain.evals.evaluate import Progress, evaluate
 from selftrain.evals.evaluation import Evaluation, Example, ExampleCompletion, ProblemResult, VoteResult
+from selftrain.evals.training import TrainingAccuracy, training_accuracy
 
-__all__ = ["Evaluation", "Example", "ExampleCompletion", "Interval", "ProblemResult", "Progress", "VoteResult", "evaluate"]
+__all__ = [
+    "Evaluation",
+    "Example",
+    "ExampleCompletion",
+    "GainedAndLost",
+    "Interval",
+    "ProblemResult",
+    "Progress",
+    "TrainingAccuracy",
+    "VoteResult",
+    "evaluate",
+    "gained_and_lost",
+    "paired_difference",
+    "training_accuracy",
+]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from selftrain.answers import key, read
+from selftrain.answers import key
 from selftrain.errors import PromptError
 from selftrain.evals.evaluation import Evaluation, Example, ExampleCompletion, ProblemResult, VoteResult
 from selftrain.policies.base import Sampler, SampleRequest, SamplingParams
 from selftrain.prompts import prompt_set_hash
+from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
-from selftrain.types import AnswerKey, Answers, Finish, Group, PromptSet, Vote
-from selftrain.vote import count
+from selftrain.types import AnswerKey, Finish, PromptSet, Vote, VotedGroup
 
 PROBLEMS_PER_CALL = 128
 NUM_EXAMPLES = 4
@@ -36,11 +36,10 @@ def evaluate(sampler: Sampler, problems: PromptSet, params: SamplingParams, num_
         batch = problems.prompts[first : first + PROBLEMS_PER_CALL]
         requests = [SampleRequest(prompt, num_samples, 0, first + i) for i, prompt in enumerate(batch)]
         for group in sampler.sample(requests, params, seeds.at(stream="eval", step=0)):
-            answers = read([completion.text for completion in group.completions])
-            reference = references[group.prompt.id]
-            results.append(judge(group, answers, key(reference)))
+            voted, reference = read_and_count(group), references[group.prompt.id]
+            results.append(judge(voted, key(reference)))
             if len(examples) < NUM_EXAMPLES:
-                examples.append(_example(group, answers, reference))
+                examples.append(_example(voted, reference))
         if progress is not None:
             progress(len(results), len(problems))
     return Evaluation(
@@ -56,12 +55,11 @@ def evaluate(sampler: Sampler, problems: PromptSet, params: SamplingParams, num_
     )
 
 
-def judge(group: Group, answers: Answers, reference: AnswerKey) -> ProblemResult:
-    """What the completions of one problem are worth against its true answer."""
-    vote = count(answers.keys)
-    completions = group.completions
+def judge(voted: VotedGroup, reference: AnswerKey) -> ProblemResult:
+    """What the completions of one problem are worth against its true answer. They are read as in training: a truncated one has no answer."""
+    vote, completions = voted.vote, voted.group.completions
     return ProblemResult(
-        prompt_id=group.prompt.id,
+        prompt_id=voted.group.prompt.id,
         num_right=vote.count_of(reference),
         num_read=vote.num_read,
         num_truncated=sum(completion.finish is Finish.LENGTH for completion in completions),
@@ -95,14 +93,9 @@ def _references(problems: PromptSet) -> dict[str, str]:
     return {prompt_id: answer for prompt_id, answer in answers.items() if answer is not None}
 
 
-def _example(group: Group, answers: Answers, reference: str) -> Example:
-    pairs = list(zip(group.completions, answers.texts, answers.keys, strict=True))[:EXAMPLE_COMPLETIONS]
-    return Example(
-        group.prompt.id,
-        group.prompt.text,
-        reference,
-        tuple(
-            ExampleCompletion(completion.text[:EXAMPLE_CHARACTERS], text, found == key(reference), completion.finish is Finish.LENGTH)
-            for completion, text, found in pairs
-        ),
+def _example(voted: VotedGroup, reference: str) -> Example:
+    completions = tuple(
+        ExampleCompletion(completion.text[:EXAMPLE_CHARACTERS], text, found == key(reference), completion.finish is Finish.LENGTH)
+        for completion, text, found in zip(voted.group.completions, voted.answers.texts, voted.answers.keys, strict=True)
     )
+    return Example(voted.group.prompt.id, voted.group.prompt.text, reference, completions[:EXAMPLE_COMPLETIONS])

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from selftrain.config import EvalsSection, PromptsSection
 from selftrain.errors import ConfigError
+from selftrain.prompts.dataset import dataset_rows
 from selftrain.prompts.files import read_rows
+from selftrain.prompts.gym import load_gym
 from selftrain.prompts.rows import Columns, prompt_set
 from selftrain.prompts.tasks import mixture
 from selftrain.prompts.templates import apply_template, template_text
@@ -34,8 +36,10 @@ def load_prompts(section: PromptsSection, seed: int, exclude: frozenset[str] = f
     columns = Columns(section.prompt_field, section.answer_field)
     if section.task is not None:
         return _from_task(section.task, section.count or DEFAULT_TASK_COUNT, seed, template, exclude)
-    assert section.file is not None
-    return prompt_set(read_rows(Path(section.file)), columns, template, section.count, section.file)
+    if section.dataset is not None:
+        rows = dataset_rows(section.dataset, section.dataset_split, columns)
+        return prompt_set(rows, columns, template, section.count, f"{section.dataset} ({section.dataset_split})")
+    return _from_file(str(section.file), columns, template, section.count)
 
 
 def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> PromptSet | None:
@@ -58,6 +62,11 @@ def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> Pr
     return _from_task(name, evals.num_problems, held_out_seed, template_text(prompts.template or "raw"), frozenset())
 
 
-def _from_task(name: str, count: int, seed: int, template: str, exclude: frozenset[str]) -> PromptSet:
-    made = mixture(name, count, seed, exclude=exclude)
+def _from_file(path: str, columns: Columns, template: str, count: int | None) -> PromptSet:
+    return prompt_set(read_rows(Path(path)), columns, template, count, path)
+
+
+def _from_task(names: str, count: int, seed: int, template: str, exclude: frozenset[str]) -> PromptSet:
+    """`count` problems of one or several tasks, in equal parts, in the template's text."""
+    made = load_gym(names, count, seed, exclude).prompts if names.startswith("gym:") else mixture(names, count, seed, exclude=exclude)
     return PromptSet(tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made), made.sheet, made.origin)
