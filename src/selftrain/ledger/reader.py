@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import LedgerError
 from selftrain.ledger import records, segments, storage
-from selftrain.ledger.chain import NO_HASH, Line, decode, parse_line, read_chain
+from selftrain.ledger.chain import NO_HASH, Line, parse_line, read_chain
 from selftrain.ledger.columns import TABLES, digest
+from selftrain.ledger.layout import chain_path, read_run_json, segments_folder
 from selftrain.ledger.records import CheckpointRecord, ForkRecord, StepRecord
-from selftrain.ledger.writer import chain_path, read_run_json, segments_folder
+from selftrain.ledger.sidefiles import latest
 from selftrain.types import ScoredGroup, Verdict
 
 
@@ -98,11 +98,11 @@ class Ledger:
     def evals(self) -> list[dict[str, Any]]:
         """The evaluations, the last of each (step, name), in order of steps; those of given-up records are left out."""
         chained = {entry.hash for entry in self.entries}
-        return [record for record in _side(self.folder / "evals.jsonl") if record["head"] in chained]
+        return [record for record in latest(self.folder / "evals.jsonl") if record["head"] in chained]
 
     def timings(self) -> list[dict[str, Any]]:
         """The timings, the last of each (step, name), in order of steps."""
-        return _side(self.folder / "timings.jsonl")
+        return latest(self.folder / "timings.jsonl")
 
 
 def read(folder: Path) -> Ledger:
@@ -133,18 +133,3 @@ def read_segment(folder: Path, line: Line) -> dict[str, Any]:
         if digest(name, tables[name]) != body[name]["sha256"] or tables[name].num_rows != body[name]["rows"]:
             raise segments.damaged(file, "its rows are not those that were recorded")
     return tables
-
-
-def _side(path: Path) -> list[dict[str, Any]]:
-    """The last record of each (step, name), by step, then in order of first appearance."""
-    found: dict[tuple[int, str], dict[str, Any]] = {}
-    for _, raw in storage.lines(path):
-        if not raw.endswith(b"\n"):
-            break
-        try:
-            record = decode(raw)
-        except ValueError as error:
-            raise LedgerError(str(path), f"it has a line that is not JSON ({error})", "remove that line") from error
-        if isinstance(record, dict):
-            found[(record["step"], record["name"])] = record
-    return [found[key] for key in sorted(found, key=lambda key: key[0])]

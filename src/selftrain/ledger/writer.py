@@ -14,8 +14,10 @@ from typing import Any, Self
 
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.ledger import records, segments, storage
-from selftrain.ledger.chain import FORMAT, NO_HASH, Line, canonical, decode, make_line, plain, read_chain
+from selftrain.ledger.chain import FORMAT, NO_HASH, Line, canonical, make_line, plain, read_chain
 from selftrain.ledger.columns import digest
+from selftrain.ledger.layout import abandoned_folder, chain_path, read_run_json, run_json, segments_folder
+from selftrain.ledger.sidefiles import SideFile
 from selftrain.types import ScoredGroup, StepMetrics, Verdict
 
 
@@ -191,6 +193,8 @@ class LedgerWriter:
             if found:
                 self._recorded.append(line)
                 continue
+            if line.seq == 0 and canonical(plain(line.body.get("run"))) != canonical(header):
+                raise LedgerError(f"{self._folder}/run.json", "its header is not the one in the ledger", "go back to a copy of the run folder")
             self._position = end
             self._stand_after(line)
             found = line.hash == head or (head is None and line.seq == 0)
@@ -228,74 +232,6 @@ class LedgerWriter:
         self._stand_after(fork)
         for name in files:
             storage.remove(segments_folder(self._folder) / name)
-
-
-class SideFile:
-    """A file of JSON lines beside the chain, keyed by (step, name): what is there already is not written again."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = storage.AppendFile(path)
-        self._last: dict[tuple[int, str], bytes] = {}
-        end = 0
-        for offset, raw in storage.lines(path):
-            if raw.endswith(b"\n"):
-                end = offset + len(raw)
-                record = decode(raw)
-                if isinstance(record, dict):
-                    self._last[(record["step"], record["name"])] = raw
-        if end != self._file.size:
-            self._file.cut(end)
-
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record unless it is the last one of its key. Raises LedgerError without `step` and `name`, StorageError."""
-        if not isinstance(record.get("step"), int) or not isinstance(record.get("name"), str):
-            raise LedgerError(f"a record for {self._path.name}", "it needs a step (a number) and a name (a text)", "add them")
-        key, data = (record["step"], record["name"]), canonical(plain(record)) + b"\n"
-        if self._last.get(key) != data:
-            self._file.append(data)
-            self._last[key] = data
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def chain_path(folder: Path) -> Path:
-    """The chain file of a run."""
-    return folder / "ledger" / "chain.jsonl"
-
-
-def segments_folder(folder: Path) -> Path:
-    """Where the segments of a run are."""
-    return folder / "ledger" / "segments"
-
-
-def abandoned_folder(folder: Path, head: str) -> Path:
-    """Where the records are that a fork gave up; `head` is the last of them."""
-    return folder / "ledger" / f"abandoned-{head[:12]}"
-
-
-def run_json(header: Mapping[str, Any], environment: Mapping[str, Any]) -> bytes:
-    """The bytes of run.json."""
-    return canonical({"format": FORMAT, "header": plain(header), "environment": plain(environment)}) + b"\n"
-
-
-def read_run_json(folder: Path) -> dict[str, Any]:
-    """What run.json says. Raises RunFolderError when there is no run, LedgerError when it is damaged."""
-    data = storage.read_bytes(folder / "run.json")
-    if data is None:
-        raise RunFolderError(str(folder), "there is no run in it (no run.json)", "name the folder of a run")
-    try:
-        run = decode(data)
-    except ValueError as error:
-        raise LedgerError(f"{folder}/run.json", f"it is not JSON ({error})", "go back to a copy of the run folder") from error
-    if not isinstance(run, dict) or run.keys() != {"format", "header", "environment"}:
-        raise LedgerError(f"{folder}/run.json", "it does not have the fields of a run", "go back to a copy of the run folder")
-    if run["format"] != FORMAT:
-        raise LedgerError(
-            f"{folder}/run.json", f"its ledger has format {run['format']}; this version reads format {FORMAT}", "read it with the version that wrote it"
-        )
-    return run
 
 
 def difference(recorded: Line, kind: str, body: Mapping[str, Any]) -> str:

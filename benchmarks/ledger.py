@@ -1,0 +1,115 @@
+"""What writing the record costs: `python benchmarks/ledger.py [--folder FOLDER]`.
+
+Appends groups of 512 completions and prints the median milliseconds of an append, with and without waiting for the disk (fsync), of reading the groups
+back, and of verifying the segment; with the bytes on disk per completion.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from selftrain.ledger import LedgerWriter, read, verify
+from selftrain.types import (
+    Admission,
+    AnswerKey,
+    Answers,
+    Completion,
+    Finish,
+    Group,
+    Label,
+    Message,
+    Outcome,
+    PolicyVersion,
+    Prompt,
+    Rewards,
+    ScoredGroup,
+    Vote,
+    VotedGroup,
+)
+
+NUM_GROUPS, NUM_VOTES = 32, 16
+REPEATS = 9
+
+
+def scored_group(draw: random.Random, step: int, index: int, num_tokens: int) -> ScoredGroup:
+    """A decided group of 16 completions with random tokens of about four characters each."""
+    key = AnswerKey("12")
+    completions = tuple(
+        Completion(
+            text="".join(draw.choices("0123456789 +=abc", k=num_tokens * 4)),
+            token_ids=tuple(draw.choices(range(50_000), k=num_tokens)),
+            logprobs=tuple(np.float32([-draw.expovariate(2) for _ in range(num_tokens)]).tolist()),
+            token_ends=tuple(range(4, num_tokens * 4 + 1, 4)),
+            entropies=tuple(np.float32([draw.expovariate(2) for _ in range(num_tokens)]).tolist()),
+            finish=Finish.STOP,
+            version=PolicyVersion(0, step),
+        )
+        for _ in range(NUM_VOTES)
+    )
+    prompt = Prompt(f"add/{index}", (Message("user", "What is 5 + 7? Think first, then write the answer in a box."),))
+    rewards = tuple(float(at % 2) for at in range(NUM_VOTES))
+    return ScoredGroup(
+        voted=VotedGroup(
+            Group(step, index, prompt, tuple(range(40)), completions),
+            Answers(("12",) * NUM_VOTES, (key,) * NUM_VOTES),
+            Vote(NUM_VOTES, NUM_VOTES, ((key, NUM_VOTES),)),
+        ),
+        label=Label(Outcome.DECIDED, (key,) * NUM_VOTES, "majority", f"vote 0:{step}"),
+        rewards=Rewards(rewards, ("match",) * NUM_VOTES),
+        kl_penalties=(),
+        shaped_rewards=rewards,
+        advantages=tuple(reward - 0.5 for reward in rewards),
+        admission=Admission.ADMITTED,
+        trained=tuple(range(NUM_VOTES)),
+    )
+
+
+def milliseconds(action: Callable[[], object]) -> float:
+    """How long a call takes."""
+    begin = time.perf_counter()
+    action()
+    return (time.perf_counter() - begin) * 1000
+
+
+def measure(folder: Path, num_tokens: int) -> tuple[float, float, float, float, float]:
+    """Milliseconds of: an append, an append without fsync, reading a step, verifying a step; bytes per completion. Medians."""
+    draw = random.Random(0)
+    batches = [[scored_group(draw, step, index, num_tokens) for index in range(NUM_GROUPS)] for step in range(1, 2 * REPEATS + 1)]
+    with LedgerWriter.create(folder, {"benchmark": "ledger"}) as writer:
+        synced = [milliseconds(lambda step=step: writer.append_groups(step, batches[step - 1])) for step in range(1, REPEATS + 1)]
+        wait, os.fsync = os.fsync, lambda descriptor: None
+        try:
+            plain = [milliseconds(lambda step=step: writer.append_groups(step, batches[step - 1])) for step in range(REPEATS + 1, 2 * REPEATS + 1)]
+        finally:
+            os.fsync = wait
+    ledger = read(folder)
+    reading = [milliseconds(lambda step=step: ledger.groups(step)) for step in ledger.group_steps()]
+    verifying = milliseconds(lambda: verify(folder)) / len(batches)
+    size = sum(path.stat().st_size for path in (folder / "ledger/segments").iterdir()) / len(batches) / NUM_GROUPS / NUM_VOTES
+    return statistics.median(synced), statistics.median(plain), statistics.median(reading), verifying, size
+
+
+def main() -> None:
+    """Measure both lengths and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
+    place = parser.parse_args().folder
+    print("| completions | tokens each | append, ms | without fsync, ms | read, ms | verify, ms | bytes per completion |")
+    print("|---|---|---|---|---|---|---|")
+    for num_tokens in (30, 300):
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            append, plain, reading, verifying, size = measure(Path(folder) / "run", num_tokens)
+        print(f"| {NUM_GROUPS * NUM_VOTES} | {num_tokens} | {append:.1f} | {plain:.1f} | {reading:.1f} | {verifying:.1f} | {size:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
