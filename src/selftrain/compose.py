@@ -16,6 +16,7 @@ from selftrain.errors import ConfigError, PromptError
 from selftrain.extension import resolve, source_hash
 from selftrain.labels import LABEL_SOURCES, Bounds
 from selftrain.labels.reference import Reference
+from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy
 from selftrain.prompts import check_disjoint, load_problems, load_prompts, prompt_set_hash
 from selftrain.reward import REWARD_RULES
@@ -57,7 +58,7 @@ def load_sets(config: RunConfig) -> Problems:
     return Problems(train, held_out)
 
 
-def load_policy(config: RunConfig, problems: Problems) -> Policy:
+def load_policy(config: RunConfig) -> Policy:
     """The policy at its start. Raises ModelError, MissingExtraError or ConfigError."""
     if config.policy.model.startswith("toy"):
         from selftrain.policies.toy import START, ToyPolicy
@@ -67,7 +68,13 @@ def load_policy(config: RunConfig, problems: Problems) -> Policy:
         return ToyPolicy(config.policy.model, config.update)
     from selftrain.policies.torch import load_policy as load_torch_policy
 
-    return load_torch_policy(config)
+    return load_torch_policy(config.policy, config.update, model_source(config.policy.model), config.rollout.sequences_per_batch, config.run.seed)
+
+
+def model_source(model: str) -> str:
+    """The folder of an embedded model; any other name is a folder or hub id already."""
+    kind, _, name = model.partition(":")
+    return str(embedded_folder(name)) if kind == "embedded" else model
 
 
 def label_source(config: RunConfig, sheet: AnswerSheet) -> Callable[[Sequence[VotedGroup]], list[Label]]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import checkpoints
+from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import Problems, config_hash, header_of, label_source, load_policy, load_sets, make_scorer
 from selftrain.config import RunConfig
 from selftrain.config_load import validate
@@ -23,7 +23,6 @@ from selftrain.errors import LedgerError, RunFolderError
 from selftrain.evals import Evaluation, evaluate
 from selftrain.guard import Guard
 from selftrain.ledger import LedgerWriter, read
-from selftrain.ledger.storage import publish
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.seeds import Stream
 from selftrain.train import Parts, StepReport, train
@@ -70,7 +69,7 @@ class Run:
         self.guard = Guard(config.guard)
         self.seeds = Stream(config.run.seed)
         self.steps_done = 0
-        self.refused: tuple[str, ...] = ()
+        self.refused: tuple[checkpoints.Refused, ...] = ()
         self._stopping = False
         self._evaluations: dict[str, Evaluation] = {}
 
@@ -121,7 +120,7 @@ class Run:
     def _checkpoint_if_due(self, steps_done: int) -> None:
         self.steps_done = steps_done
         if steps_done % self.config.run.checkpoint_every_steps == 0 or steps_done == self.config.run.num_steps:
-            self.ledger.append_checkpoint(steps_done, name_of(steps_done), self.policy.weights_hash())
+            self.ledger.append_checkpoint(steps_done, checkpoint_name(steps_done), self.policy.weights_hash())
             self._save()
 
     def _save(self) -> None:
@@ -132,7 +131,7 @@ class Run:
             self.policy.save_optimizer(folder)
 
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version), "guard": self.guard.state()}
-        checkpoints.save(self.folder / "checkpoints", name_of(self.steps_done), write, state)
+        checkpoints.save(self.folder / "checkpoints", checkpoint_name(self.steps_done), write, state)
         checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, self._protected())
 
     def _healthiest(self) -> str:
@@ -140,7 +139,7 @@ class Run:
         first = self.guard.first_finding_step
         limit = self.steps_done if first is None else first - self.config.guard.window_steps
         steps = [step for step in self._scheduled() if step <= limit]
-        return name_of(max(steps)) if steps else START
+        return checkpoint_name(max(steps)) if steps else START
 
     def _scheduled(self) -> list[int]:
         """Steps of the checkpoints that an uninterrupted run has too."""
@@ -150,25 +149,25 @@ class Run:
         """Checkpoints that a finding at this or a later step could hand over: those of the last window and the newest one before it."""
         edge = self.steps_done - self.config.guard.window_steps
         older = [step for step in self._scheduled() if step <= edge]
-        return {self._healthiest(), *(name_of(step) for step in self._scheduled() if step > edge), *(name_of(step) for step in older[-1:])}
+        return {self._healthiest(), *(checkpoint_name(step) for step in self._scheduled() if step > edge), *(checkpoint_name(step) for step in older[-1:])}
 
     def _interrupted(self) -> Outcome:
         self._save()
         self.ledger.close()
         before = self._evaluations.get("before")
-        name = name_of(self.steps_done)
+        name = checkpoint_name(self.steps_done)
         return Outcome(self.folder, "interrupted", self.steps_done, self.ledger.head, name, str(self.folder / "checkpoints" / name), before, None)
 
     def _finish(self, reason: str) -> Iterator[Event]:
         name = self._healthiest()
-        self.ledger.append_end(reason, name)
+        self.ledger.append_end(reason)
         if name == START:
             path = self.config.policy.model
             if before := self._evaluations.get("before"):
                 self._evaluations["after"] = before
         else:
             path = str(self.folder / "checkpoints" / name)
-            if name != name_of(self.steps_done):
+            if name != checkpoint_name(self.steps_done):
                 self.policy.load(Path(path))
             yield from self._evaluate("after", self.steps_done)
         self.ledger.close()
@@ -178,13 +177,10 @@ class Run:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
         self._evaluations.update(evaluations)
         if checkpoint is not None:
+            self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)
             self.guard.load(checkpoint.state["guard"])
             self.steps_done = int(checkpoint.state["step"])
-
-
-def name_of(steps_done: int) -> str:
-    return f"step-{steps_done:06d}"
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
@@ -222,12 +218,9 @@ def start(config: RunConfig) -> Run:
     problems = load_sets(config)
     label_source(config, problems.train.sheet)
     make_scorer(config)
-    policy = load_policy(config, problems)
+    policy = load_policy(config)
     header = header_of(config, problems, policy)
-    folder.mkdir(parents=True)
-    document = {"header": header, "place": {"name": folder.name, "cwd": str(Path.cwd())}, "environment": environment(config)}
-    publish(folder / "run.json", (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
-    return Run(config, folder, problems, policy, LedgerWriter.create(folder, header))
+    return Run(config, folder, problems, policy, LedgerWriter.create(folder, header, environment(config)))
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
@@ -241,6 +234,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
+        "cwd": str(Path.cwd()),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -250,22 +244,9 @@ def environment(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def read_document(folder: Path) -> dict[str, Any]:
-    """run.json. Raises RunFolderError when the folder is no run."""
-    try:
-        document: dict[str, Any] = json.loads((folder / "run.json").read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise RunFolderError(f"run folder {folder}", "it has no run.json", "Give the folder of a run, for example runs/train-0001.") from error
-    except (OSError, ValueError) as error:
-        raise RunFolderError(
-            f"{folder / 'run.json'}", f"it cannot be read ({error})", "Restore the file; the header is also the first line of ledger/chain.jsonl."
-        ) from error
-    return document
-
-
 def read_config(folder: Path) -> RunConfig:
-    """The resolved config of a run, with its place."""
-    values = read_document(folder)["header"]["config"]
+    """The resolved config of a run, with its place. Raises RunFolderError when the folder is no run."""
+    values = read(folder).header["config"]
     return validate({**values, "run": {**values["run"], "name": folder.name, "folder": str(folder.parent)}})
 
 
@@ -274,16 +255,15 @@ def resume(folder: Path) -> Run:
 
     Raises RunFolderError when it has ended already or when prompts, model or config are not those of its start.
     """
-    document = read_document(folder)
     config = read_config(folder)
     record = read(folder)
     if record.finished:
         raise RunFolderError(f"run {folder}", "it has ended", f"See `selftrain report {folder}`, or start a new run.")
     if config_hash(config) != record.header["config_hash"]:
         raise RunFolderError(f"{folder / 'run.json'}", "its config is not the one the run was started with", "Undo the edit; a changed config is a new run.")
-    at_home = relocated(config, Path(document["place"]["cwd"]))
+    at_home = relocated(config, Path(record.environment["cwd"]))
     problems = load_sets(at_home)
-    policy = load_policy(at_home, problems)
+    policy = load_policy(at_home)
     header = header_of(config, problems, policy)
     for name, what in (
         ("prompts", "the training prompts"),
@@ -294,12 +274,10 @@ def resume(folder: Path) -> Run:
         if header[name] != record.header[name]:
             raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")
     found = checkpoints.load_latest(folder / "checkpoints")
-    chosen = found.checkpoint
-    head = str(chosen.state["head"]) if chosen else record.first_hash
+    head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
     run = Run(config, folder, problems, policy, ledger)
-    run.refused = found.refused
-    run.take_up(chosen, recorded_evaluations(folder))
+    run.take_up(found, recorded_evaluations(folder))
     return run
 
 

@@ -1,4 +1,7 @@
-"""The loop, in the order in which things happen: prompts -> rollout -> answers -> vote -> labels -> reward -> advantage -> admission -> guard -> update -> ledger."""
+"""The loop, in the order in which things happen.
+
+prompts -> rollout -> answers -> vote -> labels -> reward -> advantage -> admission -> guard -> update -> ledger
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,7 @@ from selftrain.types import Action, Group, Label, PromptSet, ScoredGroup, StepMe
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All that the loop works with, wired by compose.py. `label` is the label source with its bounds; `checkpoint` is called after each step with the number of
-    steps done and whether the guard let it pass."""
+    """All that the loop works with. label: the label source with its bounds. checkpoint: called after each step with the number of steps done."""
 
     config: RunConfig
     policy: Policy
@@ -88,7 +90,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         updates = update(parts, scored, reference, step) if verdict.action is not Action.HALT else []
         clock.lap("update")
         metrics = measure(step, policy.version, scored, updates)
-        ledger.append_step(metrics)
+        ledger.append_step(metrics, {})
         clock.lap("ledger")
         parts.checkpoint(step + 1)
         clock.lap("checkpoint")

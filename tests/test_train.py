@@ -1,0 +1,219 @@
+"""The whole loop on the toy policy: it learns, collapses and is stopped, repeats itself, resumes, and never sees the truth."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain import compose
+from selftrain.config import RunConfig
+from selftrain.config_load import load_config
+from selftrain.errors import RunFolderError
+from selftrain.ledger import read
+from selftrain.policies import toy
+from selftrain.run import START, Outcome, Run, resume, start, train_to_end
+from selftrain.train import StepReport
+from selftrain.types import AnswerSheet, PromptSet
+
+LEARNS = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 30}
+HACKED = {"policy.model": "toy:weak", "update.learning_rate": 0.1, "run.num_steps": 40, "guard.action": "off"}
+CONSTANT = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
+SMALL = {**LEARNS, "run.num_steps": 12, "run.checkpoint_every_steps": 3, "evals.num_problems": 16, "evals.num_samples": 4}
+
+
+def config(tmp_path: Path, name: str, options: Mapping[str, Any], **more: Any) -> RunConfig:
+    return load_config(overrides={**options, "run.folder": str(tmp_path), "run.name": name, **{key.replace("__", "."): value for key, value in more.items()}})
+
+
+def finish(run: Run) -> Outcome:
+    return next(event for event in run.events() if isinstance(event, Outcome))
+
+
+def test_it_learns_without_labels(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", LEARNS))
+    assert outcome.reason == "done"
+    assert outcome.before is not None
+    assert outcome.after is not None
+    assert outcome.after.avg.value > outcome.before.avg.value + 0.15
+    assert read(outcome.folder).header["label_free"] is True
+
+
+def test_a_vote_that_is_mostly_wrong_is_hacked(tmp_path: Path) -> None:
+    """The reward rises while accuracy falls to nothing."""
+    events = list(start(config(tmp_path, "a", HACKED)).events())
+    rewards = [event.metrics.values["reward/mean_frac"] for event in events if isinstance(event, StepReport)]
+    outcome = events[-1]
+    assert isinstance(outcome, Outcome)
+    assert outcome.before is not None
+    assert outcome.after is not None
+    assert sum(rewards[-5:]) > sum(rewards[:5]) + 1
+    assert outcome.after.avg.value < outcome.before.avg.value - 0.08
+
+
+def test_a_collapse_is_seen_stopped_and_not_handed_over(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", CONSTANT))
+    assert outcome.reason == "halted"
+    verdicts = list(read(outcome.folder).verdicts())
+    assert [finding.rule for finding in verdicts[-1].findings] == ["constant_answer"]
+    first = next(verdict.step for verdict in verdicts if verdict.findings)
+    assert outcome.handed_over == START or int(outcome.handed_over.removeprefix("step-")) <= first - 5
+    assert outcome.steps < 60
+
+
+def test_the_same_config_gives_the_same_ledger_and_weights(tmp_path: Path) -> None:
+    runs = [start(config(tmp_path, name, SMALL)) for name in ("a", "b")]
+    outcomes = [finish(run) for run in runs]
+    assert outcomes[0].head == outcomes[1].head
+    assert runs[0].policy.weights_hash() == runs[1].policy.weights_hash()
+    other = train_to_end(config(tmp_path, "c", SMALL, run__seed=1))
+    assert other.head != outcomes[0].head
+
+
+def shuffled_truth(prompts: PromptSet) -> PromptSet:
+    answers = [str(prompts.sheet.answer_of(prompt.id)) for prompt in prompts]
+    turned = [str((int(answer) + 1) % toy.NUM_ANSWERS) for answer in answers]
+    return PromptSet(prompts.prompts, AnswerSheet(dict(zip((prompt.id for prompt in prompts), turned, strict=True))), prompts.origin)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for part in ("ledger", "checkpoints") for path in sorted((folder / part).rglob("*")) if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("options", [SMALL, {**CONSTANT, "run.num_steps": 30}], ids=["healthy", "halted"])
+def test_truth_never_reaches_a_label_free_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+    """Design law 1: with all true answers changed, ledger, checkpoints and choice are the same byte for byte, and only the evaluations differ."""
+    honest = train_to_end(config(tmp_path, "a", options))
+    real = compose.load_sets
+    monkeypatch.setattr(
+        "selftrain.run.load_sets",
+        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
+    )
+    blind = train_to_end(config(tmp_path, "b", options))
+    assert files_of(honest.folder) == files_of(blind.folder)
+    assert (honest.head, honest.handed_over) == (blind.head, blind.handed_over)
+    assert honest.before != blind.before
+
+
+def test_a_reference_run_says_so_in_every_group(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", SMALL, labels__source="reference"))
+    record = read(outcome.folder)
+    assert record.header["truth_channels"] == ["labels.source=reference"]
+    assert all(one.label.uses_truth for step in record.group_steps() for one in record.groups(step))
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = start(config(tmp_path, "whole", SMALL))
+    expected = finish(whole)
+    run = start(config(tmp_path, "cut", SMALL))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 6:
+            run.stop()
+    assert isinstance(event, Outcome)
+    assert (event.reason, event.steps) == ("interrupted", 7)
+    again = resume(tmp_path / "cut")
+    assert again.steps_done == 7
+    outcome = finish(again)
+    assert outcome.head == expected.head
+    assert again.policy.weights_hash() == whole.policy.weights_hash()
+    assert outcome.after == expected.after
+
+
+def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
+    train_to_end(config(tmp_path, "a", SMALL))
+    with pytest.raises(RunFolderError, match="it has ended"):
+        resume(tmp_path / "a")
+
+
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(tmp_path: Path) -> None:
+    expected = train_to_end(config(tmp_path, "whole", SMALL))
+    run = start(config(tmp_path, "cut", SMALL))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 7:
+            break
+    run.ledger.close()
+    newest = tmp_path / "cut" / "checkpoints" / "step-000006" / "toy.json"
+    newest.write_text(newest.read_text().replace("1", "2", 1))
+    again = resume(tmp_path / "cut")
+    assert [one.name for one in again.refused] == ["step-000006"]
+    assert again.steps_done == 3
+    assert finish(again).head == expected.head
+
+
+def test_a_changed_config_or_prompt_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(config(tmp_path, "a", SMALL))
+    run.ledger.close()
+    real = compose.load_sets
+    with monkeypatch.context() as patch:
+        patch.setattr("selftrain.run.load_sets", lambda config: compose.Problems(toy.problems(99), real(config).held_out))
+        with pytest.raises(RunFolderError, match="the training prompts"):
+            resume(tmp_path / "a")
+    document = tmp_path / "a" / "run.json"
+    document.write_text(document.read_text().replace('"num_steps":12', '"num_steps":13'))
+    with pytest.raises(RunFolderError, match="config"):
+        resume(tmp_path / "a")
+
+
+def test_options_of_the_loop_change_what_they_say(tmp_path: Path) -> None:
+    several = train_to_end(config(tmp_path, "a", SMALL, update__num_minibatches=2, update__num_epochs=2, objective__name="clipped", rollout__group_size=8))
+    step = list(read(several.folder).steps())[5].metrics.values
+    assert step["update/num_updates"] == 4
+    assert step["update/ratio_max"] > 1.05
+    assert all(len(one.trained) == 8 for one in read(several.folder).groups(5) if one.trained)
+    in_reward = train_to_end(config(tmp_path, "b", SMALL, objective__kl_in="reward", objective__kl_coef=0.05))
+    assert list(read(in_reward.folder).steps())[-1].metrics.values["reward/kl_penalty_mean_nats"] > 0
+    in_loss = train_to_end(config(tmp_path, "c", SMALL, objective__kl_in="loss", objective__kl_estimator="k2", objective__kl_coef=0.05))
+    assert list(read(in_loss.folder).steps())[-1].metrics.values["update/kl_loss_nats"] > 0
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from selftrain.run import resume, start, Outcome
+from selftrain.config_load import load_config
+folder = Path(sys.argv[1])
+if (folder / "run.json").exists():
+    run = resume(folder)
+else:
+    run = start(load_config([sys.argv[2]]))
+for event in run.events():
+    print(type(event).__name__, flush=True)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_killed_ten_times_it_ends_with_the_same_ledger_and_weights(tmp_path: Path) -> None:
+    """SIGKILL after a random number of events and milliseconds, ten times; the run is then resumed to its end."""
+    options = {**SMALL, "run.num_steps": 150}
+    whole = start(config(tmp_path, "whole", options))
+    expected = finish(whole)
+    table = "\n".join(
+        f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
+        for name, value in {**options, "run.folder": str(tmp_path), "run.name": "cut"}.items()
+    )
+    (tmp_path / "run.toml").write_text(table)
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "cut"), str(tmp_path / "run.toml")]
+    draw, kills = random.Random(0), 0
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout is not None
+        for _ in range(draw.randrange(12)):
+            process.stdout.readline()
+        time.sleep(draw.random() * 0.05)
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    subprocess.run(command, check=True, capture_output=True)
+    assert kills == 10
+    assert read(tmp_path / "cut").head == expected.head
+    name = f"checkpoints/{expected.handed_over}/toy.json"
+    assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
