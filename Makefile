@@ -1,0 +1,39 @@
+# `make train` and `make test` do everything on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: train test test-slow check docs model bench clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,lora,gym]"
+	touch $@
+
+train: $(VENV)/.ready  ## self-train the embedded model
+	$(BIN)/selftrain train $(ARGS)
+
+test: $(VENV)/.ready check  ## style, types, tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.ready  ## what takes minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(VENV)/.ready  ## regenerate the generated pages
+	$(BIN)/python scripts/make_docs.py
+
+model: $(VENV)/.ready  ## make the embedded models again
+	$(BIN)/python scripts/make_model.py
+
+bench: $(VENV)/.ready  ## the README's learning result: label-free against true answers, 3 seeds
+	$(BIN)/python benchmarks/learning.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
