@@ -1,42 +1,132 @@
-"""Where the final answer of a completion stands."""
+"""Where the final answer of a completion stands.
+
+Only the text after the last `</think>` counts. The last complete marker wins, in this order of kinds: `\\boxed{}`, `<answer></answer>`, `####`,
+a phrase (`The answer is`), the last number. A marker that is opened last and never finished means no answer: the completion was cut off.
+Every step is a search from the end or one pass over the text, so time is linear in the length.
+"""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
+from selftrain.answers.phrases import find_phrase, last_number, trimmed
+
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+_OPEN_TAG = re.compile(r"<answer>", re.IGNORECASE)
+_CLOSE_TAG = re.compile(r"</answer>", re.IGNORECASE)
+_HEADING = re.compile(r"(?:step|schritt|part|case|fall|teil|final|answer|the |solution|lösung|conclusion|explanation|\*\*)|\d+[.)]\s+[^\W\d_]", re.IGNORECASE)
+_BARE_BOX = re.compile(r"\s?([^\s{}$\\.,;]+)")
+_MAX_EMPTY_BOXES = 8
+Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An answer and its place: `completion[start:end] == text`, 0 <= start <= end <= len(completion)."""
+    """An answer and its place: `completion[start:end] == text`, 0 <= start < end <= len(completion)."""
 
     text: str
     start: int
     end: int
 
 
-def extract_span(completion: str) -> Span | None:
-    """The final answer with its character offsets, or None where the completion has none."""
-    start = completion.rfind("</think>")
-    if start < 0 and "<think>" in completion:
-        return None
-    at = completion.rfind("\\boxed{", max(start, 0))
-    if at >= 0:
-        depth = 0
-        for i in range(at + 6, len(completion)):
-            depth += (completion[i] == "{") - (completion[i] == "}")
-            if depth == 0:
-                return Span(completion[at + 7 : i], at + 7, i)
-        return None
-    last = None
-    for last in _NUMBER.finditer(completion, max(start, 0)):
-        pass
-    return Span(last.group().rstrip(","), last.start(), last.start() + len(last.group().rstrip(","))) if last else None
-
-
 def extract(completion: str) -> str | None:
-    """The final answer as it was written, or None where the completion has none."""
-    span = extract_span(completion)
-    return None if span is None else span.text
+    """The final answer as it was written, without surrounding space and delimiters; None where the completion has none. Never raises."""
+    place = _place(completion)
+    return None if place is None else completion[place[0] : place[1]]
+
+
+def extract_span(completion: str) -> Span | None:
+    """The same answer with its character offsets."""
+    place = _place(completion)
+    return None if place is None else Span(completion[place[0] : place[1]], *place)
+
+
+def _place(text: str) -> Place | None:
+    start = text.rfind("</think>")
+    start = 0 if start < 0 else start + 8
+    if text.find("<think>", start) >= 0:
+        return None
+    cut_off, place = _boxed(text, start)
+    if cut_off or place is not None:
+        return place
+    if "nswer>" in text or "NSWER>" in text:
+        cut_off, place = _tagged(text, start)
+        if cut_off or place is not None:
+            return place
+    cut_off, place = _hashes(text, start)
+    if cut_off or place is not None:
+        return place
+    cut_off, place = find_phrase(text, start)
+    if cut_off or place is not None:
+        return place
+    return last_number(text, start)
+
+
+def _boxed(text: str, start: int) -> tuple[bool, Place | None]:
+    """(whether the last box or a tag behind it was never finished, the last box that holds something)."""
+    end = len(text)
+    for attempt in range(_MAX_EMPTY_BOXES):
+        at = max(text.rfind("\\boxed", start, end), text.rfind("\\fbox", start, end))
+        if at < 0:
+            return False, None
+        inside = at + (6 if text.startswith("\\boxed", at) else 5)
+        while text.startswith(" ", inside):
+            inside += 1
+        place, closed = _braced(text, inside)
+        if attempt == 0 and not closed:
+            return True, None
+        if place is not None:
+            opened = text.rfind("<answer>", place[1])
+            return (True, None) if opened >= 0 and text.find("</answer>", opened) < 0 else (False, place)
+        end = at
+    return False, None
+
+
+def _braced(text: str, at: int) -> tuple[Place | None, bool]:
+    """(the content of the brace group that opens at `at`, None when it is empty; whether it is closed). `\\{` and `\\}` are no braces."""
+    if not text.startswith("{", at):
+        bare = _BARE_BOX.match(text, at)
+        return ((bare.start(1), bare.end(1)), True) if bare else (None, False)
+    depth = 0
+    for brace in _BRACES.finditer(text, at):
+        sign = brace.group()
+        if sign == "{":
+            depth += 1
+        elif sign == "}":
+            depth -= 1
+            if not depth:
+                return trimmed(text, at + 1, brace.start()), True
+    return None, False
+
+
+def _tagged(text: str, start: int) -> tuple[bool, Place | None]:
+    opened = [found.end() for found in _OPEN_TAG.finditer(text, start)]
+    closed = [found.start() for found in _CLOSE_TAG.finditer(text, start)]
+    if opened and (not closed or opened[-1] > closed[-1]):
+        return True, None
+    if not opened:
+        return False, None
+    place = trimmed(text, opened[-1], next(end for end in closed if end >= opened[-1]))
+    if place is None:
+        return False, None
+    _, inner = find_phrase(text, place[0], place[1])
+    return False, inner or place
+
+
+def _hashes(text: str, start: int) -> tuple[bool, Place | None]:
+    """The rest of the line after the last `####`, unless that is the heading of a section."""
+    at = text.rfind("####", start)
+    if at < 0:
+        return False, None
+    line_end = text.find("\n", at)
+    line_end = len(text) if line_end < 0 else line_end
+    place = trimmed(text, at + 4, line_end)
+    if place is None:
+        return not text[at:].strip("# \t\r\n"), None
+    if _HEADING.match(text, *place) or text[place[1] - 1] == ":":
+        return False, None
+    has_digit = any(sign.isdigit() for sign in text[place[0] : min(place[1], place[0] + 200)])
+    if not has_digit and (place[1] - place[0] > 60 or text[line_end:].strip()):
+        return False, None
+    return False, place

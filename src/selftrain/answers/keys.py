@@ -1,28 +1,96 @@
-"""Answer text -> AnswerKey."""
+"""Answer text -> AnswerKey: the canonical form that decides every equality.
+
+Read in this order: plain numbers, choices, number words, dates and times, bases, numbers with units, then lists, relations and expressions; what none of
+these understands, or what exceeds a budget, is compared as normalised text. Budgets: `MAX_PARSED` characters, and those of lexer, grammar and evaluate.
+"""
 
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
+from selftrain.answers.dressing import undress
+from selftrain.answers.lexer import Unreadable, tokens_of
+from selftrain.answers.numerals import join_groups, plain_number
+from selftrain.answers.shapes import shape
+from selftrain.answers.units import split_unit
+from selftrain.answers.words import moment, number_in_words, shortened, text_key
 from selftrain.types import AnswerKey
 
 KEY_VERSION = "1"
 """Changes whenever some text gets another key than before; the ledger records it."""
 
-_PLAIN = re.compile(r"[+-]?\d{1,300}(?:\.\d{1,300})?(?:/\d{1,300})?")
+MAX_PARSED = 1500
+
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,30})", re.ASCII)
+_CHOICE = re.compile(r"\(\s?([A-Za-z])\s?\)\.?|([A-Ja-df-hj])\s?[.):]?|\[([A-J])\]|(?:option|choice|answer)\s\(?([A-Ja-j])\)?", re.IGNORECASE)
+_BASE = re.compile(r"\(?\s?([0-9A-F]{1,200})\s?\)?\s?_\s?\{?\s?\(?\s?([0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s?\)?\s?\}?")
+_BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}
+_WITH_BASE = re.compile(r"([0-9A-F]{1,200}) (?:in |\()?base[ -]([0-9]{1,2}|[a-z]{3,7})\)?")
+_TIMES_LETTER = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
 
 
 def key(answer: str) -> AnswerKey:
-    """The canonical form of an answer: printable, the same in every process. Example: key("0.50") == key("1/2")."""
-    text = " ".join(answer.strip().strip("$").replace(",", "").split()).casefold()
-    if _PLAIN.fullmatch(text):
-        top, _, bottom = text.partition("/")
-        if not bottom or Fraction(bottom):
-            return AnswerKey(f"{Fraction(top) / Fraction(bottom or 1)}")
-    return AnswerKey(ascii(text)[1:-1])
+    """The canonical form of an answer, for any text: printable, at most some hundred characters for texts, the same in every process.
+
+    Examples: key("0.50") == key("\\\\frac12") == "1/2", key("(B)") == "B", key("Evelyn.") == "'evelyn'".
+    """
+    if _INTEGER.fullmatch(answer):
+        return AnswerKey(answer if answer != "-0" else "0")
+    if len(answer) > MAX_PARSED:
+        return AnswerKey(text_key(answer.strip()))
+    text = undress(answer)
+    try:
+        found = _structured(text)
+    except (Unreadable, RecursionError):
+        found = None
+    return AnswerKey(text_key(text) if found is None else shortened(found))
 
 
 def equal(a: str, b: str) -> bool:
-    """Whether two answers have one key."""
+    """Whether two answers have one key; reflexive, symmetric and transitive because of that."""
     return key(a) == key(b)
+
+
+def _structured(text: str) -> str | None:
+    """The key of numbers, choices, moments and mathematics; None for words."""
+    text = join_groups(text)
+    number = plain_number(text)
+    if number is not None:
+        return str(number)
+    choice = _CHOICE.fullmatch(text)
+    if choice:
+        letter = choice.group(1) or choice.group(2) or choice.group(3) or choice.group(4)
+        if letter.upper() in "ABCDEFGHIJ":
+            return letter.upper()
+    special = number_in_words(text) or moment(text) or _base(text)
+    if special is not None:
+        return special
+    with_unit = split_unit(text)
+    if with_unit is not None:
+        counted = _counted(*with_unit)
+        if counted is not None:
+            return counted
+    return shape(tokens_of(_TIMES_LETTER.sub(r"\\times ", text)))
+
+
+def _counted(number: str, unit: str) -> str | None:
+    """The key of a constant with its unit; None where what stands before the unit is no number."""
+    words = number_in_words(number)
+    try:
+        found = words or shape(tokens_of(_TIMES_LETTER.sub(r"\\times ", number)))
+        if unit == "%":
+            found = shape(tokens_of(f"({number})/100"))
+    except Unreadable:
+        return None
+    if not found.lstrip("-~")[:1].isdigit():
+        return None
+    return f"{found} {unit}" if unit and unit != "%" else found
+
+
+def _base(text: str) -> str | None:
+    found = _BASE.fullmatch(text) or _WITH_BASE.fullmatch(text)
+    if found is None or not found.group(1)[0].isdigit():
+        return None
+    name = found.group(2)
+    base = _BASE_WORDS.get(name) or (int(name) if name.isdigit() else 0)
+    return f"{found.group(1).lstrip('0') or '0'}_{base}" if 2 <= base <= 36 else None
