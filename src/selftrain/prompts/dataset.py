@@ -29,16 +29,24 @@ def _loaded(name: str, split: str) -> Any:
     path, _, config = (name, "", "") if Path(name).exists() else name.partition(":")
     try:
         if (Path(path) / "dataset_dict.json").exists() or (Path(path) / "state.json").exists():
-            saved = datasets.load_from_disk(path)
-            return saved[split] if isinstance(saved, dict) else saved
+            return _split_of(datasets.load_from_disk(path), split)
         return datasets.load_dataset(path, config or None, split=split)
-    except (FileNotFoundError, ConnectionError, ValueError, KeyError, RuntimeError) as error:
+    except (FileNotFoundError, ConnectionError, ValueError, RuntimeError) as error:
         message = str(error).strip().splitlines()
         raise PromptError(
             f"dataset {name!r}, split {split!r}",
             f"it cannot be loaded: {message[0] if message else type(error).__name__}",
             "check prompts.dataset (NAME or NAME:CONFIG), prompts.dataset_split, and the connection or the folder",
         ) from error
+
+
+def _split_of(saved: Any, split: str) -> Any:
+    """A split of what `save_to_disk` wrote; a folder of one split has no names. ValueError where it is missing."""
+    if not isinstance(saved, dict):
+        return saved
+    if split not in saved:
+        raise ValueError(f"its splits are {', '.join(saved)}")
+    return saved[split]
 
 
 def _roots(columns: Columns) -> set[str]:

@@ -16,9 +16,9 @@ def read_rows(path: Path) -> Iterator[Row]:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise PromptError(str(path), f"its suffix {path.suffix!r} says no known format", f"give a file that ends in {', '.join(READERS)}")
-    if path.is_dir():
-        raise PromptError(str(path), "it is a folder", "name one file in it")
     try:
+        if path.is_dir():
+            raise PromptError(str(path), "it is a folder", "name one file in it")
         yield from reader(path)
     except FileNotFoundError as error:
         raise PromptError(str(path), "there is no such file", "check the path; it counts from the folder the command runs in") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 from selftrain.config import EvalsSection, PromptsSection
@@ -53,8 +54,7 @@ def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> Pr
     if evals.file is not None:
         template = template_text(prompts.template or "boxed")
         columns = Columns(prompts.prompt_field, prompts.answer_field)
-        everything = prompt_set(read_rows(Path(evals.file)), columns, template, None, evals.file)
-        return PromptSet(everything.prompts[: evals.num_problems], everything.sheet, everything.origin)
+        return prompt_set(islice(read_rows(Path(evals.file)), evals.num_problems), columns, template, None, evals.file)
     name = evals.task or prompts.task
     if name is None:
         return None

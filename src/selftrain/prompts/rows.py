@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from selftrain.errors import PromptError
@@ -43,18 +44,16 @@ def prompt_set(rows: Iterable[Row], columns: Columns, template: str, count: int 
     answers: dict[str, str] = {}
     places_by_id: dict[str, str] = {}
     places_by_messages: dict[tuple[Message, ...], str] = {}
-    for row in rows:
-        if len(prompts) == count:
-            break
+    for row in islice(rows, count):
         given = f"{row.place} of {origin}"
         messages = _messages(row, columns.prompt, given)
         prompt = Prompt(_id(row, messages, given), apply_template(template, messages))
         _check_new(places_by_messages, prompt.messages, row.place, f"{origin}, {row.place}", "the same prompt")
         _check_new(places_by_id, prompt.id, row.place, f"{origin}, {row.place}", f"the id {prompt.id!r}")
         prompts.append(prompt)
-        answer = _value(row.values, columns.answer)
-        if answer is not None:
-            answers[prompt.id] = answer_text(answer)
+        answer = answer_text(_value(row.values, columns.answer))
+        if answer:
+            answers[prompt.id] = answer
     if not prompts:
         raise PromptError(origin, "it has no prompts", "give at least as many prompts as rollout.prompts_per_step asks for")
     if count is not None and len(prompts) < count:
@@ -63,14 +62,18 @@ def prompt_set(rows: Iterable[Row], columns: Columns, template: str, count: int 
 
 
 def answer_text(answer: Any) -> str:
-    """A true answer as text: numbers as they are printed, nested values as JSON.
+    """A true answer as text, empty where there is none (null, not-a-number, blank): numbers as they are printed, nested values as JSON.
 
     Of a whole solution that ends in a line `#### 72` (the form of GSM8K) it is what stands after the mark.
     """
-    if not isinstance(answer, str):
+    if answer is None or answer != answer:
+        return ""
+    if isinstance(answer, (bool, list, dict)):
         return json.dumps(answer, ensure_ascii=False, default=str)
+    if not isinstance(answer, str):
+        return str(answer)
     solution = _SOLUTION_END.search(answer)
-    return solution.group(1).strip() if solution else answer
+    return solution.group(1).strip() if solution else answer.strip()
 
 
 def _check_new(places: dict[Any, str], value: Any, place: str, given: str, what: str) -> None:
