@@ -184,10 +184,9 @@ class LedgerWriter:
 
     def _load(self, head: str | None, header: Mapping[str, Any]) -> None:
         """Stand after the record `head`, hold what is recorded after it, drop what a killed writer left behind."""
-        lines = read_chain(chain_path(self._folder))
         chained: set[str] = set()
         end, found = 0, False
-        for offset, line in lines:
+        for offset, line in read_chain(chain_path(self._folder)):
             end = offset + len(line.encode())
             chained.update(line.files)
             if found:
@@ -198,11 +197,12 @@ class LedgerWriter:
             self._position = end
             self._stand_after(line)
             found = line.hash == head or (head is None and line.seq == 0)
-        self._chain.cut(end)
-        if end == 0 and head is None:
-            self._append("header", {"format": FORMAT, "run": plain(header)})
-        elif not found:
+        begun = end > 0 or head is not None
+        if begun and not found:
             raise LedgerError(f"the ledger head {head}", "no record of this run has that hash", "resume from a checkpoint of this run")
+        self._chain.cut(end)
+        if not begun:
+            self._append("header", {"format": FORMAT, "run": plain(header)})
         for name in storage.names(segments_folder(self._folder)):
             if name not in chained:
                 storage.remove(segments_folder(self._folder) / name)
