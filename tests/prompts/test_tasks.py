@@ -159,3 +159,25 @@ def test_arrangements_are_a_bijection() -> None:
     assert arrangement(0, 3, 2) == ([0, 1], 0)
     assert arrangement(6, 3, 2) == ([0, 1], 1)
     assert len({tuple(arrangement(index, 4, 3)[0]) for index in range(24)}) == 24
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_slips_change_about_as_many_solutions_as_asked(name: str) -> None:
+    stream, chosen = Stream(1), task(name)
+    texts = [problem.text for _, problem in chosen.listed(200, 3, 1)]
+    exact = [chosen.slipped(text, stream.at(index=index), 0.0)[0] for index, text in enumerate(texts)]
+    assert exact == [chosen.solve(text).solution for text in texts]  # type: ignore[union-attr]
+    slipped = [chosen.slipped(text, stream.at(index=index), 0.2) for index, text in enumerate(texts)]
+    assert all(solution.endswith(f"####{answer}") for solution, answer in slipped)
+    wrong = sum(not chosen.check(text, answer) for text, (_, answer) in zip(texts, slipped, strict=True))
+    assert 60 <= wrong <= 150, wrong
+
+
+def test_a_slip_is_carried_on() -> None:
+    solutions = {task("add").slipped("45+87", Stream(2).at(index=index), 0.5)[0] for index in range(300)}
+    assert "5+7+0=12;4+8+1=13####132" in solutions
+    for solution in solutions:
+        found = re.fullmatch(r"5\+7\+0=(\d+);4\+8\+([01])=(\d+)####(\d+)", solution)
+        assert found is not None
+        low, carry, high, total = (int(part) for part in found.groups())
+        assert (carry, total) == (low // 10, low % 10 + 10 * high)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from selftrain.answers import key
 from selftrain.errors import PromptError
 from selftrain.prompts.tasks.arithmetic import ADD, DIGITS, MUL, SUB
-from selftrain.prompts.tasks.family import Family, Form, Problem
+from selftrain.prompts.tasks.family import Family, Form, Problem, exact, slipping
 from selftrain.prompts.tasks.logic import TRUTH
 from selftrain.prompts.tasks.order import SORT, TALL
 from selftrain.seeds import Stream
@@ -102,8 +102,18 @@ class Task:
         numbers = self.family.read(text)
         if numbers is None:
             return None
-        steps, answer = self.family.solve(numbers)
+        steps, answer = self.family.solve(numbers, exact)
         return Problem(text, answer, f"{steps}####{answer}")
+
+    def slipped(self, text: str, stream: Stream, rate_frac: float) -> tuple[str, str]:
+        """A solution by somebody who writes a wrong value in a share `rate_frac` of the steps and goes on from there: (solution, its answer).
+
+        PromptError where the text is no problem of this family.
+        """
+        numbers = self.family.read(self._read(text).text)
+        assert numbers is not None
+        steps, answer = self.family.solve(numbers, slipping(stream.generator(), rate_frac))
+        return f"{steps}####{answer}", answer
 
     def check(self, text: str, answer: str) -> bool:
         """Whether an answer to a prompt text is right, by answer keys. PromptError where the text is no problem of this family."""

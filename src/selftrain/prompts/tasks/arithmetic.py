@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from selftrain.prompts.tasks.family import Family, Form, Numbers
+from selftrain.prompts.tasks.family import Family, Form, Numbers, Slip
 
 MODULI = (3, 4, 5, 6, 7, 8, 9)
 
@@ -46,13 +46,14 @@ def _read_add(text: str) -> Numbers | None:
     return _pair(r"([0-9]{1,30})\+([0-9]{1,30})", text) or _pair(r"sum of ([0-9]{1,30}) and ([0-9]{1,30})", text)
 
 
-def _solve_add(numbers: Numbers) -> tuple[str, str]:
-    a, b = numbers
-    steps, carry = [], 0
-    for x, y in _columns(a, b):
-        steps.append(f"{x}+{y}+{carry}={x + y + carry}")
-        carry = (x + y + carry) // 10
-    return ";".join(steps), str(a + b)
+def _solve_add(numbers: Numbers, slip: Slip) -> tuple[str, str]:
+    steps, carry, total = [], 0, 0
+    for place, (x, y) in enumerate(_columns(*numbers)):
+        value = slip(x + y + carry, 20)
+        steps.append(f"{x}+{y}+{carry}={value}")
+        total += value % 10 * 10**place
+        carry = value // 10
+    return ";".join(steps), str(total + carry * 10 ** len(steps))
 
 
 def _pick_sub(level: int, index: int) -> Numbers:
@@ -73,15 +74,15 @@ def _read_sub(text: str) -> Numbers | None:
     return numbers if numbers and numbers[0] >= numbers[1] else None
 
 
-def _solve_sub(numbers: Numbers) -> tuple[str, str]:
-    a, b = numbers
-    steps, borrow = [], 0
-    for x, y in _columns(a, b):
-        needs = x - y - borrow < 0
-        top = x + 10 if needs else x
-        steps.append(f"{top}-{y}-{borrow}={top - y - borrow}")
-        borrow = int(needs)
-    return ";".join(steps), str(a - b)
+def _solve_sub(numbers: Numbers, slip: Slip) -> tuple[str, str]:
+    steps, borrow, difference = [], 0, 0
+    for place, (x, y) in enumerate(_columns(*numbers)):
+        top = x + 10 if x - y - borrow < 0 else x
+        value = slip(top - y - borrow, 10)
+        steps.append(f"{top}-{y}-{borrow}={value}")
+        difference += value * 10**place
+        borrow = int(top > x)
+    return ";".join(steps), str(difference)
 
 
 def _pick_mul(level: int, index: int) -> Numbers:
@@ -99,13 +100,15 @@ def _read_mul(text: str) -> Numbers | None:
     return (turned[1], turned[0]) if turned else _pair(r"([0-9]{1,30})\*([2-9])", text)
 
 
-def _solve_mul(numbers: Numbers) -> tuple[str, str]:
+def _solve_mul(numbers: Numbers, slip: Slip) -> tuple[str, str]:
     a, b = numbers
-    steps, carry = [], 0
-    for x in reversed([int(digit) for digit in str(a)]):
-        steps.append(f"{x}*{b}+{carry}={x * b + carry}")
-        carry = (x * b + carry) // 10
-    return ";".join(steps), str(a * b)
+    steps, carry, product = [], 0, 0
+    for place, x in enumerate(reversed([int(digit) for digit in str(a)])):
+        value = slip(x * b + carry, 90)
+        steps.append(f"{x}*{b}+{carry}={value}")
+        product += value % 10 * 10**place
+        carry = value // 10
+    return ";".join(steps), str(product + carry * 10 ** len(steps))
 
 
 def _pick_digits(level: int, index: int) -> Numbers:
@@ -125,12 +128,13 @@ def _read_digits(text: str) -> Numbers | None:
     return (*(int(digit) for digit in match.group(1).replace("+", "")), int(match.group(2))) if match else None
 
 
-def _solve_digits(numbers: Numbers) -> tuple[str, str]:
+def _solve_digits(numbers: Numbers, slip: Slip) -> tuple[str, str]:
     *digits, modulus = numbers
     steps, rest = [], 0
     for digit in digits:
-        steps.append(f"{rest}+{digit}={rest + digit}>{(rest + digit) % modulus}")
-        rest = (rest + digit) % modulus
+        value = slip(rest + digit, 19)
+        steps.append(f"{rest}+{digit}={value}>{value % modulus}")
+        rest = value % modulus
     return ";".join(steps), str(rest)
 
 

@@ -10,8 +10,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+
 Numbers = tuple[int, ...]
 """One problem, as the family counts it. Example: `12+34` is (12, 34)."""
+
+
+Slip = Callable[[int, int], int]
+"""What a solver makes of a value in a step: (value, bound) to a number in [0, bound). `exact` gives the value itself."""
+
+
+def exact(value: int, bound: int) -> int:  # noqa: ARG001
+    """The solver that never slips."""
+    return value
+
+
+def slipping(generator: np.random.Generator, rate_frac: float) -> Slip:
+    """A solver that writes another value, uniform over the bound, in a share `rate_frac` of its steps and goes on from there."""
+
+    def slip(value: int, bound: int) -> int:
+        if bound < 2 or generator.random() >= rate_frac:
+            return value
+        return (value + 1 + int(generator.integers(bound - 1))) % bound
+
+    return slip
 
 
 class Form(StrEnum):
@@ -42,7 +64,7 @@ class Family:
     about: one line for people. max_level: levels are 1 <= level <= max_level, growing in difficulty.
     size: number of distinct problems of a level. pick: (level, index) to the problem, a bijection from 0 <= index < size(level).
     write: the prompt text in a form. read: the problem of a prompt text in either form, None for any other text.
-    solve: the written steps and the answer.
+    solve: the written steps and the answer; every computed value of a step goes through the slip.
     """
 
     name: str
@@ -52,11 +74,11 @@ class Family:
     pick: Callable[[int, int], Numbers]
     write: Callable[[Numbers, Form], str]
     read: Callable[[str], Numbers | None]
-    solve: Callable[[Numbers], tuple[str, str]]
+    solve: Callable[[Numbers, Slip], tuple[str, str]]
 
     def problem(self, numbers: Numbers, form: Form) -> Problem:
         """The problem written in a form, with the solution that ends in `####ANSWER`."""
-        steps, answer = self.solve(numbers)
+        steps, answer = self.solve(numbers, exact)
         return Problem(self.write(numbers, form), answer, f"{steps}####{answer}")
 
 

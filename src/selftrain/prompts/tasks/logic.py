@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from selftrain.prompts.tasks.family import Family, Form, Numbers, arrangement
+from selftrain.prompts.tasks.family import Family, Form, Numbers, Slip, arrangement
 
 NAMES = "abcdefghij"
 _SYMBOLS = re.compile(r"[a-j][+-](?: [a-j]:[a-j][+-]){1,9}")
@@ -55,12 +55,12 @@ def _read_truth(text: str) -> Numbers | None:
     return tuple(numbers)
 
 
-def _solve_truth(numbers: Numbers) -> tuple[str, str]:
+def _solve_truth(numbers: Numbers, slip: Slip) -> tuple[str, str]:
     """A speaker is true if and only if what is said is so."""
     (first, _, given), *claims = _triples(numbers)
     is_true = {first: bool(given)}
     for who, whom, said in claims:
-        is_true[who] = is_true[whom] == bool(said)
+        is_true[who] = bool(slip(int(is_true[whom] == bool(said)), 2))
     steps = ";".join(f"{NAMES[who]}{'-+'[truth]}" for who, truth in is_true.items())
     return steps, ",".join(sorted(NAMES[who] for who, truth in is_true.items() if truth)) or "none"
 

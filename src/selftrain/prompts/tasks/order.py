@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 
-from selftrain.prompts.tasks.family import Family, Form, Numbers, arrangement
+from selftrain.prompts.tasks.family import Family, Form, Numbers, Slip, arrangement
 
 NAMES = "abcdefghij"
 
@@ -24,9 +24,13 @@ def _read_sort(text: str) -> Numbers | None:
     return tuple(int(digit) for digit in match.group(1).replace(" ", "")) if match else None
 
 
-def _solve_sort(numbers: Numbers) -> tuple[str, str]:
-    steps = ["".join(map(str, sorted(numbers[: count + 1]))) for count in range(len(numbers))]
-    return ";".join(steps), ",".join(map(str, sorted(numbers)))
+def _solve_sort(numbers: Numbers, slip: Slip) -> tuple[str, str]:
+    row: list[int] = []
+    steps = []
+    for digit in numbers:
+        row.insert(slip(sum(other <= digit for other in row), len(row) + 1), digit)
+        steps.append("".join(map(str, row)))
+    return ";".join(steps), ",".join(map(str, row))
 
 
 def _size_tall(level: int) -> int:
@@ -74,8 +78,15 @@ def _line(numbers: Numbers) -> list[int]:
     return line
 
 
-def _solve_tall(numbers: Numbers) -> tuple[str, str]:
-    line = [NAMES[person] for person in _line(numbers)]
+def _solve_tall(numbers: Numbers, slip: Slip) -> tuple[str, str]:
+    """Each next person is the one below the last; after a slip to somebody with no one below left, the first of those who remain."""
+    shorter_than, remaining = dict(_facts(numbers)), _line(numbers)
+    people: list[int] = []
+    while remaining:
+        below = shorter_than.get(people[-1]) if people else None
+        place = remaining.index(below) if below in remaining else 0
+        people.append(remaining.pop(slip(place, len(remaining))))
+    line = [NAMES[person] for person in people]
     steps = [f"{taller}>{shorter}" for taller, shorter in itertools.pairwise(line)]
     return ";".join(steps), ",".join(line)
 
