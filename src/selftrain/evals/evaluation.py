@@ -140,9 +140,9 @@ class Evaluation:
         return self._mean(lambda result: result.num_truncated / self.num_samples)
 
     @property
-    def tokens_mean(self) -> Interval:
+    def tokens_mean(self) -> float:
         """Mean length of completions, in tokens."""
-        return self._mean(lambda result: result.tokens_mean)
+        return sum(result.tokens_mean for result in self.results) / len(self.results)
 
     def _mean(self, value: Callable[[ProblemResult], float]) -> Interval:
         return mean_interval([value(result) for result in self.results])
