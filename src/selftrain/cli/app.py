@@ -1,0 +1,119 @@
+"""The commands and how a call of `selftrain` ends: exit statuses and error messages."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import click
+
+from selftrain.errors import SelftrainError
+
+COMMANDS = {
+    "train": "self-train a model on prompts without answers",
+    "resume": "go on with a run that was interrupted or killed",
+    "evaluate": "avg@k, maj@k, pass@k of one or several models on problems with answers",
+    "vote": "completions in, consensus answers out: a filter",
+    "report": "write the report of a run: HTML and Markdown",
+    "verify": "prove that nothing in a run's record was changed",
+    "export": "the model a run hands over, as a Hugging Face folder",
+    "prompts": "show the prompts that a run would train on",
+    "completion": "print the shell completion script",
+}
+"""Each command is the attribute `command` of the module of its name, imported when it is needed."""
+
+INTERRUPTED, BROKEN_PIPE, USAGE, FAILED = 130, 141, 2, 1
+
+
+class Commands(click.Group):
+    """A group whose commands are imported one by one, so that `selftrain --help` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        found = import_module(f"selftrain.cli.{cmd_name}_command").command
+        assert isinstance(found, click.Command)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog="Exit status: 0 done, 1 a failure, 2 a mistake in what was given, 130 interrupted by Ctrl-C. `selftrain COMMAND --help` has the options.",
+)
+@click.version_option(version("selftrain"), prog_name="selftrain")
+def app() -> None:
+    """Make a reasoning model better on prompts that nobody has labelled.
+
+    `selftrain train` without arguments trains the embedded model within minutes, on a laptop, with nothing to download.
+    """
+
+
+def main() -> None:
+    """The entry point of the `selftrain` program."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(args: Sequence[str]) -> int:
+    """Run a command line and return its exit status; errors are told on stderr in three parts, with a traceback only under --debug."""
+    debug = "--debug" in args
+    try:
+        result: Any = app.main(list(args), prog_name="selftrain", standalone_mode=False)
+        sys.stdout.flush()
+    except SelftrainError as error:
+        return tell(error.given, error.why, error.do, error.exit_status, debug)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
+    except click.UsageError as error:
+        return tell(*usage_parts(error), USAGE, debug)
+    except (KeyboardInterrupt, click.Abort):
+        return tell("Ctrl-C", "stopped at once", "A run that was being written can be taken up again: selftrain resume RUN.", INTERRUPTED, debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more: leave without a second error at exit
+        return BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the outermost frame: whatever broke ends as one line and a status
+        words = " ".join(str(error).split())[:400]
+        do = "This is a bug or a broken installation. Run again with --debug for the traceback."
+        return tell(type(error).__name__, words or "no message", do, FAILED, debug)
+    return result if isinstance(result, int) else 0
+
+
+def tell(given: str, why: str, do: str, status: int, debug: bool) -> int:
+    """Print an error: what was given, why it cannot work, what to do. Returns the status."""
+    if debug:
+        traceback.print_exc()
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {given}: {why}\n  {do}", err=True)
+    return status
+
+
+def usage_parts(error: click.UsageError) -> tuple[str, str, str]:
+    """click's mistakes in our three parts."""
+    where = error.ctx.command_path if error.ctx else "selftrain"
+    help_command = f"`{where} --help` lists what there is."
+    if isinstance(error, click.NoSuchOption):
+        known = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("--")] if error.ctx else []
+        near = difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
+        return f"option {error.option_name}", "there is no such option", f"The nearest one is {near[0]}. {help_command}" if near else help_command
+    if isinstance(error, click.exceptions.NoSuchCommand):
+        near = difflib.get_close_matches(error.command_name, COMMANDS, n=1, cutoff=0.0)
+        return f"command {error.command_name}", "there is no such command", f"The nearest one is {near[0]}. {help_command}"
+    if isinstance(error, click.BadOptionUsage):
+        return f"option {error.option_name}", "it needs a value", f"Write {error.option_name} VALUE. {help_command}"
+    if isinstance(error, click.MissingParameter):
+        name = error.param.make_metavar(error.ctx) if error.param and error.ctx else "an argument"
+        return where, f"{name} is missing", f"Usage: {where} {name}. {help_command}"
+    return where, error.format_message().rstrip("."), help_command

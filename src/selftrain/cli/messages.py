@@ -1,0 +1,57 @@
+"""The sentences around a run on the terminal: what starts, what was evaluated, how it ended, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from selftrain.ledger import read
+from selftrain.report import Report, RunRecord, words
+from selftrain.report.comparison import Row, rows
+from selftrain.run import Evaluated, Outcome, Run
+
+
+def opening(run: Run, resumed: bool) -> list[str]:
+    """What runs, who decides, what is held out, where it is written; when resumed, from where and which checkpoints were refused."""
+    header: Mapping[str, Any] = read(run.folder).header
+    lines = [words.what_runs(header), words.who_decides(header), words.what_is_held_out(header), f"Run folder: {run.folder}"]
+    if resumed:
+        where = f"step {run.steps_done}" if run.steps_done else "the start: there is no checkpoint yet"
+        lines.append(f"Resumed from {where}.")
+        lines += [f"Checkpoint {one.name} was refused: {one.reason}." for one in run.refused]
+    return lines
+
+
+def evaluation_words(event: Evaluated) -> str:
+    one = event.evaluation
+    k = one.num_samples
+    return f"avg@{k} {words.percent(one.avg)}, maj@{k} {words.percent(one.maj)}, pass@{k} {words.percent(one.any_right)}"
+
+
+def outcome_rows(outcome: Outcome) -> tuple[Row, ...]:
+    return rows(outcome.before, outcome.after) if outcome.before else ()
+
+
+def interrupted(outcome: Outcome) -> list[str]:
+    return [
+        f"Stopped after step {outcome.steps}; everything up to here is kept in checkpoint {outcome.handed_over}.",
+        f"Go on with: selftrain resume {outcome.folder}",
+    ]
+
+
+def verdict(record: RunRecord) -> list[str]:
+    """How the run ended, in plain words."""
+    status = words.status_words(record)
+    return [f"{status[0].upper()}{status[1:]}.", *words.verdict_sentences(record)]
+
+
+def places(outcome: Outcome, report: Report | None) -> list[tuple[str, str]]:
+    """(what, where): the model that is handed over, the report, the ledger's head to keep elsewhere."""
+    found = [("model", outcome.path)]
+    if report is not None:
+        found += [("report", str(report.html)), ("", str(report.markdown))]
+    return [*found, ("ledger head", outcome.head)]
+
+
+def next_commands(record: RunRecord) -> list[tuple[str, str]]:
+    return words.next_commands(record.config, str(record.folder))

@@ -1,0 +1,48 @@
+"""Do a run under a display: the part that `train` and `resume` share."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from selftrain import report
+from selftrain.cli.app import INTERRUPTED
+from selftrain.cli.display import Display
+from selftrain.cli.interrupts import stopping
+from selftrain.errors import FailureError
+from selftrain.run import Evaluated, Outcome, Run
+from selftrain.train import StepReport
+
+
+def do(run: Run, display: Display, resumed: bool) -> int:
+    """Run to its end, write the report, tell how it ended. Returns the exit status; 130 when Ctrl-C stopped it, 143 for SIGTERM."""
+    with display, stopping(run, display.note) as came:
+        display.begin(run, resumed)
+        outcome = watched(run, display, came)
+        written, record = None, report.read_record(outcome.folder)
+        if outcome.reason != "interrupted" or record.steps:
+            written = report.write(outcome.folder)
+        display.end(outcome, record, written)
+    if outcome.reason != "interrupted":
+        return 0
+    return 128 + signal.SIGTERM if came and came[0] == signal.SIGTERM else INTERRUPTED
+
+
+def watched(run: Run, display: Display, came: list[int]) -> Outcome:
+    try:
+        for event in run.events():
+            if isinstance(event, Outcome):
+                return event
+            if isinstance(event, Evaluated):
+                display.evaluated(event)
+            elif isinstance(event, StepReport):
+                display.step(event)
+    except KeyboardInterrupt:
+        if len(came) > 1:
+            display.note(f"Stopped at once. Go on with: selftrain resume {run.folder}; it repeats the steps since the last checkpoint.")
+        raise
+    raise FailureError(f"run {run.folder}", "it ended without an outcome", "Take it up again with `selftrain resume`, and report this.")
+
+
+def folder_of(text: str) -> Path:
+    return Path(text.rstrip("/") or "/")

@@ -1,0 +1,93 @@
+"""What a report is made of: the run folder, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.evals import Evaluation
+from selftrain.ledger import Ledger, read
+from selftrain.run import START, read_config
+from selftrain.types import StepMetrics, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class NamedEvaluation:
+    """An evaluation in the run: `name` is before, step-N or after; `step` steps had been done."""
+
+    name: str
+    step: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as its folder tells it, finished or not. handed_over: the checkpoint a user should take, or `start`; end_reason: None while it has no end."""
+
+    folder: Path
+    config: RunConfig
+    header: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    steps: tuple[StepMetrics, ...]
+    verdicts: tuple[Verdict, ...]
+    evaluations: tuple[NamedEvaluation, ...]
+    timings: tuple[Mapping[str, Any], ...]
+    num_forks: int
+    end_reason: str | None
+    handed_over: str
+    ledger: Ledger
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def label_free(self) -> bool:
+        return bool(self.header["label_free"])
+
+    def evaluation(self, name: str) -> Evaluation | None:
+        """The evaluation of that name; `after` is `before` where a finished run hands over its start."""
+        found = next((one.evaluation for one in self.evaluations if one.name == name), None)
+        if found is None and name == "after" and self.end_reason is not None and self.handed_over == START:
+            return self.evaluation("before")
+        return found
+
+    @property
+    def handed_over_path(self) -> str:
+        """Folder of the checkpoint that is handed over, or the name of the model at the start."""
+        return self.config.policy.model if self.handed_over == START else str(self.folder / "checkpoints" / self.handed_over)
+
+    @property
+    def first_finding_step(self) -> int | None:
+        return next((verdict.step for verdict in self.verdicts if verdict.findings), None)
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Raises RunFolderError when the folder holds no run, LedgerError when its record is damaged."""
+    ledger = read(folder)
+    config = read_config(folder)
+    verdicts = tuple(ledger.verdicts())
+    return RunRecord(
+        folder=folder,
+        config=config,
+        header=ledger.header,
+        environment=ledger.environment,
+        steps=tuple(step.metrics for step in ledger.steps()),
+        verdicts=verdicts,
+        evaluations=tuple(NamedEvaluation(str(one["name"]), int(one["step"]), Evaluation.from_json(one["evaluation"])) for one in ledger.evals()),
+        timings=tuple(ledger.timings()),
+        num_forks=len(list(ledger.forks())),
+        end_reason=ledger.end_reason,
+        handed_over=handed_over(ledger, verdicts, config.guard.window_steps),
+        ledger=ledger,
+    )
+
+
+def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], window_steps: int) -> str:
+    """The newest recorded checkpoint, or after a finding the newest one older than the window it was found in; `start` where there is none."""
+    finding = next((verdict.step for verdict in verdicts if verdict.findings), None)
+    fit = [one for one in ledger.checkpoints() if finding is None or one.step <= finding - window_steps]
+    return max(fit, key=lambda one: one.step).name if fit else START

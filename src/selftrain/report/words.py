@@ -1,0 +1,139 @@
+"""The report's and the terminal's sentences: what ran, who decided, what came of it. Plain words, no claim without evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.evals import Evaluation, Interval
+from selftrain.report.comparison import differences
+from selftrain.report.record import RunRecord
+from selftrain.run import START
+from selftrain.types import Action, Finding
+
+SOURCES: Mapping[str, str] = {
+    "majority": "the majority vote of the model's own completions",
+    "split_vote": "a split vote of the model's own completions: each half of a group labels the other half",
+    "reference": "true answers (labels.source = reference)",
+}
+NO_EVIDENCE = "Without true answers this is no evidence of harm, and no evidence of gain either."
+
+
+def percent(interval: Interval | None) -> str:
+    """51.2 % [47.0, 55.3]"""
+    return "-" if interval is None else f"{100 * interval.value:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def points(interval: Interval | None) -> str:
+    """+21.3 points [18.0, 24.6]"""
+    return "-" if interval is None else f"{100 * interval.value:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def duration(seconds: float) -> str:
+    """1 h 02 min, 3 min 20 s, 12.3 s, 45 ms"""
+    if seconds >= 3600:
+        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
+    if seconds >= 60:
+        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+
+
+def what_runs(header: Mapping[str, Any]) -> str:
+    prompts, config = header["prompts"], header["config"]
+    rollout = config["rollout"]
+    return (
+        f"{config['policy']['model']} trains on {prompts['count']:,} prompts of {prompts['origin']}: "
+        f"{config['run']['num_steps']} steps of {rollout['prompts_per_step']} prompts x {rollout['num_votes']} completions."
+    )
+
+
+def who_decides(header: Mapping[str, Any]) -> str:
+    """Who decides what is rewarded, and whether the run is label-free."""
+    source = header["config"]["labels"]["source"]
+    decides = f"What is rewarded is decided by {SOURCES.get(source, f'the function {source}')}."
+    if header["label_free"]:
+        return f"{decides} Label-free: no true answer reaches training, the guard or the choice of a checkpoint."
+    return f"{decides} Not label-free: true answers reach it through {', '.join(header['truth_channels'])}."
+
+
+def what_is_held_out(header: Mapping[str, Any]) -> str:
+    held_out = header["held_out"]
+    if held_out is None:
+        return "No held-out problems: accuracy stays unknown. Give --evals.file or --evals.task to know it."
+    samples = header["config"]["evals"]["num_samples"]
+    return f"{held_out['count']:,} held-out problems of {held_out['origin']} with true answers, {samples} completions each: reported, never used to decide."
+
+
+def finding_words(finding: Finding) -> str:
+    return f"{finding.words} ({finding.rule}: {finding.value:.3g}, limit {finding.limit:.3g}, over {finding.window_steps} steps)"
+
+
+def guard_sentence(record: RunRecord) -> str:
+    """What the guard saw."""
+    if record.config.guard.action == "off":
+        return "The guard was off: nobody looked for reward hacking."
+    findings = [verdict for verdict in record.verdicts if verdict.findings]
+    if not findings:
+        needed = record.config.guard.baseline_steps + 1
+        if len(record.verdicts) < max(needed, record.config.guard.window_steps):
+            return f"The guard has not judged yet: it needs {needed} steps and has {len(record.verdicts)}."
+        return f"The guard judged {len(record.verdicts)} steps and found no sign of reward hacking."
+    first = findings[0]
+    words = "; ".join(finding_words(finding) for finding in first.findings)
+    halted = next((verdict for verdict in record.verdicts if verdict.action is Action.HALT), None)
+    if halted is not None:
+        return f"The guard halted the run after step {halted.step}, before that step's update. First finding at step {first.step}: {words}."
+    return f"The guard warned in {len(findings)} of {len(record.verdicts)} steps, first at step {first.step}: {words}."
+
+
+def handover_sentence(record: RunRecord) -> str:
+    """What is handed over and why."""
+    if record.end_reason is None:
+        return "The run has no end yet, so nothing is handed over." if record.steps else "No step is done yet."
+    first = record.first_finding_step
+    if record.handed_over == START:
+        why = "no checkpoint is older than the window in which the guard found something" if first is not None else "no checkpoint was made"
+        return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
+    if first is not None:
+        why = f"the newest one that is older than the {record.config.guard.window_steps} steps in which the guard first found something"
+        return f"Handed over: checkpoint {record.handed_over}, {why}."
+    return f"Handed over: checkpoint {record.handed_over}, the newest one."
+
+
+def accuracy_sentence(before: Evaluation | None, after: Evaluation | None) -> str:
+    """What held-out problems say; without them, that nothing is known."""
+    if before is None:
+        return NO_EVIDENCE
+    if after is None:
+        return f"Before training: avg@{before.num_samples} {percent(before.avg)} on {len(before.results)} held-out problems."
+    name = f"avg@{before.num_samples}"
+    difference = differences(before, after).get(name)
+    if difference is None:
+        return "The evaluations before and after share no problem, so they cannot be compared."
+    given = f"{name} on {len(before.results)} held-out problems: {points(difference)}"
+    if not difference.excludes_zero:
+        return f"{given}. Chance alone could explain this difference."
+    return f"{given}. The model handed over is {'more' if difference.value > 0 else 'less'} often right than at the start."
+
+
+def verdict_sentences(record: RunRecord) -> list[str]:
+    """How the run ended, in the order a reader asks: the guard, what is handed over, what is known about accuracy."""
+    return [guard_sentence(record), handover_sentence(record), accuracy_sentence(record.evaluation("before"), record.evaluation("after"))]
+
+
+def status_words(record: RunRecord) -> str:
+    done, planned = len(record.steps), record.config.run.num_steps
+    return {"done": f"finished, {done} steps", "halted": f"halted by the guard after {done} of {planned} steps"}.get(
+        record.end_reason or "", f"not finished: {done} of {planned} steps"
+    )
+
+
+def next_commands(config: RunConfig, folder: str) -> list[tuple[str, str]]:
+    """The three commands a user would want next, each with what it does."""
+    export_to = f"{folder.rstrip('/')}-model"
+    return [
+        (f"selftrain evaluate {config.policy.model} {folder}", "both models on the held-out problems, with paired differences"),
+        (f"selftrain verify {folder} --replay", "prove that nothing in the record was changed"),
+        (f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder"),
+    ]
