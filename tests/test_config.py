@@ -1,0 +1,93 @@
+"""Layers of the config, and an error for each way to get it wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import selftrain
+from selftrain.compose import config_hash
+from selftrain.config import RunConfig
+from selftrain.config_load import load_config, option_names
+from selftrain.errors import ConfigError
+from selftrain.schedule import learning_rate
+
+
+def test_layers(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.toml", tmp_path / "b.toml"
+    first.write_text('[policy]\nmodel = "toy"\n[update]\nlearning_rate = 0.5\nweight_decay = 0.5\n')
+    second.write_text("[update]\nlearning_rate = 0.25\n")
+    config = load_config([first, second], {"update.beta1": "0.8"})
+    assert (config.update.learning_rate, config.update.weight_decay, config.update.beta1, config.update.beta2) == (0.25, 0.5, 0.8, 0.999)
+
+
+def test_without_a_model_the_embedded_recipe_lies_below() -> None:
+    assert load_config().policy.model == "embedded:default"
+    assert load_config().prompts.task is not None
+    own = load_config(overrides={"policy.model": "some/model", "prompts.file": "q.jsonl"})
+    assert (own.prompts.task, own.update.learning_rate, own.run.num_steps) == (None, RunConfig().update.learning_rate, RunConfig().run.num_steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"update.learnin-rate": 1}, "The nearest one is update.learning_rate"),
+        ({"updates.beta1": 1}, "The nearest option is update.beta1"),
+        ({"seed": 1}, "Did you mean run.seed"),
+        ({"rollout.num_votes": 1}, "greater than or equal to 2"),
+        ({"update.beta1": "much"}, "valid number"),
+        ({"policy.device": "tpu"}, "'cpu' or 'cuda'"),
+        ({"rollout.group_size": 99}, "more completions cannot be trained on than vote"),
+        ({"objective.kl_in": "loss", "objective.kl_estimator": "k1"}, "mean zero"),
+        ({"prompts.file": "a", "prompts.task": "add:2"}, "exactly one of"),
+        ({"evals.file": "a", "evals.task": "add:2"}, "held-out problems come from one place"),
+        ({"update.num_minibatches": 99}, "never split"),
+    ],
+)
+def test_errors_say_what_why_and_what_to_do(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides=options)
+    assert words in str(caught.value)
+    assert all((caught.value.given, caught.value.why, caught.value.do))
+
+
+def test_errors_of_files(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[update\n")
+    for path, words in ((tmp_path / "none.toml", "no such file"), (bad, "not TOML"), (tmp_path, "cannot be read")):
+        with pytest.raises(ConfigError, match=words):
+            load_config([path])
+
+
+def test_place_does_not_decide() -> None:
+    here = load_config(overrides={"policy.model": "toy", "run.name": "a", "run.folder": "x"})
+    there = load_config(overrides={"policy.model": "toy", "run.name": "b", "run.folder": "y"})
+    other = load_config(overrides={"policy.model": "toy", "run.seed": 1})
+    assert config_hash(here) == config_hash(there) != config_hash(other)
+
+
+def test_every_option_has_a_unit_and_a_meaning() -> None:
+    for section in RunConfig.model_fields.values():
+        for name, field in section.annotation.model_fields.items():  # type: ignore[union-attr]
+            assert field.description, name
+            assert field.description[-1] in ".?", name
+            assert field.json_schema_extra["unit"], name  # type: ignore[index]
+    assert 55 <= len(option_names()) <= 70
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("constant", [0.5, 1.0, 1.0, 1.0, 1.0, 1.0]), ("linear", [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]), ("cosine", [0.5, 1.0, 1.0, 0.853553, 0.5, 0.146447])],
+)
+def test_schedules(schedule: str, rates: list[float]) -> None:
+    section = load_config(overrides={"policy.model": "toy", "update.learning_rate": 1.0, "update.warmup_steps": 2, "update.schedule": schedule}).update
+    assert [learning_rate(section, step, 6) for step in range(6)] == pytest.approx(rates, abs=1e-6)
+
+
+def test_the_package_gives_its_names_when_asked() -> None:
+    for name in selftrain.__all__:
+        assert getattr(selftrain, name) is not None
+    with pytest.raises(AttributeError, match="nothing_here"):
+        selftrain.nothing_here  # noqa: B018

@@ -1,0 +1,58 @@
+"""Metrics of a step by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from selftrain.labels import Bounds
+from selftrain.labels.majority import majority
+from selftrain.metrics import METRICS, measure
+from selftrain.policies.base import UpdateStats
+from selftrain.seeds import Stream
+from selftrain.types import PolicyVersion
+from tests.builders import voted
+from tests.test_stages import SCORER
+
+
+def test_a_step_by_hand() -> None:
+    """Three groups of four: a clear winner with one unread, a unanimous one with the same winner, a tie."""
+    groups = [voted(["7", "7", None, "8"], "a", 0), voted(["7", "7", "7", "7"], "b", 1), voted(["1", "2", "1", "2"], "c", 2)]
+    scored = SCORER.score(groups, majority(groups, Bounds()), (), Stream(0))
+    stats = [UpdateStats(1.0, 2.0, 0.1, 1.0, 1.5, 0.0, 0.01, 0.0, 10), UpdateStats(3.0, 4.0, 0.1, 1.2, 1.7, 0.5, 0.09, 0.0, 6)]
+    values = measure(3, PolicyVersion(0, 3), scored, stats).values
+    expected = {
+        "vote/share_mean_frac": (0.5 + 1 + 0.5) / 3,
+        "vote/margin_mean_frac": (0.25 + 1 + 0) / 3,
+        "vote/read_mean_frac": 11 / 12,
+        "vote/tie_frac": 1 / 3,
+        "vote/collision_frac": 1.0,
+        "vote/split_half_frac": 1 / 3,
+        "label/decided_frac": 2 / 3,
+        "reward/mean_frac": 6 / 8,
+        "admission/admitted_frac": 1 / 3,
+        "admission/no_signal_frac": 1 / 3,
+        "completion/length_mean_tokens": 2.0,
+        "completion/truncated_frac": 0.0,
+        "policy/entropy_mean_nats": 0.7,
+        "policy/logprob_mean_nats": -0.5,
+        "update/loss": 2.0,
+        "update/grad_norm": 3.0,
+        "update/ratio_max": 1.7,
+        "update/clip_frac": 0.25,
+        "update/logprob_gap_nats": 0.01,
+        "update/num_tokens": 16.0,
+        "update/num_updates": 2.0,
+    }
+    assert {key: values[key] for key in expected} == pytest.approx(expected)
+    assert 0 < values["completion/compress_ratio"] < 1
+
+
+def test_names_say_stage_quantity_and_unit() -> None:
+    for key, metric in METRICS.items():
+        stage, slash, quantity = key.partition("/")
+        assert stage in {"vote", "label", "reward", "admission", "completion", "policy", "update"}
+        assert slash
+        assert quantity
+        assert metric.formula
+        for suffix, unit in (("_nats", "nats"), ("_tokens", "tokens")):
+            assert (metric.unit == unit) == key.endswith(suffix)
