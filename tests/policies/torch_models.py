@@ -1,24 +1,24 @@
-"""Tiny random models and tokenizers of several families, as Hugging Face folders."""
+"""Tiny random models and tokenizers of several families, as Hugging Face folders, and the samples made from them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    Gemma2Config,
-    Gemma3TextConfig,
-    GPT2Config,
-    LlamaConfig,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen3Config,
-)
-from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
 
-CHARACTERS = "0123456789+-=;#? abcdefghijklmnopqrstuvwxyz\n"
+from selftrain.config import PolicySection, UpdateSection
+from selftrain.policies.base import SampleRequest, SamplingParams
+from selftrain.policies.torch import TorchPolicy, load_policy
+from selftrain.policies.torch.loading import quiet
+from selftrain.seeds import Stream
+from selftrain.types import Group, Message, Prompt, TrainingSample
+
+torch.set_num_threads(1)  # the matrices are tiny
+CHARACTERS = "0123456789+-=;#: abcdefghijklmnopqrstuvwxyz\n"
 TEMPLATE = "{% for message in messages %}{{ message['role'][0] }}:{{ message['content'] }}\n{% endfor %}{% if add_generation_prompt %}a:{% endif %}"
 SIZES: dict[str, Any] = {
     "vocab_size": 48,
@@ -32,18 +32,20 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+WINDOW: dict[str, Any] = {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}
 FAMILIES: dict[str, Any] = {
     "llama": LlamaConfig(**SIZES),
     "llama_tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
     "qwen2": Qwen2Config(**SIZES),
     "qwen3": Qwen3Config(**SIZES, head_dim=8),
-    "gemma2": Gemma2Config(**SIZES, head_dim=8, sliding_window=8, query_pre_attn_scalar=8),
-    "gemma3": Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=8),
+    "gemma2": Gemma2Config(**SIZES, **WINDOW),
+    "gemma3": Gemma3TextConfig(**SIZES, **WINDOW, layer_types=["sliding_attention", "full_attention"]),
     "gpt2": GPT2Config(vocab_size=48, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2, pad_token_id=0),
 }
+PROMPTS = tuple(Prompt(f"p{at}", (Message("user", text),)) for at, text in enumerate(["12+5", "what is 7", "a"]))
 
 
-def character_tokenizer(**special: Any) -> PreTrainedTokenizerFast:
+def character_tokenizer(**special: str | None) -> PreTrainedTokenizerFast:
     """One token a character; 0 pad, 1 begin, 2 end, 3 unknown."""
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3} | {character: at for at, character in enumerate(CHARACTERS, start=4)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -55,14 +57,40 @@ def character_tokenizer(**special: Any) -> PreTrainedTokenizerFast:
     return fast
 
 
-def write_model(folder: Path, family: str = "llama", seed: int = 0, spread: float = 0.4, **special: Any) -> str:
+def write_model(folder: Path, family: str = "llama", seed: int = 0, spread: float = 0.3) -> str:
     """A random model whose next-token distributions are neither flat nor sharp; returns the folder's path."""
-    config = FAMILIES[family]
     generator = torch.Generator().manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family], dtype=torch.float32)
     with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(torch.randn(weight.shape, generator=generator) * (spread if weight.ndim > 1 else 0.1))
-    model.save_pretrained(folder)
-    character_tokenizer(**special).save_pretrained(folder)
+        for name, weight in sorted(model.named_parameters()):
+            noise = torch.randn(weight.shape, generator=generator) * (spread if weight.ndim > 1 else 0.1)
+            weight.copy_(noise + (1.0 if ("norm" in name and "gemma" not in family) or "ln_" in name else 0.0))
+    with quiet():
+        model.save_pretrained(folder)
+    character_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def policy_of(source: str, policy: dict[str, Any] | None = None, update: dict[str, Any] | None = None, sequences_per_batch: int = 512) -> TorchPolicy:
+    return load_policy(PolicySection(**(policy or {})), UpdateSection(**(update or {})), source, sequences_per_batch, seed=3)
+
+
+def requests_for(prompts: Sequence[Prompt] = PROMPTS, count: int = 4, step: int = 0) -> list[SampleRequest]:
+    return [SampleRequest(prompt, count, step, at) for at, prompt in enumerate(prompts)]
+
+
+def groups_of(policy: TorchPolicy, count: int = 4, max_new_tokens: int = 12, temperature: float = 1.0, step: int = 0) -> list[Group]:
+    return policy.sample(requests_for(count=count, step=step), SamplingParams(max_new_tokens, temperature), Stream(5, stream="sample"))
+
+
+def samples_of(groups: Sequence[Group], references: Sequence[Sequence[tuple[float, ...]]] | None = None) -> list[TrainingSample]:
+    """Advantages that differ by completion and token; one token of each longer completion is masked."""
+    samples = []
+    for group in groups:
+        for at, done in enumerate(group.completions):
+            length = len(done.token_ids)
+            advantages = tuple((1.0 if at % 2 else -0.5) + 0.1 * token for token in range(length))
+            mask = tuple(token != 2 for token in range(length))
+            reference = references[group.index][at] if references else ()
+            samples.append(TrainingSample(group.prompt_ids, done.token_ids, advantages, mask, done.logprobs, reference, 0.01, group.index, done.version))
+    return samples

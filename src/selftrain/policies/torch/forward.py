@@ -29,6 +29,21 @@ class Forward:
                 "some of its layers keep a state other than keys and values",
                 "give a model of full and sliding-window attention layers",
             )
+        self.check()
+
+    def check(self) -> None:
+        """Raises ModelError when `hidden` and `head` do not give the model's own logits, or a token sees the ones after it."""
+        first, second = (torch.tensor([[self.pad_id, other]], device=self.device) for other in (0, self.vocabulary - 1))
+        with torch.inference_mode():
+            logits_TV = self.model(input_ids=first, use_cache=False).logits[0].float()
+            mine_TV = self.head(self.hidden(second)[0])
+        scale = float(logits_TV.abs().max()) + 1e-6
+        if not torch.allclose(mine_TV[0], logits_TV[0], atol=1e-3 * scale, rtol=1e-3):
+            raise ModelError(
+                f"a model of type {self.config.model_type!r}",
+                "its logits depend on later tokens, or are made of its hidden states in a way that is not known here",
+                "give a decoder-only model whose head is a linear layer",
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 arithmetic on float32 weights where asked, else nothing."""

@@ -50,7 +50,9 @@ class TorchLearner:
             [group for group in groups if group["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=ADAM_EPSILON, fused=True
         )
         if gradient_checkpointing:
-            forward.model.gradient_checkpointing_enable({"use_reentrant": False})
+            model = forward.model  # transformers 5.20 renamed it
+            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
         """One step on the plain sum of the samples' losses. Raises UpdateError, before a weight moves, when the loss or the gradient is not finite."""

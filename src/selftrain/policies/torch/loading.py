@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from selftrain.config import PolicySection
 from selftrain.errors import ModelError
@@ -95,13 +96,15 @@ def load_weights(source: str, is_folder: bool) -> Any:
             model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=is_folder, output_loading_info=True)
     except ModelError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelError(source, f"the model cannot be loaded: {first_line(error)}", advice(is_folder)) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise ModelError(
             source, f"{len(info['missing_keys'])} weights are missing from its files ({some})", "give the complete folder of a causal language model"
         )
+    for weight in model.parameters():
+        weight.data = weight.data.clone()  # from the mapped file into aligned memory of our own
     without_dropout(model)
     return model.eval()
 
@@ -117,14 +120,16 @@ def without_dropout(model: Any) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of transformers inside; only `cli` writes to the terminal."""
+    """No progress bars and load reports of transformers inside: only `cli` writes to the terminal, and what is wrong becomes an error."""
     from transformers.utils import logging
 
-    was_on = logging.is_progress_bar_enabled()
+    was_on, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
+        logging.set_verbosity(verbosity)
         if was_on:
             logging.enable_progress_bar()
 

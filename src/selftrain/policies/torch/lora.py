@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -22,8 +23,10 @@ def add_adapters(model: Any, rank: int, alpha: float, seed: int) -> Any:
         ) from error
 
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear", lora_dropout=0.0, bias="none", task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 on transformers 5.23
         torch.manual_seed(seed % 2**63)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)  # peft then sets what GPT-2's layers need
         return get_peft_model(model, config)
 
 

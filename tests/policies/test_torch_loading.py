@@ -1,0 +1,135 @@
+"""What cannot be loaded says what was given, why it cannot work and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch_models import character_tokenizer, policy_of, requests_for, write_model
+from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausalLM
+
+from selftrain.errors import ModelError
+from selftrain.policies.base import SamplingParams
+from selftrain.policies.torch.loading import quiet
+from selftrain.seeds import Stream
+
+
+def without(*names: str) -> Callable[[Path], None]:
+    return lambda folder: [path.unlink() for name in names for path in folder.glob(name)] and None  # type: ignore[func-returns-value]
+
+
+def with_tokenizer(**special: str | None) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        without("tokenizer*", "special_tokens*", "chat_template*")(folder)
+        character_tokenizer(**special).save_pretrained(folder)
+
+    return write
+
+
+def other_model(make: Callable[[], Any]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        with quiet():
+            make().save_pretrained(folder)
+
+    return write
+
+
+def bert() -> Any:
+    return BertForMaskedLM(BertConfig(vocab_size=48, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16))
+
+
+def mamba() -> Any:
+    return MambaForCausalLM(MambaConfig(vocab_size=48, hidden_size=16, num_hidden_layers=1, state_size=4))
+
+
+def cut_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:500])
+
+
+def other_size(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no config": (without("config.json"), "has no config.json"),
+    "no weights": (without("model.safetensors"), "has no weights"),
+    "no tokenizer": (without("tokenizer*"), "has no tokenizer"),
+    "no pad and no end": (with_tokenizer(pad_token=None, eos_token=None), "neither a pad nor an end token"),
+    "no chat template": (without("chat_template.jinja"), "no chat template"),
+    "cut weights": (cut_weights, "cannot be loaded"),
+    "missing layers": (other_size, "weights are missing"),
+    "no language model": (other_model(bert), "depend on later tokens"),
+    "no attention": (other_model(mamba), "state other than keys and values"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_model_folder_that_cannot_serve(name: str, tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    break_it, why = BROKEN[name]
+    break_it(tmp_path)
+    with pytest.raises(ModelError, match=why) as caught:
+        policy_of(source)
+    assert caught.value.do
+    assert caught.value.exit_status == 2
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "./neither", "nothing"])
+def test_a_folder_that_is_not_there(source: str) -> None:
+    with pytest.raises(ModelError, match="no such model folder"):
+        policy_of(source)
+
+
+def test_a_hub_id_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        policy_of("nobody/no-such-model")
+    assert "hub id" in caught.value.do
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="sees no CUDA device"):
+        policy_of(write_model(tmp_path), {"device": "cuda"})
+
+
+def test_the_end_token_pads_where_no_pad_token_is(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    padded = policy_of(source).sample(requests_for(), SamplingParams(8), Stream(1))
+    with_tokenizer(pad_token=None)(tmp_path)
+    policy = policy_of(source)
+    assert policy.pad_id == 2
+    for group, same in zip(policy.sample(requests_for(), SamplingParams(8), Stream(1)), padded, strict=True):
+        assert [done.token_ids for done in group.completions] == [done.token_ids for done in same.completions]
+
+
+def test_a_base_model_without_chat_template_takes_the_plain_one(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    without("chat_template.jinja")(tmp_path)
+    assert policy_of(source, {"prompt_format": "plain"}).encode(requests_for()[0].prompt)
+
+
+def test_a_chat_template_that_refuses_the_messages(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
+    with pytest.raises(ModelError, match="no system turn"):
+        policy_of(source).encode(requests_for()[0].prompt)
+
+
+def test_the_number_of_threads_is_set(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        policy_of(write_model(tmp_path), {"num_threads": 1})
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_dropout_is_off_for_good(tmp_path: Path) -> None:
+    model = policy_of(write_model(tmp_path, "gpt2")).forward.model.train()
+    assert {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)} == {0.0}

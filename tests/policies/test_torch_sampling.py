@@ -1,0 +1,166 @@
+"""What is sampled: the same as `generate` when greedy, the softmax otherwise, with log-probabilities of the distribution drawn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch_models import FAMILIES, PROMPTS, groups_of, policy_of, requests_for, write_model
+
+from selftrain.errors import PromptError
+from selftrain.models import __file__ as models_file
+from selftrain.policies.base import Policy, SamplingParams
+from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
+from selftrain.policies.torch.sampler import Slot, batch_plan
+from selftrain.seeds import Stream
+from selftrain.types import Finish, Message, Prompt
+
+EMBEDDED = Path(models_file).parent / "default"
+
+
+def generated(policy: Any, prompt_ids: tuple[int, ...], max_new_tokens: int) -> tuple[int, ...]:
+    ids = torch.tensor([prompt_ids])
+    output = policy.forward.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=0)
+    return tuple(output[0, len(prompt_ids) :].tolist())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_equals_generate_token_by_token(family: str, tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path, family))
+    groups = policy.sample(requests_for(count=2), SamplingParams(24, temperature=0), Stream(1))
+    for group in groups:
+        expected = generated(policy, group.prompt_ids, 24)
+        assert [done.token_ids for done in group.completions] == [expected, expected]
+        assert group.completions[0].logprobs == (0.0,) * len(expected)
+
+
+@pytest.mark.skipif(not (EMBEDDED / "model.safetensors").exists(), reason="the embedded model is not built")
+def test_greedy_equals_generate_on_the_embedded_model() -> None:
+    policy = policy_of(str(EMBEDDED), {"prompt_format": "plain", "plain_template": "{prompt}"})
+    group = policy.sample(requests_for([Prompt("a", (Message("user", "5731+4482="),))], count=1), SamplingParams(64, temperature=0), Stream(1))[0]
+    assert group.completions[0].token_ids == generated(policy, group.prompt_ids, 64)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(family: str, tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path, family))
+    for group in groups_of(policy, temperature=0.7):
+        for done in group.completions:
+            with torch.inference_mode():
+                logits_TV = policy.forward.model(torch.tensor([group.prompt_ids + done.token_ids])).logits[0, len(group.prompt_ids) - 1 : -1]
+            expected_TV = (logits_TV.double() / 0.7).log_softmax(-1)
+            assert done.logprobs == pytest.approx(expected_TV[range(len(done.token_ids)), done.token_ids].tolist(), abs=1e-4)
+            assert done.entropies == pytest.approx(torch.distributions.Categorical(logits=expected_TV).entropy().tolist(), abs=1e-4)
+
+
+def test_a_draw_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    together, apart = policy_of(source), policy_of(source, sequences_per_batch=3)
+    texts = [[done.text for done in group.completions] for group in groups_of(together)]
+    assert [[done.text for done in group.completions] for group in groups_of(apart)] == texts
+    alone = together.sample([replace(requests_for()[1], index=0)], SamplingParams(12), Stream(5, stream="sample"))
+    assert [done.text for done in alone[0].completions] == texts[1]
+    assert [[done.text for done in group.completions] for group in groups_of(together, step=1)] != texts
+
+
+def test_first_tokens_follow_the_softmax(tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path))
+    group = policy.sample(requests_for(PROMPTS[:1], count=6000), SamplingParams(1), Stream(2))[0]
+    counts = np.bincount([done.token_ids[0] for done in group.completions], minlength=48)
+    with torch.inference_mode():
+        expected = policy.forward.model(torch.tensor([group.prompt_ids])).logits[0, -1].double().softmax(-1).numpy() * 6000
+    often = expected >= 5
+    observed, wanted = np.append(counts[often], counts[~often].sum()), np.append(expected[often], expected[~often].sum())
+    chi_square, freedom = ((observed - wanted) ** 2 / np.maximum(wanted, 1e-9)).sum(), len(wanted) - 1
+    assert freedom > 5
+    assert chi_square < freedom + 4 * (2 * freedom) ** 0.5  # four deviations
+
+
+def test_later_tokens_follow_the_softmax(tmp_path: Path) -> None:
+    """The mean of -log p over a sampled token is the entropy of its distribution: summed over 1,500 completions both agree."""
+    policy = policy_of(write_model(tmp_path))
+    group = policy.sample(requests_for(PROMPTS[:1], count=1500), SamplingParams(10), Stream(2))[0]
+    gaps = np.array([-sum(done.logprobs) - sum(done.entropies) for done in group.completions])
+    assert abs(gaps.mean()) < 4 * gaps.std() / 1500**0.5
+
+
+def test_inverse_cdf_by_hand() -> None:
+    probs_BV = torch.tensor([[0.0, 0.25, 0.5, 0.25, 0.0]]).repeat(5, 1)
+    uniforms_B = torch.tensor([0.0, 0.2499, 0.25, 0.7501, 1 - 2**-53], dtype=torch.float64)
+    assert inverse_cdf(probs_BV, uniforms_B).tolist() == [1, 1, 2, 3, 3]
+
+
+def test_truncation_by_hand() -> None:
+    logits_BV = torch.tensor([[0.4, 0.1, 0.3, 0.2]]).log()
+    kept = {
+        "top_k": truncated(logits_BV, SamplingParams(1, top_k=2)),
+        "top_p": truncated(logits_BV, SamplingParams(1, top_p=0.65)),
+        "min_p": truncated(logits_BV, SamplingParams(1, min_p=0.6)),
+    }
+    assert {name: kept_BV.isfinite().tolist() for name, kept_BV in kept.items()} == {name: [[True, False, True, False]] for name in kept}
+    assert truncated(logits_BV, SamplingParams(1, top_p=1e-9)).isfinite().tolist() == [[True, False, False, False]]
+    drawn = draw(logits_BV, torch.tensor([0.9], dtype=torch.float64), SamplingParams(1, top_k=2))
+    assert drawn.tokens_B.tolist() == [2]
+    assert drawn.logprobs_B.tolist() == pytest.approx([np.log(3 / 7)])
+    assert drawn.entropies_B.tolist() == pytest.approx([-(4 / 7 * np.log(4 / 7) + 3 / 7 * np.log(3 / 7))])
+
+
+def test_a_completion_ends_with_any_end_token_or_at_the_limit(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    config = tmp_path / "generation_config.json"
+    config.write_text(config.read_text().replace('"eos_token_id": 2', '"eos_token_id": [2, 11]'))
+    completions = [done for group in groups_of(policy_of(source), count=30) for done in group.completions]
+    ended = [done for done in completions if done.finish is Finish.STOP]
+    assert {done.token_ids[-1] for done in ended} == {2, 11}
+    assert all(not {2, 11} & set(done.token_ids[:-1]) for done in completions)
+    assert all(len(done.token_ids) == 12 for done in completions if done.finish is Finish.LENGTH)
+    end = next(done for done in ended if done.token_ids[-1] == 2)
+    assert len(end.text) == len(end.token_ids) - 1
+    assert end.token_ends == (*range(1, len(end.text) + 1), len(end.text))
+
+
+def test_a_stop_text_ends_a_completion_and_stays_in_it(tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path))
+    free = groups_of(policy, count=40, max_new_tokens=30)
+    stop = next(done.text for done in free[0].completions if len(done.text) > 8)[3:5]
+    stopped = policy.sample(requests_for(count=40), SamplingParams(30, stop=(stop, "zzzz")), Stream(5, stream="sample"))
+    hits = 0
+    for free_group, group in zip(free, stopped, strict=True):
+        for before, after in zip(free_group.completions, group.completions, strict=True):
+            cut = before.text.find(stop)
+            expected = before.text if cut < 0 else before.text[: cut + len(stop)]
+            assert after.text == expected
+            assert (after.finish is Finish.STOP) == (cut >= 0 or before.finish is Finish.STOP)
+            hits += cut >= 0
+    assert hits >= 1
+
+
+def test_the_context_window_ends_a_completion_and_refuses_a_long_prompt(tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path), {"prompt_format": "plain", "plain_template": "{prompt}"})
+    long, longer = (Prompt(str(size), (Message("user", "7" * size),)) for size in (120, 128))
+    group = policy.sample(requests_for([long], count=8), SamplingParams(40), Stream(1))[0]
+    assert max(len(done.token_ids) for done in group.completions) == 8
+    with pytest.raises(PromptError, match="it has 128 tokens and the model takes 128"):
+        policy.sample(requests_for([longer]), SamplingParams(4), Stream(1))
+    assert policy.too_long([long, longer], 125) == [("128", 128)]
+
+
+def test_batch_plan_keeps_groups_whole_where_they_fit() -> None:
+    plan = batch_plan([3, 9, 5], [4, 4, 10], 8)
+    assert [[slot.request for slot in batch] for batch in plan] == [[1] * 4, [2] * 8, [2] * 2 + [0] * 4]
+    assert plan[1][0] == Slot(2, 0)
+    assert plan[2][:2] == [Slot(2, 8), Slot(2, 9)]
+    assert batch_plan([], [], 8) == []
+
+
+def test_prompts_become_tokens_by_chat_or_plain_template(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    chat = policy_of(source, {"system_prompt": "be brief"})
+    assert chat.sampler.text.decode(chat.encode(PROMPTS[0])) == "s:be brief\nu:12+5\na:"
+    plain = policy_of(source, {"prompt_format": "plain", "plain_template": "{system} q {prompt} =", "system_prompt": "{x}"})
+    assert plain.encoder.text_of(PROMPTS[0]) == "{x} q 12+5 ="
+    assert isinstance(chat, Policy)
