@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,8 +69,6 @@ def test_nothing_follows_the_end(tmp_path: Path) -> None:
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     with LedgerWriter.create(tmp_path, HEADER) as writer:
         head = writer.head
         for broken, words in (
@@ -79,3 +80,19 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
                 writer.append_groups(1, [broken])
         assert writer.head == head
         assert writer.append_groups(1, groups(1)) != head
+
+
+def test_importing_the_ledger_loads_neither_pyarrow_nor_torch() -> None:
+    program = "import selftrain.ledger, selftrain.checkpoints, sys; raise SystemExit(bool({'pyarrow', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_log_probabilities_are_rounded_to_what_is_stored_and_the_rest_is_not(tmp_path: Path) -> None:
+    sample = decided(1)
+    first = replace(sample.voted.group.completions[0], logprobs=(-0.1,) * 5)
+    group = replace(sample.voted.group, completions=(first, *sample.voted.group.completions[1:]))
+    with LedgerWriter.create(tmp_path, HEADER) as writer:
+        writer.append_groups(1, [replace(sample, voted=replace(sample.voted, group=group))])
+    (found,) = read(tmp_path).groups(1)
+    assert found.voted.group.completions[0].logprobs == (-0.10000000149011612,) * 5
+    assert found.advantages == sample.advantages

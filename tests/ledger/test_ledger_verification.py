@@ -144,6 +144,18 @@ def forge_segment(folder: Path, draw: random.Random) -> None:
     path.write_bytes(b"".join(lines))
 
 
+def claim_file(folder: Path, draw: random.Random) -> None:
+    """A file that no record has, claimed by a line outside what its hash covers."""
+    path = folder / "ledger/chain.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = draw.randrange(len(lines))
+    old = json.loads(lines[at])
+    (folder / "ledger/segments/000009.groups.parquet").write_bytes(b"PAR1")
+    files = old.get("files", {}) | {"000009.groups.parquet": segments.checksum(b"PAR1")}
+    lines[at] = Line(old["seq"], old["kind"], old["prev"], old["body"], old["hash"], files).encode()
+    path.write_bytes(b"".join(lines))
+
+
 CORRUPTIONS: dict[str, Corruption] = {
     "flip": flip_bit,
     "cut the end": cut_end,
@@ -157,6 +169,7 @@ CORRUPTIONS: dict[str, Corruption] = {
     "append a file": append_file,
     "append bytes": append_bytes,
     "forge a segment": forge_segment,
+    "claim a file": claim_file,
 }
 
 
@@ -164,14 +177,24 @@ CORRUPTIONS: dict[str, Corruption] = {
 def test_twenty_random_corruptions_of_each_kind_are_caught(run: tuple[Path, str], tmp_path: Path, kind: str) -> None:
     folder, head = run
     copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    whole = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     for number in range(20):
-        shutil.copytree(folder, copy)
-        draw = random.Random(f"{kind} {number}")
-        CORRUPTIONS[kind](copy, draw)
+        CORRUPTIONS[kind](copy, random.Random(f"{kind} {number}"))
         report = verify(copy, head)
         assert report.status is Status.DAMAGED, f"{kind} {number}"
         assert report.first is not None
-        shutil.rmtree(copy)
+        restore(copy, whole)
+    assert verify(copy, head).status is Status.INTACT
+
+
+def restore(folder: Path, whole: dict[Path, bytes]) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file() and path not in whole:
+            path.unlink()
+    for path, data in whole.items():
+        if not path.exists() or path.read_bytes() != data:
+            path.write_bytes(data)
 
 
 def test_the_first_bad_record_is_named(run: tuple[Path, str], tmp_path: Path) -> None:

@@ -121,6 +121,8 @@ def read(folder: Path) -> Ledger:
 def read_segment(folder: Path, line: Line) -> dict[str, Any]:
     """The tables of a segment's record, checked against it. Raises LedgerError when a file is missing or is not what was recorded."""
     body: Mapping[str, Any] = line.body
+    if sorted(line.files) != sorted(segments.file_names(line)):
+        raise segments.damaged(segments.file_name(body["segment"], "groups"), "its record names other files")
     tables = {}
     for name in TABLES:
         file = segments.file_name(body["segment"], name)

@@ -9,7 +9,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from selftrain.errors import LedgerError
-from selftrain.ledger.chain import FORMAT
+from selftrain.ledger.chain import FORMAT, Line
 from selftrain.ledger.columns import TABLES, arrow_schema
 
 if TYPE_CHECKING:
@@ -25,6 +25,11 @@ _DICTIONARY = {
 def file_name(number: int, table: str) -> str:
     """Name of the file of a table (`groups` or `completions`) of segment `number`, which counts from 1."""
     return f"{number:06d}.{table}.parquet"
+
+
+def file_names(line: Line) -> list[str]:
+    """The files of a segment's record, from its number; none of any other record. `line.files` says what they should hold."""
+    return [file_name(int(str(line.body["segment"])), table) for table in TABLES] if line.kind == "segment" else []
 
 
 def encode(name: str, table: pa.Table, number: int, previous: str) -> bytes:

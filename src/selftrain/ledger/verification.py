@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import LedgerError
-from selftrain.ledger import storage
+from selftrain.ledger import segments, storage
 from selftrain.ledger.chain import FORMAT, KINDS, NO_HASH, Line, canonical, plain, read_chain
+from selftrain.ledger.columns import TABLES
 from selftrain.ledger.layout import abandoned_folder, chain_path, read_run_json, segments_folder
 from selftrain.ledger.reader import Ledger, read_segment
 from selftrain.ledger.sidefiles import read_side
@@ -133,7 +134,9 @@ class _Verification:
             if line.body.get("segment") != self._num_segments:
                 self._fault(line.seq, where, f"it is segment {line.body.get('segment')}, the next one is {self._num_segments}")
             self._segment(line, segments_folder(self._folder))
-            self._chained.update(line.files)
+            self._chained.update(segments.file_name(self._num_segments, table) for table in TABLES)
+        elif line.files:
+            self._fault(line.seq, where, "it names files, which only a segment has")
         if line.kind == "fork":
             self._fork(line)
 

@@ -52,10 +52,12 @@ class LedgerWriter:
         if storage.read_bytes(folder / "run.json") is not None or storage.read_bytes(chain_path(folder)):
             lock.close()
             raise RunFolderError(str(folder), "it holds a run already", "choose another folder, or go on with that run: `selftrain resume`")
-        storage.publish(folder / "run.json", run_json(header, environment or {}))
-        writer = cls(folder, lock, exact=True)
-        writer._append("header", {"format": FORMAT, "run": plain(header)})
-        return writer
+        try:
+            storage.publish(folder / "run.json", run_json(header, environment or {}))
+        except BaseException:
+            lock.close()
+            raise
+        return cls._open(folder, lock, None, exact=True)
 
     @classmethod
     def resume(cls, folder: Path, head: str | None, exact: bool) -> Self:
@@ -65,11 +67,15 @@ class LedgerWriter:
         `exact`; otherwise the rest of the record is moved to `ledger/abandoned-<first 12 of its head>/` and a fork record names it.
         Raises RunFolderError when there is no run, LedgerError when the record is damaged or has no such head, StorageError.
         """
-        run = read_run_json(folder)
-        lock = storage.WriterLock(folder / "ledger" / "lock")
+        read_run_json(folder)
+        storage.make_folder(segments_folder(folder))
+        return cls._open(folder, storage.WriterLock(folder / "ledger" / "lock"), head, exact)
+
+    @classmethod
+    def _open(cls, folder: Path, lock: storage.WriterLock, head: str | None, exact: bool) -> Self:
         writer = cls(folder, lock, exact)
         try:
-            writer._load(head, run["header"])
+            writer._load(head, read_run_json(folder)["header"])
         except BaseException:
             writer.close()
             raise
@@ -188,7 +194,7 @@ class LedgerWriter:
         end, found = 0, False
         for offset, line in read_chain(chain_path(self._folder)):
             end = offset + len(line.encode())
-            chained.update(line.files)
+            chained.update(segments.file_names(line))
             if found:
                 self._recorded.append(line)
                 continue
@@ -209,15 +215,15 @@ class LedgerWriter:
 
     def _files_stand(self, line: Line) -> bool:
         """Whether the files of a recorded segment are there as they were written."""
-        found = {name: storage.read_bytes(segments_folder(self._folder) / name) for name in line.files}
-        return bool(found) and all(data is not None and segments.checksum(data) == line.files[name] for name, data in found.items())
+        found = {name: storage.read_bytes(segments_folder(self._folder) / name) for name in segments.file_names(line)}
+        return all(data is not None and segments.checksum(data) == line.files.get(name) for name, data in found.items())
 
     def _abandon(self) -> None:
         """Move what is recorded from here on aside and name it in a fork record; the rename of the chain file decides."""
         tail = tuple(self._recorded)
         aside = abandoned_folder(self._folder, tail[-1].hash)
         storage.make_folder(aside)
-        files = [name for line in tail for name in line.files]
+        files = [name for line in tail for name in segments.file_names(line)]
         for name in files:
             storage.keep_as(segments_folder(self._folder) / name, aside / name)
         storage.publish(aside / "chain.jsonl", b"".join(line.encode() for line in tail))
