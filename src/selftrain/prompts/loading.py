@@ -33,7 +33,7 @@ def load_prompts(section: PromptsSection, seed: int, exclude: frozenset[str] = f
             "prompts come from one place",
             "give exactly one of prompts.file, prompts.dataset and prompts.task",
         )
-    template = template_text(section.template or ("raw" if section.task else "boxed"))
+    template = _template(section, "raw" if section.task is not None else "boxed")
     columns = Columns(section.prompt_field, section.answer_field)
     if section.task is not None:
         return _from_task(section.task, section.count or DEFAULT_TASK_COUNT, seed, template, exclude)
@@ -52,14 +52,19 @@ def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> Pr
     if evals.file is not None and evals.task is not None:
         raise ConfigError(f"evals.file = {evals.file!r} and evals.task = {evals.task!r}", "held-out problems come from one place", "give one of the two")
     if evals.file is not None:
-        template = template_text(prompts.template or "boxed")
+        template = _template(prompts, "boxed")
         columns = Columns(prompts.prompt_field, prompts.answer_field)
         return prompt_set(islice(read_rows(Path(evals.file)), evals.num_problems), columns, template, None, evals.file)
     name = evals.task or prompts.task
     if name is None:
         return None
     held_out_seed = Stream(seed).at(stream="held-out").seed() % 2**32
-    return _from_task(name, evals.num_problems, held_out_seed, template_text(prompts.template or "raw"), frozenset())
+    return _from_task(name, evals.num_problems, held_out_seed, _template(prompts, "raw"), frozenset())
+
+
+def _template(section: PromptsSection, unset: str) -> str:
+    """The template's text; `unset` names the one that is used where the section names none."""
+    return template_text(unset if section.template is None else section.template)
 
 
 def _from_file(path: str, columns: Columns, template: str, count: int | None) -> PromptSet:
