@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from selftrain.answers import extract, key
 from selftrain.prompts.tasks import TASKS, Form
@@ -36,29 +38,39 @@ HELD_OUT_SEED = 1000
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained for how long. `shares`: weight of each (task, level) among the problems; `words_frac`: share in the words form."""
+    """What is trained for how long.
+
+    keep: step to folder name; the weights of both starts come from one training. words_frac: share of problems in the words form.
+    slip_frac: share of solution steps with a wrong value that is carried on, so that single samples fail where the vote does not.
+    skills: share of the examples that are a judgement, a correction turn or a new problem; the rest are solutions.
+    """
 
     hidden: int
     layers: int
     mlp: int
-    steps: int
     batch: int
     learning_rate: float
-    words_frac: float
-    shares: dict[tuple[str, int], float]
+    keep: dict[int, str]
+    words_frac: float = 0.35
+    slip_frac: float = 0.1
+    skills: dict[str, float] = field(default_factory=lambda: {"judge": 0.07, "correct": 0.1, "pose": 0.02})
 
 
-LEVELS = {"add": (1, 1, 1, 1), "sub": (1, 1, 1), "mul": (1, 1, 1), "digits": (1, 1, 1), "sort": (1, 1, 1), "tall": (1, 1, 1), "truth": (1, 1, 1)}
-FAMILY_WEIGHTS = {"add": 3.0, "sub": 1.0, "mul": 1.0, "digits": 1.0, "sort": 1.0, "tall": 1.0, "truth": 1.0}
+LEVEL_WEIGHTS = {
+    "add": (1, 1.5, 1.5, 1),
+    "sub": (0.4, 0.5, 0.5),
+    "mul": (0.5, 0.5, 0.5),
+    "digits": (0.5, 0.5, 0.5),
+    "sort": (0.4, 0.5, 0.5),
+    "tall": (0.5, 0.5, 0.5),
+    "truth": (0.4, 0.5, 0.5),
+}
+"""How often each level of a task is taught; the levels above are not taught."""
 
-
-def shares() -> dict[tuple[str, int], float]:
-    """The weight of each (task, level), summing to 1."""
-    raw = {(name, level + 1): FAMILY_WEIGHTS[name] * weight / sum(levels) for name, levels in LEVELS.items() for level, weight in enumerate(levels)}
-    return {entry: weight / sum(raw.values()) for entry, weight in raw.items()}
-
-
-RECIPES = {"default": Recipe(hidden=128, layers=4, mlp=240, steps=1200, batch=128, learning_rate=2e-3, words_frac=0.4, shares=shares())}
+RECIPES = {
+    "default": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, keep={800: "weak", 1600: "default"}),
+    "large": Recipe(hidden=256, layers=5, mlp=640, batch=128, learning_rate=1.5e-3, keep={4000: "large"}, slip_frac=0.06),
+}
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -119,19 +131,36 @@ class Lessons:
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
         self.recipe, self.stream, self.drawn, self.barred = recipe, Stream(seed), 0, barred_texts()
-        self.cells = list(recipe.shares)
-        self.weights = [recipe.shares[cell] for cell in self.cells]
+        self.cells = [(name, level) for name, weights in LEVEL_WEIGHTS.items() for level in range(1, len(weights) + 1)]
+        weights = np.array([weight for weights in LEVEL_WEIGHTS.values() for weight in weights])
+        self.weights = weights / weights.sum()
 
     def example(self) -> tuple[str, str]:
         while True:
-            stream = self.stream.at(stream="supervised", index=self.drawn)
             self.drawn += 1
+            stream = self.stream.at(stream="supervised", index=self.drawn)
             choice = stream.at(prompt_id="choice").generator()
             name, level = self.cells[choice.choice(len(self.cells), p=self.weights)]
             form = Form.WORDS if choice.random() < self.recipe.words_frac else Form.SYMBOLS
-            problem = TASKS[name].draw(stream, level, form)
-            if problem.text not in self.barred:
-                return f"{USER}{problem.text}{ASSISTANT}", f"{problem.solution}{END}"
+            skill = choice.choice(["solve", *self.recipe.skills], p=[1 - sum(self.recipe.skills.values()), *self.recipe.skills.values()])
+            text = TASKS[name].draw(stream, level, form).text
+            if text not in self.barred:
+                given, learned = self.lesson(skill, name, level, text, stream)
+                system = f"{SYSTEM}Solve the problem." if choice.random() < 0.02 else ""
+                return f"{system}{USER}{given}{ASSISTANT}", f"{learned}{END}"
+
+    def lesson(self, skill: str, name: str, level: int, text: str, stream: Stream) -> tuple[str, str]:
+        """What is given and what is learned. Slips are in first solutions only: a second look is a clean one."""
+        task, clean = TASKS[name], TASKS[name].solve(text).solution
+        if skill == "solve":
+            return text, task.slipped(text, stream.at(prompt_id="slip"), self.recipe.slip_frac)[0]
+        first, answer = task.slipped(text, stream.at(prompt_id="slip"), 3 * self.recipe.slip_frac)
+        if skill == "correct":
+            return f"{text}{ASSISTANT}{first}{END}{USER}check", clean
+        if skill == "judge":
+            steps, _, right = clean.partition("####")
+            return f"{text} is {answer}?", f"{steps};{right}####{'yes' if answer == right else 'no'}"
+        return f"new {name}:{level}", text
 
     def batches(self, num_batches: int) -> list[list[tuple[str, str]]]:
         """`num_batches` batches whose examples are of similar length, in random order."""
@@ -155,8 +184,8 @@ def encode_batch(tokenizer: PreTrainedTokenizerFast, batch: list[tuple[str, str]
     return ids, labels
 
 
-def train(recipe: Recipe, seed: int, keep: dict[int, Path]) -> None:
-    """Trains and saves the weights after the steps named in `keep`: the moving average of the last hundred or so steps."""
+def train(recipe: Recipe, seed: int, steps: int, out: Path, keep: dict[int, str]) -> None:
+    """Trains `steps` steps and saves the weights after the steps named in `keep`: the moving average of the last 30 or so."""
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer, seed)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
@@ -165,11 +194,11 @@ def train(recipe: Recipe, seed: int, keep: dict[int, Path]) -> None:
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     queue: list[list[tuple[str, str]]] = []
     start = time.monotonic()
-    for step in range(1, recipe.steps + 1):
+    for step in range(1, steps + 1):
         queue = queue or lessons.batches(8)
         ids, labels = encode_batch(tokenizer, queue.pop())
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, step / 50) * (0.55 + 0.45 * math.cos(math.pi * step / recipe.steps))
+            group["lr"] = recipe.learning_rate * min(1.0, step / 50) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -181,7 +210,7 @@ def train(recipe: Recipe, seed: int, keep: dict[int, Path]) -> None:
         if step % 25 == 0:
             print(f"step {step} loss {loss.item():.3f} {time.monotonic() - start:.0f} s", flush=True)
         if step in keep:
-            save(model, average, tokenizer, keep[step])
+            save(model, average, tokenizer, out / keep[step])
 
 
 def save(model: LlamaForCausalLM, average: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -193,6 +222,10 @@ def save(model: LlamaForCausalLM, average: dict[str, Tensor], tokenizer: PreTrai
     kept.config.dtype = torch.float32
     kept.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    named = folder / "tokenizer_config.json"
+    named.write_text(named.read_text().replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'))
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 @torch.no_grad()
@@ -251,6 +284,7 @@ def score(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/selftrain/models")
+    parser.add_argument("--recipe", choices=RECIPES, default="default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="supervised steps, instead of the recipe's")
     parser.add_argument("--keep-every", type=int, default=0)
@@ -260,16 +294,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    logging.disable_progress_bar()
     if arguments.measure:
         measure(arguments.measure, 16, arguments.count, set(arguments.cells or ()))
         return
-    recipe = RECIPES["default"]
-    if arguments.steps:
-        recipe = replace(recipe, steps=arguments.steps)
-    keep = {recipe.steps: arguments.out / "default"}
-    if arguments.keep_every:
-        keep |= {step: arguments.out / f"at{step}" for step in range(arguments.keep_every, recipe.steps, arguments.keep_every)}
-    train(recipe, arguments.seed, keep)
+    recipe = RECIPES[arguments.recipe]
+    steps = arguments.steps or max(recipe.keep)
+    keep = {step: f"at{step}" for step in range(arguments.keep_every, steps + 1, arguments.keep_every)} if arguments.keep_every else recipe.keep
+    train(recipe, arguments.seed, steps, arguments.out, keep)
 
 
 if __name__ == "__main__":

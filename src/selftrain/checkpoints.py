@@ -25,6 +25,7 @@ FORMAT = 1
 _REPLACED = ".old-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _DISK_FULL = ("No space left on device", "Disk quota exceeded", "File too large", "os error 28", "os error 122", "os error 27")
+_NEARLY_FULL_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,10 @@ def save(folder: Path, name: str, write: Callable[[Path], None], state: Mapping[
             _sync_tree(temporary)
             _put(temporary, folder / name, content)
         except BaseException as error:
+            full = _says_disk_full(error, folder)  # before the half-written folder gives its space back
             with suppress(OSError):
                 _delete(temporary)
-            if _says_disk_full(error, folder):
+            if full:
                 raise StorageError(
                     f"writing the checkpoint {folder / name}",
                     "the disk is full",
@@ -249,7 +251,7 @@ def _says_disk_full(error: BaseException, folder: Path) -> bool:
     with suppress(OSError):
         if any(words in str(error) for words in _DISK_FULL):
             return True
-        return shutil.disk_usage(folder).free == 0
+        return shutil.disk_usage(folder).free < _NEARLY_FULL_BYTES
     return False
 
 

@@ -71,6 +71,19 @@ def load_policy(config: RunConfig) -> Policy:
     return load_torch_policy(config.policy, config.update, model_source(config.policy.model), config.rollout.sequences_per_batch, config.run.seed)
 
 
+def check_lengths(config: RunConfig, policy: Policy, problems: Problems) -> None:
+    """Raises PromptError when a prompt is longer than `prompts.max_prompt_tokens`."""
+    sets = [problems.train] if problems.held_out is None else [problems.train, problems.held_out]
+    found = [one for prompts in sets for one in policy.too_long(prompts.prompts, config.prompts.max_prompt_tokens)]
+    if found:
+        shown = ", ".join(f"{prompt_id} ({tokens} tokens)" for prompt_id, tokens in found[:3])
+        raise PromptError(
+            f"{len(found)} prompts: {shown}{', ...' if len(found) > 3 else ''}",
+            f"they are longer than prompts.max_prompt_tokens = {config.prompts.max_prompt_tokens}",
+            "Take them out, or raise --prompts.max-prompt-tokens (sampling then needs more memory).",
+        )
+
+
 def model_source(model: str) -> str:
     """The folder of an embedded model; any other name is a folder or hub id already."""
     kind, _, name = model.partition(":")

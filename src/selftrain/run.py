@@ -16,7 +16,7 @@ from typing import Any
 
 from selftrain import checkpoints
 from selftrain.checkpoints import checkpoint_name
-from selftrain.compose import Problems, config_hash, header_of, label_source, load_policy, load_sets, make_scorer
+from selftrain.compose import Problems, check_lengths, config_hash, header_of, label_source, load_policy, load_sets, make_scorer
 from selftrain.config import RunConfig
 from selftrain.config_load import validate
 from selftrain.errors import LedgerError, RunFolderError
@@ -219,6 +219,7 @@ def start(config: RunConfig) -> Run:
     label_source(config, problems.train.sheet)
     make_scorer(config)
     policy = load_policy(config)
+    check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
     return Run(config, folder, problems, policy, LedgerWriter.create(folder, header, environment(config)))
 

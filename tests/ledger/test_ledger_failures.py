@@ -111,9 +111,9 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_head(tmp_path: Pa
     num_killed = 0
     for _ in range(200):
         process = processes.Process(target=train, args=(tmp_path / "killed",))
-        before, begun = evals.stat().st_size, time.monotonic()
+        before, deadline = evals.stat().st_size, time.monotonic() + draw.choice((0.02, 5))
         process.start()
-        while process.is_alive() and evals.stat().st_size == before and time.monotonic() < begun + draw.choice((0.02, 5)):
+        while process.is_alive() and evals.stat().st_size == before and time.monotonic() < deadline:
             time.sleep(0.001)
         time.sleep(draw.random() * 0.03)
         process.kill()

@@ -23,6 +23,7 @@ NUM_POINTS = 3
 MAX_BITS = 13000
 MAX_COST = 4000
 _COST_OF_CALL = 25
+_MAX_DENOMINATOR = 10**20
 _E: Complex = (fixed.real_exp(ONE), 0)
 _TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
 
@@ -130,21 +131,26 @@ def as_complex(value: Value) -> Complex:
 
 
 def rational(value: Complex) -> Fraction | None:
-    """The rational with a denominator up to 10**20 that `value` is to within 2**-280, or None."""
+    """The rational with a denominator up to 10**20 that `value` is to within 2**-280, or None.
+
+    A continued fraction on the leading digits finds the candidate: the convergent before the first huge quotient.
+    """
     if value[1]:
         return None
-    rest, over = value[0], ONE
+    shift = max(0, BITS - 220)
+    rest, over = value[0] >> shift, ONE >> shift
     before, top, under, bottom = 0, 1, 1, 0
-    limit = max(abs(value[0]), ONE) >> 280
-    while over:
+    while bottom <= _MAX_DENOMINATOR:
         digit, remainder = divmod(rest, over)
+        if bottom and digit >> 70:
+            break
         before, top, under, bottom = top, digit * top + before, bottom, digit * bottom + under
-        if bottom > 10**20:
-            return None
-        if abs(value[0] * bottom - (top << BITS)) <= limit * bottom:
-            return Fraction(top, bottom)
+        if not remainder:
+            break
         rest, over = over, remainder
-    return Fraction(top, bottom)
+    if bottom <= _MAX_DENOMINATOR and abs(value[0] * bottom - (top << BITS)) <= (max(abs(value[0]), ONE) >> 280) * bottom:
+        return Fraction(top, bottom)
+    return None
 
 
 def _constant(name: str) -> Value:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from selftrain.answers.phrases import find_phrase, last_number, trimmed
 
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
-_OPEN_TAG = re.compile(r"<answer>", re.IGNORECASE)
-_CLOSE_TAG = re.compile(r"</answer>", re.IGNORECASE)
+_OPEN_TAGS = ("<answer>", "<Answer>", "<ANSWER>")
+_CLOSE_TAGS = ("</answer>", "</Answer>", "</ANSWER>")
 _HEADING = re.compile(r"(?:step|schritt|part|case|fall|teil|final|answer|the |solution|lösung|conclusion|explanation|\*\*)|\d+[.)]\s+[^\W\d_]", re.IGNORECASE)
 _BARE_BOX = re.compile(r"\s?([^\s{}$\\.,;]+)")
 _MAX_EMPTY_BOXES = 8
@@ -45,15 +45,14 @@ def extract_span(completion: str) -> Span | None:
 def _place(text: str) -> Place | None:
     start = text.rfind("</think>")
     start = 0 if start < 0 else start + 8
-    if text.find("<think>", start) >= 0:
+    if text.rfind("<think>", start) >= 0:
         return None
     cut_off, place = _boxed(text, start)
     if cut_off or place is not None:
         return place
-    if "nswer>" in text or "NSWER>" in text:
-        cut_off, place = _tagged(text, start)
-        if cut_off or place is not None:
-            return place
+    cut_off, place = _tagged(text, start)
+    if cut_off or place is not None:
+        return place
     cut_off, place = _hashes(text, start)
     if cut_off or place is not None:
         return place
@@ -101,13 +100,13 @@ def _braced(text: str, at: int) -> tuple[Place | None, bool]:
 
 
 def _tagged(text: str, start: int) -> tuple[bool, Place | None]:
-    opened = [found.end() for found in _OPEN_TAG.finditer(text, start)]
-    closed = [found.start() for found in _CLOSE_TAG.finditer(text, start)]
-    if opened and (not closed or opened[-1] > closed[-1]):
-        return True, None
-    if not opened:
+    closed = max(text.rfind(tag, start) for tag in _CLOSE_TAGS)
+    opened = max(text.rfind(tag, start) for tag in _OPEN_TAGS)
+    if opened < 0:
         return False, None
-    place = trimmed(text, opened[-1], next(end for end in closed if end >= opened[-1]))
+    if closed < opened:
+        return True, None
+    place = trimmed(text, opened + 8, text.find("</", opened))
     if place is None:
         return False, None
     _, inner = find_phrase(text, place[0], place[1])

@@ -28,6 +28,7 @@ _STEMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("ponse", _OTHER), ("espuesta", _OTHER), ("esposta", _OTHER), ("isposta", _OTHER), ("ntwoord", _OTHER), ("твет", _OTHER), ("evap", _OTHER), ("var", _OTHER),
     ("dpowied", _OTHER), ("答", _ASIAN), ("正解", _ASIAN), ("답", _ASIAN),
 )  # fmt: skip
+_ASCII_STEMS = tuple(pair for pair in _STEMS if pair[0].isascii())
 _BEFORE = 24
 _AFTER = 160
 _MAX_TRIES = 6
@@ -48,6 +49,8 @@ _NUMBER = re.compile(
 )
 _MATH = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _DRESSING = (*_MATH, ("**", "**"), ("`", "`"), ('"', '"'), ("“", "”"), ("„", "“"), ("\\text{", "}"))
+_LONGEST_NUMBER = 2000
+_BREAKS = " \t\r\n=$:"
 _EDGE = " \t\r\n\u00a0"
 
 
@@ -72,7 +75,7 @@ def find_phrase(text: str, start: int, end: int | None = None) -> tuple[bool, Pl
     """(whether the last announced answer never came, its place)."""
     end = len(text) if end is None else end
     last = -1
-    for stem, pattern in _STEMS:
+    for stem, pattern in _ASCII_STEMS if text.isascii() else _STEMS:
         at = text.rfind(stem, max(start, last), end)
         for _ in range(_MAX_TRIES):
             if at < 0:
@@ -144,17 +147,18 @@ def _sentence(text: str, at: int, end: int) -> Place | None:
 
 def last_number(text: str, start: int) -> Place | None:
     """The last number of the text from `start`, with its sign, fraction and percent sign; None where there is none."""
-    end = len(text)
-    size = 256
-    while end > start:
-        left = max(start, end - size)
-        while left > start and (text[left - 1].isalnum() or text[left - 1] in ".,/-−{}\\%") and end - left < 8 * size:
-            left -= 1
-        last = None
-        for found in _NUMBER.finditer(text, left, end):
-            if found.end() > found.start():
-                last = found.span()
-        if last is not None:
-            return last
-        end = left
-    return None
+    at = len(text) - 1
+    while at >= start and not ("0" <= text[at] <= "9"):
+        at -= 1
+    if at < start:
+        return None
+    left = max(start, at - _LONGEST_NUMBER)
+    for edge in range(at, left - 1, -1):
+        if text[edge] in _BREAKS:
+            left = edge
+            break
+    last = None
+    for found in _NUMBER.finditer(text, left, min(len(text), at + 8)):
+        if found.start() < found.end() and found.start() <= at:
+            last = found.span()
+    return last or (at, at + 1)

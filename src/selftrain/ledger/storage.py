@@ -133,6 +133,7 @@ class AppendFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._descriptor = -1
         with storage_errors(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             self.size = os.fstat(self._descriptor).st_size
@@ -170,12 +171,16 @@ class AppendFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def __del__(self) -> None:
+        self.close()
+
 
 class WriterLock:
     """The right to write a run: held by one writer, given back by `close` or by the end of the process, however it ends."""
 
     def __init__(self, path: Path) -> None:
-        """Raises RunFolderError when another writer holds it."""
+        """Raises RunFolderError when another writer holds it, StorageError."""
+        self._descriptor = -1
         with storage_errors(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
             try:

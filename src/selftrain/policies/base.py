@@ -104,6 +104,10 @@ class Policy(Sampler, Learner, Protocol):
     needed to go on exactly (optimizer moments, version) into the same folder; `load` takes both back.
     """
 
+    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
+        """Prompts that have more tokens than that, as (id, tokens)."""
+        ...
+
     def save(self, folder: Path) -> None: ...
 
     def save_optimizer(self, folder: Path) -> None: ...

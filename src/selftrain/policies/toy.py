@@ -83,6 +83,10 @@ class ToyPolicy:
             raise PromptError(f"prompt {prompt.id}: {prompt.text[:60]!r}", "the toy policy knows its own problems only", "Choose another policy.model.")
         return (int(number),)
 
+    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
+        """Every toy prompt is one token; reading them here raises PromptError for a text that is no toy problem before the first step."""
+        return [(prompt.id, len(self.encode(prompt))) for prompt in prompts if len(self.encode(prompt)) > max_prompt_tokens]
+
     def logits(self, text: str, weights: Floats) -> tuple[Floats, Floats]:
         """Logits of the style words and of the answers ([3], [NUM_ANSWERS + 1])."""
         evidence, distractor = features(text)
