@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
-from selftrain.compose import load_policy
+from pathlib import Path
+
+from selftrain.compose import load_policy, load_sets
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.evals import Evaluation, Progress
 from selftrain.evals import evaluate as evaluate_sampler
-from selftrain.policies.base import SamplingParams
+from selftrain.policies.base import Policy, SamplingParams
 from selftrain.prompts import load_problems
+from selftrain.report import read_record
+from selftrain.run import START, read_config
 from selftrain.seeds import Stream
 from selftrain.types import PromptSet
 
 
 def evaluate(config: RunConfig, model: str | None = None, progress: Progress | None = None) -> Evaluation:
-    """`model` (unset: policy.model) on the config's held-out problems, as [evals] says.
+    """`model` on the config's held-out problems, as [evals] says: a name as in policy.model, or a run folder for what it hands over.
 
-    The draws are those of a run with the same seed, so two models are compared on common random numbers, and a run's own evaluations are repeated.
-    Raises ConfigError without problems, PromptError for problems without answers, ModelError.
+    Unset: policy.model. The draws are those of a run with the same seed, so models are compared on common random numbers and a run's own evaluations
+    are repeated. Raises ConfigError without problems, PromptError for problems without answers, ModelError, RunFolderError.
     """
-    chosen = config.model_copy(update={"policy": config.policy.model_copy(update={"model": model or config.policy.model})})
-    problems = problems_of(chosen)
-    policy = load_policy(chosen)
+    problems = problems_of(config)
+    policy = policy_of(config, model or config.policy.model)
     section = config.evals
     params = SamplingParams(config.rollout.max_new_tokens, section.temperature, section.top_p, stop=config.rollout.stop)
     return evaluate_sampler(policy, problems, params, section.num_samples, Stream(config.run.seed).at(stream="eval"), progress)
 
 
+def policy_of(config: RunConfig, model: str) -> Policy:
+    """The policy of a name or of a run folder. Checkpoints are complete models, but for the toy's, which are loaded into it."""
+    if not (Path(model) / "run.json").is_file():
+        return load_policy(named(config, model))
+    record = read_record(Path(model))
+    start = read_config(Path(model)).policy.model
+    if record.handed_over == START or not start.startswith("toy"):
+        return load_policy(named(config, record.handed_over_path))
+    policy = load_policy(named(config, start))
+    policy.load(Path(record.handed_over_path))
+    return policy
+
+
+def named(config: RunConfig, model: str) -> RunConfig:
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"model": model, "lora_rank": None})})
+
+
 def problems_of(config: RunConfig) -> PromptSet:
     """The held-out problems. Raises ConfigError when the config names none."""
-    if config.policy.model.startswith("toy"):
-        from selftrain.compose import load_sets
-
-        held_out = load_sets(config).held_out
-    else:
-        held_out = load_problems(config.evals, config.prompts, config.run.seed)
+    is_toy = config.policy.model.startswith("toy")
+    held_out = load_sets(config).held_out if is_toy else load_problems(config.evals, config.prompts, config.run.seed)
     if held_out is None:
         raise ConfigError("evals.file and evals.task", "neither is given, so there is nothing to evaluate on", "Give --evals.file FILE or --evals.task TASK.")
     return held_out

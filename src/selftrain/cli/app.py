@@ -96,7 +96,7 @@ def tell(given: str, why: str, do: str, status: int, debug: bool) -> int:
     """Print an error: what was given, why it cannot work, what to do. Returns the status."""
     if debug:
         traceback.print_exc()
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {given}: {why}\n  {do}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {given}: {why}\n  {do[:1].upper()}{do[1:]}", err=True)
     return status
 
 

@@ -154,7 +154,7 @@ def charts(record: RunRecord, events: Sequence[Event]) -> tuple[Chart, ...]:
     made = [accuracy_chart(record, spans)] if record.evaluations else []
     for key, title in CURVES:
         points = tuple((float(step.step), step.values[key]) for step in record.steps if key in step.values)
-        unit = METRICS[key].unit
+        unit = METRICS[key].unit if METRICS[key].unit != "reward" else "mean over decided groups"
         limits = (0.0, 1.0) if key.endswith("_frac") and all(0 <= value <= 1 for _, value in points) else None
         made.append(Chart(title, unit, (Series(title, points),), limits, spans))
     return tuple(made)

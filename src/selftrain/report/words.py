@@ -108,13 +108,19 @@ def accuracy_sentence(before: Evaluation | None, after: Evaluation | None) -> st
     if after is None:
         return f"Before training: avg@{before.num_samples} {percent(before.avg)} on {len(before.results)} held-out problems."
     name = f"avg@{before.num_samples}"
-    difference = differences(before, after).get(name)
-    if difference is None:
+    pairs = differences(before, after)
+    if not pairs:
         return "The evaluations before and after share no problem, so they cannot be compared."
+    difference = pairs[name]
     given = f"{name} on {len(before.results)} held-out problems: {points(difference)}"
     if not difference.excludes_zero:
-        return f"{given}. Chance alone could explain this difference."
-    return f"{given}. The model handed over is {'more' if difference.value > 0 else 'less'} often right than at the start."
+        said = f"{given}. Chance alone could explain this difference."
+    else:
+        said = f"{given}. The model handed over is {'more' if difference.value > 0 else 'less'} often right than at the start."
+    reach = pairs[f"pass@{before.num_samples}"]
+    if reach.high < 0:
+        said += f" It has lost reach: pass@{before.num_samples} {points(reach)}, so there are problems that none of its completions solve any more."
+    return said
 
 
 def verdict_sentences(record: RunRecord) -> list[str]:

@@ -1,0 +1,96 @@
+"""Evaluate models side by side and show the table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from selftrain.cli.json_lines import interval, measured
+from selftrain.config import RunConfig
+from selftrain.config_load import load_config, recipe
+from selftrain.evals import Evaluation
+from selftrain.evaluate_model import evaluate
+from selftrain.ledger import read
+from selftrain.report import words
+from selftrain.report.comparison import differences, measures
+from selftrain.run import read_config, relocated
+
+Results = list[tuple[str, Evaluation]]
+
+
+def evaluate_all(models: Sequence[str], given: Mapping[str, Any], log: str | None) -> None:
+    config = config_of(models, given)
+    shows_bar = log == "rich" or (log is None and sys.stderr.isatty())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    results: Results = []
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shows_bar) as progress:
+        for model in models:
+            task = progress.add_task(f"evaluating {model}", total=config.evals.num_problems)
+            results.append((model, evaluate(config, model, lambda done, whole, task=task: progress.update(task, completed=done, total=whole))))  # type: ignore[misc]
+    if log == "json":
+        click.echo(json.dumps(as_json(results)))
+    else:
+        show(results)
+
+
+def config_of(models: Sequence[str], given: Mapping[str, Any]) -> RunConfig:
+    """The problems and how they are sampled: options over the first run among the models, over the embedded model's recipe."""
+    run = next((Path(model) for model in models if (Path(model) / "run.json").is_file()), None)
+    base: dict[str, Any] = {}
+    if run is not None:
+        base = flat(relocated(read_config(run), Path(read(run).environment["cwd"])).model_dump())
+    elif any(model.startswith("embedded:") for model in models):
+        base = flat(recipe("embedded"))
+    for one, other in (("evals.file", "evals.task"), ("evals.task", "evals.file")):
+        if one in given:
+            base.pop(other, None)
+    merged = {**base, "policy.model": models[0] if run is None else base["policy.model"], **given}
+    if not any(merged.get(f"prompts.{source}") is not None for source in ("file", "dataset", "task")):
+        source = "file" if merged.get("evals.file") else "task"  # a config needs prompts to train on; an evaluation reads the problems only
+        merged[f"prompts.{source}"] = merged.get(f"evals.{source}")
+    return load_config((), {name: value for name, value in merged.items() if value is not None})
+
+
+def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{section}.{field}": value for section, values in sections.items() for field, value in values.items()}
+
+
+def show(results: Results) -> None:
+    """Tables on stdout, wide enough for what they hold: nothing is cut where stdout is no terminal."""
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    first = results[0][1]
+    click.echo(f"{len(first.results)} problems of {first.origin}, {first.num_samples} completions each, temperature {first.temperature:g}")
+    names = list(measures(first))
+    console.print(table("percent [95 % interval]", names, [(model, [words.percent(value) for value in measures(one).values()]) for model, one in results]))
+    if len(results) > 1:
+        pairs = [(model, differences(first, one)) for model, one in results[1:]]
+        rows = [(model, [words.points(found.get(name)) for name in names[:3]]) for model, found in pairs]
+        console.print(table(f"paired difference to {results[0][0]} [95 % interval]", names[:3], rows))
+
+
+def table(title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
+    made = Table(title=title, title_justify="left", title_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made.add_column("model", overflow="fold")
+    for name in names:
+        made.add_column(name, no_wrap=True)
+    for model, cells in rows:
+        made.add_row(model, *[cell.replace(" %", "").replace(" points", "") for cell in cells])
+    return made
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    first = results[0][1]
+    return {
+        "models": [{"model": model, **measured(one)} for model, one in results],
+        "differences_to_first": [
+            {"model": model, "measures": {name: interval(value) for name, value in differences(first, one).items()}} for model, one in results[1:]
+        ],
+    }

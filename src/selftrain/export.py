@@ -1,0 +1,66 @@
+"""Run folder -> a clean Hugging Face folder: the weights that are handed over and a model card, without what only training needs."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from selftrain.checkpoints import MANIFEST, verify_checkpoint
+from selftrain.errors import CheckpointError, RunFolderError, StorageError
+from selftrain.report.card import model_card
+from selftrain.report.record import RunRecord, read_record
+from selftrain.run import START
+
+TRAINING_FILES = (MANIFEST, "optimizer.safetensors", "optimizer.json", "learner.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Where the model is, which checkpoint it was, and the names of its files."""
+
+    folder: Path
+    checkpoint: str
+    files: tuple[str, ...]
+
+
+def export(run: Path, target: Path, checkpoint: str | None = None) -> Export:
+    """Write the model that a run hands over, or the checkpoint named, into a new folder; it appears whole or not at all.
+
+    Raises RunFolderError when there is no run, no such checkpoint or something at `target`, CheckpointError when the checkpoint is damaged, StorageError.
+    """
+    record = read_record(run)
+    name = checkpoint or record.handed_over
+    source = checkpoint_folder(record, name)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RunFolderError(f"folder {target}", "there is something in it already", "Choose another folder, or empty this one.")
+    verify_checkpoint(source)
+    files = sorted(path.name for path in source.iterdir() if path.is_file() and path.name not in TRAINING_FILES)
+    if "config.json" not in files:
+        raise CheckpointError(f"checkpoint {source}", "it is no Hugging Face model (the toy policy is a table of numbers)", "Export a run of a real model.")
+    temporary = target.parent / f".{target.name}.part"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for file in files:
+            shutil.copyfile(source / file, temporary / file)
+        (temporary / "README.md").write_text(model_card(record, name), "utf-8")
+        if target.is_dir():
+            target.rmdir()
+        temporary.rename(target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(f"folder {target}", f"it cannot be written ({error.strerror or error})", "Free space or choose another folder.") from error
+    return Export(target, name, (*files, "README.md"))
+
+
+def checkpoint_folder(record: RunRecord, name: str) -> Path:
+    """Raises RunFolderError when the run does not have it, or hands over its start."""
+    present = sorted(path.name for path in (record.folder / "checkpoints").glob("step-*"))
+    there = f"The run has {', '.join(present)}: name one with --checkpoint." if present else "The run has no checkpoint yet."
+    if name == START:
+        why = f"what it hands over is its start, {record.config.policy.model}, unchanged"
+        raise RunFolderError(f"run {record.folder}", why, f"Use that model. {there}")
+    if name not in present:
+        raise RunFolderError(f"run {record.folder}, checkpoint {name}", "there is no such checkpoint", there)
+    return record.folder / "checkpoints" / name
