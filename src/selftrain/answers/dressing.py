@@ -43,6 +43,8 @@ _BRACED_COMMA = re.compile(r"(?<=\d)\s?\{\s?,\s?\}\s?(?=\d)")
 _UNWRAPPED = re.compile(
     r"\\(?:text(?:rm|bf|it|sf|tt|up|normal|md|sl|sc|color\{[a-z]+\})?|math(?:rm|bf|it|sf|tt|normal|ord)|mbox|hbox|operatorname\*?|emph|underline|textcolor\{[a-z]+\}|boxed|fbox|bold|unit|ensuremath|tag)\s?\{([^{}]*)\}"
 )
+_NESTED_STYLE = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm)?|math(?:bf|it|rm|sf)|boldsymbol|bm|ensuremath|underline|emph)\s?(?=\{)")
+_ROW_SPACE = re.compile(r"\\\\\s?\[-?\d{1,3}(?:\.\d{1,3})?\s?(?:pt|em|ex|mm|cm)\]")
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb|mathbf)\s?(?:\{([RZNQC])\}|([RZNQC]))")
 _DEGREE = re.compile(r"\^\s?(?:\{\s?(?:\\circ|°|o)\s?\}|\\circ(?![a-zA-Z])|°)|\\(?:degrees?|textdegree)(?![a-zA-Z])")
 _FRACTION_STYLE = re.compile(r"\\[dtcx]frac(?![a-z])")
@@ -76,7 +78,7 @@ def _unwrap_outer(text: str) -> str:
     for _ in range(8):
         before = text
         text = text.strip()
-        if text and text[-1] in _TRAILING and not text.endswith(("\\,", "\\;", "\\:")):
+        if text and text[-1] in _TRAILING and not text.endswith("...") and not text.endswith(("\\,", "\\;", "\\:")):
             text = text.rstrip(_TRAILING)
         for left, right in _PAIRS:
             if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
@@ -95,6 +97,7 @@ def _without_commands(text: str) -> str:
         if unwrapped == text:
             break
         text = unwrapped
+    text = _ROW_SPACE.sub(r"\\\\ ", _NESTED_STYLE.sub(" ", text))
     text = _DELIMITERS.sub(_delimiter, text)
     text = _STYLE.sub(" ", text)
     text = _BRACED_COMMA.sub(".", _GROUPED_DIGITS.sub("", text))

@@ -18,6 +18,7 @@ Node = tuple[Any, ...]
 MAX_DEPTH = 40
 _CLOSING = {"(": ")", "[": "]", "{": "}", "⌊": "⌋", "⌈": "⌉", "⟦": "⟧"}
 _STARTS = frozenset(("(", "[", "{", "frac", "binom", "⌊", "⌈", "⟦"))
+_BEFORE_NUMBER = frozenset((("op", ")"), ("op", "!"), ("const", "i")))
 _END: Token = ("end", "")
 
 
@@ -108,7 +109,7 @@ class Parser:
         if kind in ("var", "const", "func"):
             return True
         if kind == "num":
-            return self._tokens[self._at - 1] == ("op", ")")
+            return self._tokens[self._at - 1] in _BEFORE_NUMBER
         return kind == "op" and (sign in _STARTS or (sign == "|" and not self._bars))
 
     def _signed_power(self) -> Node:
@@ -172,7 +173,7 @@ class Parser:
         if kind != "op":
             raise Unreadable
         if text == "frac":
-            return ("/", self._argument(), self._argument())
+            return self._fraction()
         if text == "binom":
             return ("call", "binomial", (self._argument(), self._argument()))
         if text == "|":
@@ -184,6 +185,12 @@ class Parser:
         if text in _CLOSING:
             return self._bracketed(text)
         raise Unreadable
+
+    def _fraction(self) -> Node:
+        top, bottom = self._argument(), self._argument()
+        if bottom[0] == "*" and bottom[1] == ("var", "d"):
+            raise Unreadable  # a derivative, no quotient
+        return ("/", top, bottom)
 
     def _bracketed(self, opening: str) -> Node:
         bars, self._bars = self._bars, 0

@@ -13,7 +13,7 @@ from selftrain.answers.lexer import Unreadable, tokens_of
 from selftrain.answers.numerals import join_groups, plain_number
 from selftrain.answers.shapes import shape
 from selftrain.answers.units import split_unit
-from selftrain.answers.words import moment, number_in_words, shortened, text_key
+from selftrain.answers.words import digits_first, moment, number_in_words, shortened, text_key
 from selftrain.types import AnswerKey
 
 KEY_VERSION = "1"
@@ -22,10 +22,12 @@ KEY_VERSION = "1"
 MAX_PARSED = 1500
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,30})", re.ASCII)
-_CHOICE = re.compile(r"\(\s?([A-Za-z])\s?\)\.?|([A-Ja-df-hj])\s?[.):]?|\[([A-J])\]|(?:option|choice|answer)\s\(?([A-Ja-j])\)?", re.IGNORECASE)
+_CHOICE = re.compile(r"\(\s?([A-Za-z])\s?\)\.?|([A-Ja-df-hj])\s?[.):]?|\[([A-J])\]|(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s\(?([A-Ja-j])\)?")
 _BASE = re.compile(r"\(?\s?([0-9A-F]{1,200})\s?\)?\s?_\s?\{?\s?\(?\s?([0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s?\)?\s?\}?")
 _BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}
 _WITH_BASE = re.compile(r"([0-9A-F]{1,200}) (?:in |\()?base[ -]([0-9]{1,2}|[a-z]{3,7})\)?")
+_SCALES = {"thousand": 3, "tausend": 3, "million": 6, "millionen": 6, "billion": 9, "milliarde": 9, "milliarden": 9, "trillion": 12, "billionen": 12}
+_SCALE = re.compile(r"(?<=[0-9])\s?(thousand|tausend|million(?:en)?|billion(?:en)?|milliarden?|trillion)(?![a-z])", re.IGNORECASE)
 _TIMES_LETTER = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
 
 
@@ -53,7 +55,7 @@ def equal(a: str, b: str) -> bool:
 
 def _structured(text: str) -> str | None:
     """The key of numbers, choices, moments and mathematics; None for words."""
-    text = join_groups(text)
+    text = _SCALE.sub(_scaled, join_groups(text))
     number = plain_number(text)
     if number is not None:
         return str(number)
@@ -65,7 +67,7 @@ def _structured(text: str) -> str | None:
     special = number_in_words(text) or moment(text) or _base(text)
     if special is not None:
         return special
-    with_unit = split_unit(text)
+    with_unit = split_unit(digits_first(text))
     if with_unit is not None:
         counted = _counted(*with_unit)
         if counted is not None:
@@ -73,11 +75,14 @@ def _structured(text: str) -> str | None:
     return shape(tokens_of(_TIMES_LETTER.sub(r"\\times ", text)))
 
 
+def _scaled(found: re.Match[str]) -> str:
+    return f"\\cdot 10^{{{_SCALES[found.group(1).casefold()]}}}"
+
+
 def _counted(number: str, unit: str) -> str | None:
     """The key of a constant with its unit; None where what stands before the unit is no number."""
-    words = number_in_words(number)
     try:
-        found = words or shape(tokens_of(_TIMES_LETTER.sub(r"\\times ", number)))
+        found = shape(tokens_of(_TIMES_LETTER.sub(r"\\times ", number)))
         if unit == "%":
             found = shape(tokens_of(f"({number})/100"))
     except Unreadable:

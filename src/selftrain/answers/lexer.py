@@ -51,7 +51,9 @@ _OPERATORS = {"**": "^", "=<": "<=", "=>": ">=", "==": "=", "<>": "!="}
 _WORDS = {"pi": "pi", "Pi": "pi", "PI": "pi", "infinity": "∞", "inf": "∞", "oo": "∞", "Infinity": "∞", "unendlich": "∞"}
 _SEPARATING = frozenset(("and", "or", "und", "oder"))
 _PRODUCTS = frozenset("xyz")
-_SHORT_PRODUCTS = _words("ab ac bc abc ax bx cx ay by az mn pq rs st uv kn nk pqr rst rt kx ky nx mx px qx tx xt yt bd cd ad abcd ih bh lw lwh mg mgh gh")
+_SHORT_PRODUCTS = _words("abc xyz pqr rst abcd lwh mgh bca cab bh gh ih")
+_VARIABLES = frozenset("abcdkmnpqrstvwxyz")
+_SHORT_WORDS = _words("am an as at ad by my pa ma tv pm vs mr ms dr st rd nd cm mm km kg kb mb pc")
 
 
 class Unreadable(ValueError):
@@ -133,7 +135,12 @@ def _add_run(tokens: list[Token], word: str) -> None:
         tokens.extend((("const", "pi"), ("var", word[2])))
         return
     after_number = bool(tokens) and tokens[-1][0] == "num" and len(word) <= 4
-    if word in _SHORT_PRODUCTS or _PRODUCTS.issuperset(word) or (after_number and word.isascii()):
+    if (
+        (len(word) == 2 and _VARIABLES.issuperset(word) and word not in _SHORT_WORDS)
+        or word in _SHORT_PRODUCTS
+        or _PRODUCTS.issuperset(word)
+        or (after_number and word.isascii())
+    ):
         for letter in word:
             tokens.append(("const", letter) if letter in "ei" else ("var", letter))
         return

@@ -18,6 +18,7 @@ _THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?!\d|,\d)")
 _SPACED = re.compile(r"(?<![\d.,/^ ])([1-9]\d{0,2})((?:[ '_]\d{3})+)(?![ ]?\d)")
 _DOTTED = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:\.\d{3})+),(\d+)(?![\d.,])|(?<![\d.,])([1-9]\d{0,2})((?:\.\d{3}){2,})(?![\d.,])")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?![\d.,]\d|\d)")
+_JOINED = re.compile(r"(?<![a-z])(?:and|or|und|oder)(?![a-z])")
 _REPEATING = re.compile(r"([+-]?)(\d*)\.(\d*)(?:\\(?:overline|bar|dot)\s?\{?\s?(\d+)\s?\}?|\((\d+)\))")
 _TRAILING_DOTS = re.compile(r"([+-]?)(\d*)\.(\d{1,40})\s?(?:\.\.\.|\\l?dots|\\cdots|…)")
 _FRACTION = re.compile(r"([+-]?)\s?\\frac\s?\{\s?(-?\d{1,40})\s?\}\s?\{\s?(\d{1,40})\s?\}|([+-]?\d{1,40})\s?/\s?(\d{1,40})")
@@ -49,7 +50,7 @@ def join_groups(text: str) -> str:
         return text
     if not any(bracket in text for bracket in "([") and "\\{" not in text:
         text = _THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
-        if text.count(",") == 1:
+        if text.count(",") == 1 and not _JOINED.search(text):
             text = _COMMA.sub(_decimal_comma, text)
     return text
 

@@ -50,9 +50,10 @@ def top_level(tokens: list[Token]) -> list[int]:
             found.append(at)
         if kind != "op":
             continue
-        if text in _OPENING or (reversed_brackets and at == 0):
+        edge = reversed_brackets and at in (0, len(tokens) - 1)
+        if text in _OPENING if not edge else at == 0:
             depth += 1
-        elif text in _CLOSING or (reversed_brackets and at == len(tokens) - 1):
+        elif text in _CLOSING or edge:
             depth -= 1
             if depth < 0:
                 raise Unreadable
@@ -140,7 +141,7 @@ def _single(tokens: list[Token], depth: int) -> str:
             bracketed = _bracketed(opening, inner, closing, depth)
             if bracketed is not None:
                 return bracketed
-        if opening == "{" and closing == "}":
+        if opening == "{" and closing == "}" and not any(inner[at][1] in ("over", "choose") for at in top_level(inner)):
             return shape(inner, depth + 1)
     return expression_key(tokens)
 
@@ -191,7 +192,7 @@ def _is_pair(key: str) -> bool:
 def _bracketed(opening: str, inner: list[Token], closing: str, depth: int) -> str | None:
     """A tuple, list or interval; None where `(a)` only groups."""
     members = _members(inner, depth)
-    if opening == "(" and closing == ")" and len(members) == 1:
+    if len(members) == 1 and ((opening == "(" and closing == ")") or members[0].startswith("matrix[")):
         return members[0]
     if opening == "]":
         opening = "("

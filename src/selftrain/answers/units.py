@@ -54,7 +54,9 @@ _HEAD = re.compile(r"^\s*([-+]?)\s*(?:[€£¥]|(?:USD|EUR|US|GBP|CHF|Rs\.?|INR)
 _NAMES = re.compile(r"[A-Za-zµäöüßÄÖÜ€£¥°]+")
 _EXPONENT = re.compile(r"\^\s*\{?\s*([23])\s*\}?|(?<=[a-z])([23])(?![0-9])")
 _SINGLE_GLUED = frozenset("m")
-NOT_UNITS = _words("pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if")
+NOT_UNITS = _words(
+    "pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if million billion trillion thousand hundred"
+)
 
 
 def split_unit(text: str) -> tuple[str, str] | None:
@@ -67,7 +69,7 @@ def split_unit(text: str) -> tuple[str, str] | None:
     if tail is None:
         return (text, "") if head else None
     number = text[: tail.start()].rstrip()
-    if not number or number[-1] not in "0123456789.)}]!°%":
+    if not number or (number[-1] not in "0123456789.)}]!°%" and not number.endswith("\\pi")) or tail.group(1) == "°":
         return None
     unit = _canonical(tail.group(1), glued=text[tail.start()] != " ", decimal="." in number or "," in number)
     return None if unit is None else (number, unit)

@@ -49,7 +49,9 @@ _ISO = re.compile(r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})")
 _DOTTED_DATE = re.compile(r"(\d{1,2})\. ?(\d{1,2})\. ?(\d{4})")
 _MONTH_DAY = re.compile(r"([a-zä]{3,9})\.? (\d{1,2})(?:st|nd|rd|th)?|(\d{1,2})(?:st|nd|rd|th|\.)?(?: of)? ([a-zä]{3,9})")
 _SLASHED = re.compile(r"\d{1,2}/\d{1,2}/\d{4}")
-_TIME = re.compile(r"(\d{1,2})(?:[:.](\d\d))?(?::(\d\d))? ?([ap])\.? ?m\.?|(\d{1,2}):(\d\d)(?::(\d\d))? ?(?:uhr|h|hours|hrs)|(\d{1,2}) uhr(?: (\d\d))?")
+_TIME = re.compile(
+    r"(\d{1,2})(?:[:.](\d\d))?(?::(\d\d))? ?([ap])\.? ?m\.?|(\d{1,2}):(\d\d)(?::(\d\d))? ?(?:uhr|h|hours|hrs)|(\d{1,2}) uhr(?: (\d\d))?|(\d{1,2}):(\d\d)(?::(\d\d))?"
+)
 _SPACE = re.compile(r"\s+")
 _PUNCTUATION_SPACE = re.compile(r"\s*([,;:=<>|()\[\]{}])\s*")
 MAX_SHOWN = 300
@@ -77,6 +79,13 @@ def number_in_words(text: str) -> str | None:
     return str(total + current) if seen else None
 
 
+def digits_first(text: str) -> str:
+    """`five apples` as `5 apples`: a number word before one plural word; any other text unchanged."""
+    first, _, rest = text.partition(" ")
+    number = _SMALL.get(first.casefold())
+    return f"{number} {rest}" if number is not None and rest.isalpha() and rest[-1:] in "sn" and rest.islower() else text
+
+
 def moment(text: str) -> str | None:
     """`2020-07-04` for a date with a month in words or in ISO or dotted form, `--07-04` without the year, `15:30` for a time of day."""
     text = _SPACE.sub(" ", text.casefold().strip())
@@ -95,8 +104,8 @@ def _clock(found: re.Match[str]) -> str | None:
         if int(hour) > 12:
             return None
     else:
-        number = int(rest[0] or rest[3])
-        minute, second = rest[1] or rest[4], rest[2]
+        number = int(rest[0] or rest[3] or rest[5])
+        minute, second = rest[1] or rest[4] or rest[6], rest[2] or rest[7]
     return f"{number}:{minute or '00'}" + (f":{second}" if second else "")
 
 
