@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from itertools import combinations
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from selftrain.config import UpdateSection
 from selftrain.errors import PromptError
@@ -146,3 +149,18 @@ def test_permuted_answers_leave_the_sampling_alone() -> None:
     evaluate(true, problems(ANSWERS), SamplingParams(8), 4, Stream(0))
     evaluate(other, problems({"right": "8", "wrong": "7", "tie": "4", "unread": "0.5"}), SamplingParams(8), 4, Stream(0))
     assert true.calls == other.calls
+
+
+@given(st.lists(st.sampled_from(["#### 1", "#### 1.0", "#### 2", "#### 3", "hm", "#### 1..."]), min_size=1, max_size=8), st.randoms(use_true_random=False))
+def test_what_always_holds(texts: list[str], random: Random) -> None:
+    """The order of completions is nothing; a right vote or sample needs a right completion; fewer draws pass less."""
+    shuffled = random.sample(texts, len(texts))
+    found, again = (evaluated({"a": drawn}, {"a": "1"}) for drawn in (texts, shuffled))
+    assert found.results == again.results
+    one = found.results[0]
+    assert one.num_right == sum(text in ("#### 1", "#### 1.0") for text in texts)
+    assert 0 <= one.num_right <= one.num_read <= len(texts) - one.num_truncated
+    assert found.avg.value <= found.any_right.value
+    assert found.maj.value <= found.any_right.value
+    passed = [found.pass_at(draws).value for draws in range(1, len(texts) + 1)]
+    assert passed == sorted(passed)

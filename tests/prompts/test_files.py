@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from selftrain.config import PromptsSection
 from selftrain.errors import PromptError
-from selftrain.prompts import load_prompts
+from selftrain.prompts import load_prompts, prompt_set_hash
 from selftrain.prompts.rows import answer_text
 from selftrain.types import Message, PromptSet
 from tests.prompts.wording import refused
@@ -78,6 +78,13 @@ class TestJsonl:
     def test_count_takes_the_first_rows_and_reads_no_further(self, tmp_path: Path) -> None:
         path = jsonl(tmp_path, '{"prompt": "1"}', '{"prompt": "2"}', "not read")
         assert texts(load(path, count=2)) == ["1", "2"]
+
+    def test_other_answers_give_the_same_prompts(self, tmp_path: Path) -> None:
+        """Law 1: whatever the answers are, ids, messages and hash stay."""
+        one, other = (load(jsonl(tmp_path, f'{{"prompt": "1+1", "answer": {answer}}}')) for answer in ("2", '[{"x": null}]'))
+        assert one.prompts == other.prompts
+        assert prompt_set_hash(one) == prompt_set_hash(other)
+        assert one.sheet != other.sheet
 
     @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip), min_size=1, unique=True))
     @settings(max_examples=50, deadline=None)

@@ -15,65 +15,67 @@ from tests.prompts.wording import refused
 installed = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="needs the extra `gym`")
 
 
+NAMES = "gym:chain_sum:0,gym:chain_sum:5,gym:word_ladder"
+
+
 @pytest.fixture(scope="module")
-def sums() -> GymProblems:
-    return load_gym("gym:chain_sum:0", count=3, seed=7)
+def made() -> GymProblems:
+    return load_gym(NAMES, count=8, seed=7)
 
 
 @installed
-def test_a_task_by_name_and_level(sums: GymProblems) -> None:
-    ids = [prompt.id for prompt in sums.prompts]
-    assert all(one.startswith("gym-chain_sum-0/") for one in ids)
-    assert len(set(ids)) == 3
-    answer = sums.prompts.sheet.answer_of(ids[0])
-    assert answer is not None
-    assert sums.scores([(ids[0], answer), (ids[0], "nobody"), (ids[1], "")]) == [1.0, 0.0, 0.0]
-    with pytest.raises(KeyError):
-        sums.scores([("no such prompt", answer)])
+def test_equal_parts_in_turn(made: GymProblems) -> None:
+    ids = [prompt.id for prompt in made.prompts]
+    turn = ["gym-chain_sum-0", "gym-chain_sum-5", "gym-word_ladder-default"]
+    assert [one.split("/")[0] for one in ids] == [*turn, *turn, *turn[:2]]
+    assert len(set(ids)) == 8
+    assert all(one in made.prompts.sheet for one in ids)
 
 
 @installed
-def test_the_level_sets_the_curriculum(sums: GymProblems) -> None:
+def test_the_level_sets_the_curriculum(made: GymProblems) -> None:
     """chain_sum adds up to 2 numbers at level 0 and more at level 5."""
-    hard = load_gym("gym:chain_sum:5", count=20, seed=7).prompts
-    assert max(len(prompt.text) for prompt in sums.prompts) < max(len(prompt.text) for prompt in hard)
+    easy, hard = ([prompt.text.count(" ") for prompt in made.prompts if f"chain_sum-{level}/" in prompt.id] for level in (0, 5))
+    assert max(easy) < max(hard)
 
 
 @installed
-def test_from_the_prompts_section_without_excluded_ones(sums: GymProblems) -> None:
-    first = sums.prompts.prompts[0].id
-    made = load_prompts(PromptsSection(task="gym:chain_sum:0", count=3, template="boxed"), 7, exclude=frozenset([first]))
-    ids = [prompt.id for prompt in made]
-    assert ids[:2] == [prompt.id for prompt in sums.prompts][1:]
-    assert first not in ids
-    assert all(prompt.text.endswith("\\boxed{}.") for prompt in made)
-    assert len(made.sheet) == 3
+def test_once_more_without_an_excluded_one(made: GymProblems) -> None:
+    """The child fixes the hash seed: word_ladder walks over sets of texts, whose order otherwise differs from process to process."""
+    ids = [prompt.id for prompt in made.prompts]
+    again = load_prompts(PromptsSection(task=NAMES, count=8, template="boxed"), 7, exclude=frozenset(ids[:1]))
+    assert all(prompt.text.endswith("\\boxed{}.") for prompt in again)
+    new = [prompt.id for prompt in again]
+    assert new[1::3] == ids[1::3]
+    assert new[2::3] == ids[2::3]
+    assert new[0::3][:2] == ids[0::3][1:]
+    assert ids[0] not in new
 
 
 @installed
-def test_hash_order_does_not_matter() -> None:
-    """word_ladder walks over sets of texts, whose order differs from process to process."""
-    first, again = load_gym("gym:word_ladder", count=4, seed=3), load_gym("gym:word_ladder", count=4, seed=3)
-    assert prompt_set_hash(first.prompts) == prompt_set_hash(again.prompts)
+def test_scores(made: GymProblems) -> None:
+    """1 and 0 by the task's verifier; a verifier that breaks decides nothing."""
+    one, two = (prompt.id for prompt in made.prompts.prompts[:2])
+    answer = made.prompts.sheet.answer_of(one)
+    assert answer is not None
+    broken = GymProblems(made.prompts, {**made.entries, two: {**made.entries[two], "entry": "bm90IGEgcGlja2xl"}})
+    assert broken.scores([(one, answer), (two, "1"), (one, "nobody"), (one, "")]) == [1.0, None, 0.0, 0.0]
+    with pytest.raises(KeyError):
+        made.scores([("no such prompt", answer)])
+
+
+@installed
+def test_a_verifier_that_hangs_decides_nothing(made: GymProblems) -> None:
+    """An alarm after a microsecond ends the child at the check."""
+    assert made.check(made.prompts.prompts[0].id, "1", limit_s=1e-6) is None
 
 
 @installed
 @pytest.mark.slow
 def test_the_global_generator_does_not_matter() -> None:
-    """codeio runs snippets that draw from the global generator. Several tasks come in turn."""
-    names = "gym:coin_flip,gym:codeio:0"
-    first, again = load_gym(names, count=4, seed=3), load_gym(names, count=4, seed=3)
+    """codeio runs snippets that draw from the global generator."""
+    first, again = (load_gym("gym:codeio:0", count=4, seed=3) for _ in range(2))
     assert prompt_set_hash(first.prompts) == prompt_set_hash(again.prompts)
-    assert [prompt.id.split("/")[0] for prompt in first.prompts] == ["gym-coin_flip-default", "gym-codeio-0"] * 2
-
-
-@installed
-def test_a_verifier_that_breaks_or_hangs_gives_no_score(sums: GymProblems) -> None:
-    """An alarm after a microsecond ends the child at the first check: undecided."""
-    one = sums.prompts.prompts[0].id
-    assert sums.scores([(one, "1")], limit_s=1e-6) == [None]
-    broken = GymProblems(sums.prompts, {one: {**sums.entries[one], "entry": "bm90IGEgcGlja2xl"}})
-    assert broken.check(one, "1") is None
 
 
 @installed
@@ -98,7 +100,7 @@ def test_levels_the_library_has_not(name: str, level: int | None, why: str) -> N
 
 @installed
 def test_too_few_distinct_problems() -> None:
-    refused(lambda: load_gym("gym:tower_of_hanoi:0", 40, 0), PromptError, "1000 tries gave", "40 were asked for")
+    refused(lambda: load_gym("gym:tower_of_hanoi:0", 40, 0), PromptError, "1000 tries at tower_of_hanoi gave 6 distinct problems, 40 were asked for")
 
 
 @installed

@@ -57,9 +57,9 @@ class GymProblems:
                 scores.append(None)
         return scores
 
-    def check(self, prompt_id: str, answer: str) -> bool | None:
+    def check(self, prompt_id: str, answer: str, limit_s: float = SCORE_LIMIT_S) -> bool | None:
         """Whether an answer is fully right; None where the verifier broke or took too long. For many answers `scores` is far quicker."""
-        score = self.scores([(prompt_id, answer)])[0]
+        score = self.scores([(prompt_id, answer)], limit_s)[0]
         return None if score is None else score >= 1
 
 
@@ -73,7 +73,8 @@ def load_gym(names: str, count: int, seed: int, exclude: Collection[str] = ()) -
     if importlib.util.find_spec("reasoning_gym") is None:
         raise MissingExtraError(f"task {names}", "the package reasoning-gym is not installed", "run: pip install 'selftrain[gym]'")
     parts = [part.strip() for part in names.split(",")]
-    made = [_problems(part, count // len(parts) + (place < count % len(parts)), seed, place, exclude) for place, part in enumerate(parts)]
+    counts = [count // len(parts) + (place < count % len(parts)) for place in range(len(parts))]
+    made = _problems(parts, counts, seed, exclude)
     problems = [problem for turn in zip_longest(*made) for problem in turn if problem is not None]
     prompts = tuple(Prompt(problem["id"], (Message("user", problem["question"]),)) for problem in problems)
     sheet = AnswerSheet({problem["id"]: problem["answer"] for problem in problems if problem["answer"] is not None})
@@ -81,22 +82,23 @@ def load_gym(names: str, count: int, seed: int, exclude: Collection[str] = ()) -
     return GymProblems(PromptSet(prompts, sheet, f"task {names} seed {seed}"), entries)
 
 
-def _problems(part: str, count: int, seed: int, place: int, exclude: Collection[str]) -> list[dict[str, Any]]:
-    """The lines of the child process for `count` problems of one task. `place` in the list keeps a task that is named twice from repeating itself."""
-    name, level = _parsed(part)
-    if not count:
-        return []
-    task_seed = Stream(seed).at(stream="gym", prompt_id=f"{name}:{level}", index=place).seed() % 2**31
-    request = {"do": "make", "task": name, "level": level, "count": count, "seed": task_seed, "exclude": sorted(exclude)}
+def _problems(parts: list[str], counts: list[int], seed: int, exclude: Collection[str]) -> list[list[dict[str, Any]]]:
+    """What the child process wrote for each part."""
+    orders = []
+    for (name, level), count in zip(map(_parsed, parts), counts, strict=True):
+        task_seed = Stream(seed).at(stream="gym", prompt_id=f"{name}:{level}").seed() % 2**31
+        orders.append({"task": name, "level": level, "count": count, "seed": task_seed})
+    given = f"task {','.join(parts)}"
     try:
-        lines, ending = _child(request, MAKE_LIMIT_S)
+        lines, ending = _child({"do": "make", "orders": orders, "exclude": sorted(exclude)}, MAKE_LIMIT_S)
     except subprocess.TimeoutExpired as error:
-        raise PromptError(f"task {part}", f"{count} problems took longer than {MAKE_LIMIT_S:.0f} s", "ask for fewer problems or an easier level") from error
+        why = f"{sum(counts)} problems took longer than {MAKE_LIMIT_S:.0f} s"
+        raise PromptError(given, why, "ask for fewer problems or an easier level") from error
     if lines and "why" in lines[-1]:
-        raise PromptError(f"task {part}", lines[-1]["why"], lines[-1]["do"])
-    if len(lines) != count:
-        raise PromptError(f"task {part}", f"reasoning-gym broke after {len(lines)} problems: {ending}", "take another level or another task")
-    return [{"task": name, "level": level, **line} for line in lines]
+        raise PromptError(given, lines[-1]["why"], lines[-1]["do"])
+    if len(lines) != sum(counts):
+        raise PromptError(given, f"reasoning-gym broke after {len(lines)} problems: {ending}", "take another level or another task")
+    return [[{**order, **line} for line in lines if line["order"] == place] for place, order in enumerate(orders)]
 
 
 def _parsed(part: str) -> tuple[str, int | None]:

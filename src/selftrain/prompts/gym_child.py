@@ -46,24 +46,27 @@ def main() -> None:
 
 
 def _make(request: dict[str, Any], out: TextIO) -> None:
-    name, level, count = request["task"], request["level"], request["count"]
-    tries = count * _TRIES_PER_PROBLEM + _EXTRA_TRIES
-    random.seed(request["seed"])  # codeio runs snippets that draw from the global generator
-    dataset = _dataset(name, level, request["seed"], tries)
+    """The problems of each order, all of them distinct."""
     taken = set(request["exclude"])
-    made = 0
-    for index in range(tries):
-        entry = dataset[index]
-        prompt_id = f"gym-{name}-{'default' if level is None else level}/{content_id((Message('user', entry['question']),))}"
-        if prompt_id in taken:
-            continue
-        taken.add(prompt_id)
-        blob = base64.b64encode(pickle.dumps(entry)).decode()
-        _write(out, {"id": prompt_id, "question": entry["question"], "answer": entry["answer"], "entry": blob})
-        made += 1
-        if made == count:
-            return
-    raise Refused(f"{tries} tries gave {made} distinct problems, {count} were asked for", "ask for fewer problems or take a higher level")
+    for place, order in enumerate(request["orders"]):
+        name, level, count = order["task"], order["level"], order["count"]
+        tries = count * _TRIES_PER_PROBLEM + _EXTRA_TRIES
+        dataset = _dataset(name, level, order["seed"], tries)
+        random.seed(order["seed"])  # codeio runs snippets that draw from the global generator
+        made = 0
+        for index in range(tries):
+            if made == count:
+                break
+            entry = dataset[index]
+            prompt_id = f"gym-{name}-{'default' if level is None else level}/{content_id((Message('user', entry['question']),))}"
+            if prompt_id in taken:
+                continue
+            taken.add(prompt_id)
+            made += 1
+            blob = base64.b64encode(pickle.dumps(entry)).decode()
+            _write(out, {"order": place, "id": prompt_id, "question": entry["question"], "answer": entry["answer"], "entry": blob})
+        if made < count:
+            raise Refused(f"{tries} tries at {name} gave {made} distinct problems, {count} were asked for", "ask for fewer problems or take a higher level")
 
 
 def _score(request: dict[str, Any], out: TextIO) -> None:
