@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +17,7 @@ from selftrain.policies import toy
 from selftrain.run import START, Outcome, Run, resume, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import AnswerSheet, PromptSet
+from tests.killing import killed_and_resumed
 
 LEARNS = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 30}
 HACKED = {"policy.model": "toy:weak", "update.learning_rate": 0.1, "run.num_steps": 40, "guard.action": "off"}
@@ -175,45 +171,11 @@ def test_options_of_the_loop_change_what_they_say(tmp_path: Path) -> None:
     assert list(read(in_loss.folder).steps())[-1].metrics.values["update/kl_loss_nats"] > 0
 
 
-KILLED = """
-import sys
-from pathlib import Path
-from selftrain.run import resume, start, Outcome
-from selftrain.config_load import load_config
-folder = Path(sys.argv[1])
-if (folder / "run.json").exists():
-    run = resume(folder)
-else:
-    run = start(load_config([sys.argv[2]]))
-for event in run.events():
-    print(type(event).__name__, flush=True)
-"""
-
-
 @pytest.mark.timeout(120)
 def test_killed_ten_times_it_ends_with_the_same_ledger_and_weights(tmp_path: Path) -> None:
-    """SIGKILL after a random number of events and milliseconds, ten times; the run is then resumed to its end."""
-    options = {**SMALL, "run.num_steps": 150}
-    whole = start(config(tmp_path, "whole", options))
-    expected = finish(whole)
-    table = "\n".join(
-        f'{name} = "{value}"' if isinstance(value, str) else f"{name} = {value}"
-        for name, value in {**options, "run.folder": str(tmp_path), "run.name": "cut"}.items()
-    )
-    (tmp_path / "run.toml").write_text(table)
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "cut"), str(tmp_path / "run.toml")]
-    draw, kills = random.Random(0), 0
-    for _ in range(10):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert process.stdout is not None
-        for _ in range(draw.randrange(12)):
-            process.stdout.readline()
-        time.sleep(draw.random() * 0.05)
-        process.kill()
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-    subprocess.run(command, check=True, capture_output=True)
-    assert kills == 10
+    options = {**SMALL, "run.num_steps": 100}
+    expected = train_to_end(config(tmp_path, "whole", options))
+    assert killed_and_resumed(config(tmp_path, "cut", options), times=10, max_events=8) == 10
     assert read(tmp_path / "cut").head == expected.head
     name = f"checkpoints/{expected.handed_over}/toy.json"
     assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

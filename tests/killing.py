@@ -1,0 +1,45 @@
+"""Kill a run at random moments and take it up again, in processes of their own."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from selftrain.config import RunConfig
+
+WORKER = """
+import sys
+from pathlib import Path
+from selftrain.run import resume, start
+from selftrain.config_load import validate
+import json
+folder = Path(sys.argv[1])
+run = resume(folder) if (folder / "run.json").exists() else start(validate(json.loads(sys.argv[2])))
+for event in run.events():
+    print(type(event).__name__, flush=True)
+"""
+
+
+def killed_and_resumed(config: RunConfig, times: int, max_events: int, seed: int = 0) -> int:
+    """Start the run, SIGKILL it `times` times after a random number of events (0 to max_events) and up to 50 ms more, then let it end.
+
+    Returns how many processes died by the signal.
+    """
+    folder = Path(config.run.folder) / str(config.run.name)
+    command = [sys.executable, "-c", WORKER, str(folder), config.model_dump_json()]
+    draw, kills = random.Random(seed), 0
+    for _ in range(times):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert process.stdout is not None
+        for _ in range(draw.randint(0, max_events)):
+            process.stdout.readline()
+        time.sleep(draw.random() * 0.05)
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+    subprocess.run(command, check=True, capture_output=True)
+    return kills

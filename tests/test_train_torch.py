@@ -1,0 +1,88 @@
+"""The whole loop on the embedded model: the same config twice, SIGKILL and resume, KL, true answers shuffled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.config import RunConfig
+from selftrain.config_load import load_config
+from selftrain.ledger import read
+from selftrain.run import Outcome, Run, resume, start, train_to_end
+from selftrain.train import StepReport
+from tests.killing import killed_and_resumed
+
+SMALL = {
+    "run.num_steps": 6,
+    "run.checkpoint_every_steps": 2,
+    "policy.num_threads": 1,
+    "prompts.count": 64,
+    "rollout.prompts_per_step": 4,
+    "rollout.num_votes": 4,
+    "rollout.max_new_tokens": 24,
+    "evals.num_problems": 4,
+    "evals.num_samples": 2,
+    "prompts.task": "add:2",
+}
+
+
+def config(tmp_path: Path, name: str, options: Mapping[str, Any] = SMALL, **more: Any) -> RunConfig:
+    return load_config(overrides={**options, "run.folder": str(tmp_path), "run.name": name, **{key.replace("__", "."): value for key, value in more.items()}})
+
+
+def finish(run: Run) -> Outcome:
+    return next(event for event in run.events() if isinstance(event, Outcome))
+
+
+def weights(outcome: Outcome) -> bytes:
+    return (Path(outcome.path) / "model.safetensors").read_bytes()
+
+
+def test_the_same_config_twice_and_an_interrupted_one_are_the_same(tmp_path: Path) -> None:
+    first, second = (finish(start(config(tmp_path, name))) for name in ("a", "b"))
+    assert first.reason == "done"
+    assert read(first.folder).header["class"] == "exact"
+    assert (first.head, weights(first)) == (second.head, weights(second))
+    run = start(config(tmp_path, "c"))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 2:
+            run.stop()
+    third = finish(resume(tmp_path / "c"))
+    assert (first.head, weights(first)) == (third.head, weights(third))
+    assert first.after == third.after
+
+
+@pytest.mark.parametrize(
+    "options", [{"objective.kl_in": "reward"}, {"objective.kl_in": "loss", "objective.kl_estimator": "k2", "update.num_epochs": 2}], ids=str
+)
+def test_drift_is_measured_against_the_start_also_after_a_resume(tmp_path: Path, options: Mapping[str, Any]) -> None:
+    chosen = {**SMALL, "run.num_steps": 4, **options, "objective.kl_coef": 0.1, "update.learning_rate": 1e-3}
+    whole = train_to_end(config(tmp_path, "whole", chosen))
+    run = start(config(tmp_path, "cut", chosen))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 1:
+            run.stop()
+    assert finish(resume(tmp_path / "cut")).head == whole.head
+    key = "reward/kl_penalty_mean_nats" if "kl_estimator" not in str(options) else "update/kl_loss_nats"
+    drift = [step.metrics.values.get(key, 0.0) for step in read(whole.folder).steps()]
+    assert abs(drift[0]) < abs(drift[-1])
+
+
+def test_killed_twice(tmp_path: Path) -> None:
+    expected = train_to_end(config(tmp_path, "whole"))
+    assert killed_and_resumed(config(tmp_path, "cut"), times=2, max_events=3) == 2
+    assert read(tmp_path / "cut").head == expected.head
+    assert (tmp_path / "cut" / "checkpoints" / expected.handed_over / "model.safetensors").read_bytes() == weights(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_ten_times(tmp_path: Path) -> None:
+    options = {**SMALL, "run.num_steps": 40, "run.checkpoint_every_steps": 1}
+    expected = train_to_end(config(tmp_path, "whole", options))
+    assert killed_and_resumed(config(tmp_path, "cut", options), times=10, max_events=4) == 10
+    assert read(tmp_path / "cut").head == expected.head
+    assert (tmp_path / "cut" / "checkpoints" / expected.handed_over / "model.safetensors").read_bytes() == weights(expected)
