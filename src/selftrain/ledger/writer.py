@@ -76,6 +76,8 @@ class LedgerWriter:
         writer = cls(folder, lock, exact)
         try:
             writer._load(head, read_run_json(folder)["header"])
+            for part in (folder / "ledger", folder, folder.parent):
+                storage.sync_folder(part)
         except BaseException:
             writer.close()
             raise
