@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from io import StringIO
 
 import pytest
 
@@ -100,7 +101,9 @@ def test_levels_the_library_has_not(name: str, level: int | None, why: str) -> N
 
 @installed
 def test_too_few_distinct_problems() -> None:
-    refused(lambda: load_gym("gym:tower_of_hanoi:0", 40, 0), PromptError, "1000 tries at tower_of_hanoi gave 6 distinct problems, 40 were asked for")
+    request = {"orders": [{"task": "tower_of_hanoi", "level": 0, "count": 40, "seed": 1}], "exclude": []}
+    with pytest.raises(gym_child.Refused, match="1000 tries at tower_of_hanoi gave 6 distinct problems, 40 were asked for"):
+        gym_child._make(request, StringIO())
 
 
 @installed
