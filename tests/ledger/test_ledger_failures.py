@@ -75,7 +75,7 @@ def test_a_folder_that_may_not_be_made(tmp_path: Path) -> None:
         LedgerWriter.create(tmp_path / "file" / "run", HEADER)
 
 
-NUM_STEPS = 40
+NUM_STEPS = 24
 
 
 def weights(step: int) -> Callable[[Path], None]:
@@ -131,4 +131,4 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_head(tmp_path: Pa
     assert [record["step"] for record in read(tmp_path / "killed").evals()] == list(range(1, NUM_STEPS + 1))
     latest = load_latest(tmp_path / "killed/checkpoints")
     assert latest is not None
-    assert (latest.name, latest.refused) == ("step-000039", ())
+    assert (latest.name, latest.refused) == ("step-000024", ())
