@@ -45,6 +45,8 @@ class Parser:
 
     def _take(self) -> Token:
         token = self._tokens[self._at]
+        if token is _END:
+            raise Unreadable
         self._at += 1
         return token
 
@@ -249,10 +251,7 @@ class Parser:
             if kind == "op" and text == "{":
                 text = ""
                 while not self._accept("}"):
-                    kind, part = self._take()
-                    if kind == "end":
-                        raise Unreadable
-                    text += part
+                    text += self._take()[1]
             name = f"{name}_{text}"
         while self._accept("'"):
             name += "'"

@@ -42,9 +42,9 @@ def key(answer: str) -> AnswerKey:
         return AnswerKey(text_key(answer.strip()))
     text = undress(answer)
     try:
-        found = _structured(text)
-    except (Unreadable, RecursionError):
-        found = None
+        found = structured(text)
+    except (ValueError, LookupError, ArithmeticError, RecursionError):
+        found = None  # untrusted text that no reader understands is an ordinary case: it is compared as text
     return AnswerKey(text_key(text) if found is None else shortened(found))
 
 
@@ -53,8 +53,8 @@ def equal(a: str, b: str) -> bool:
     return key(a) == key(b)
 
 
-def _structured(text: str) -> str | None:
-    """The key of numbers, choices, moments and mathematics; None for words."""
+def structured(text: str) -> str | None:
+    """The key of an undressed number, choice, moment or expression; None or `Unreadable` for everything else."""
     text = _SCALE.sub(_scaled, join_groups(text))
     number = plain_number(text)
     if number is not None:

@@ -14,9 +14,9 @@ _ENGLISH = re.compile(rf"answers?(?:\s?\([^()\n]{{0,40}}\))?{_TO}{_IS}", re.IGNO
 _HEADED = re.compile(r"(?:final|correct|^|\n|#|\*)\s?(?:answer|antwort)\s?\**\s?(?=\n|$)", re.IGNORECASE)
 _GERMAN = re.compile(rf"(?:antwort|endergebnis|ergebnis)(?:\s?\([^()\n]{{0,40}}\))?{_TO}{_IS}", re.IGNORECASE)
 _OPTION = re.compile(
-    r"(?:correct|right|best|final|richtige|korrekte)\s(?:option|choice|solution|result|value|lösung|option|wahl)\s?(?:is|ist|lautet|:)\s?", re.IGNORECASE
+    r"(?:correct|right|best|final|richtige|korrekte)\s(?:option|choice|solution|result|value|lösung|option|wahl)\s?(?:ist|is|lautet|:)\s?", re.IGNORECASE
 )
-_SOLUTION = re.compile(r"(?:final result|(?:die|the)\s(?:gesuchte\s)?(?:lösung|solution|result))\s?(?:is|ist|lautet|beträgt|:)\s?", re.IGNORECASE)
+_SOLUTION = re.compile(r"(?:final result|(?:die|the)\s(?:gesuchte\s)?(?:lösung|solution|result))\s?(?:ist|is|lautet|beträgt|:)\s?", re.IGNORECASE)
 _OTHER = re.compile(
     rf"(?:réponse|reponse|respuesta|resposta|risposta|antwoord|ответ|odpowiedź|odpowiedz|cevap|svaret|svar)(?:\s(?:finale|final|correcte|correcta|correta|corretta|finala))?{_IS}",
     re.IGNORECASE,
@@ -39,7 +39,7 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _LETTER = re.compile(r"\(([A-J])\)|([A-J])(?=[).:]\s|[).:]?\s*$|\s*[).:]?\s*\n|\*\*)")
-_STOP = re.compile(r"[.?](?=\s|$|\*|\")|!(?=\s|$|\*)|[。！]|\n|<\||</|\[/|\\\]|\\end\{", re.DOTALL)
+_STOP = re.compile(r"[.?](?=\s|$|\*|\")|!(?=\s|$|\*)|[。！]|です|입니다|이다|\n|<\||</|\[/|\\\]|\\end\{", re.DOTALL)
 _CLAUSE = re.compile(
     r",?\s(?:because|since|as|which|where|so|hence|when|with|weil|da|denn|wobei|I hope|we)\s|,\s(?:and|und)\s(?=[a-z]{3})|\s(?:—|–)\s|\s\((?=[a-z]{3})"
 )
@@ -49,6 +49,7 @@ _NUMBER = re.compile(
 )
 _MATH = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _DRESSING = (*_MATH, ("**", "**"), ("`", "`"), ('"', '"'), ("“", "”"), ("„", "“"), ("\\text{", "}"))
+_DIGIT = re.compile("[0-9]")
 _LONGEST_NUMBER = 2000
 _BREAKS = " \t\r\n=$:"
 _EDGE = " \t\r\n\u00a0"
@@ -140,18 +141,21 @@ def _sentence(text: str, at: int, end: int) -> Place | None:
         number = _NUMBER.match(text, at, until)
         if number and number.end() > at:
             until = number.end()
-    while until > at and text[until - 1] in " \t\r*_`,;:!":
+    while until > at and text[until - 1] in " \t\r*_,;:!":
         until -= 1
     return trimmed(text, at, until)
 
 
 def last_number(text: str, start: int) -> Place | None:
     """The last number of the text from `start`, with its sign, fraction and percent sign; None where there is none."""
-    at = len(text) - 1
-    while at >= start and not ("0" <= text[at] <= "9"):
-        at -= 1
-    if at < start:
+    at = len(text)
+    while at > start and not _DIGIT.search(text, max(start, at - 200), at):
+        at -= 200
+    if at <= start:
         return None
+    at -= 1
+    while not ("0" <= text[at] <= "9"):
+        at -= 1
     left = max(start, at - _LONGEST_NUMBER)
     for edge in range(at, left - 1, -1):
         if text[edge] in _BREAKS:

@@ -50,7 +50,8 @@ _DOTTED_DATE = re.compile(r"(\d{1,2})\. ?(\d{1,2})\. ?(\d{4})")
 _MONTH_DAY = re.compile(r"([a-zä]{3,9})\.? (\d{1,2})(?:st|nd|rd|th)?|(\d{1,2})(?:st|nd|rd|th|\.)?(?: of)? ([a-zä]{3,9})")
 _SLASHED = re.compile(r"\d{1,2}/\d{1,2}/\d{4}")
 _TIME = re.compile(
-    r"(\d{1,2})(?:[:.](\d\d))?(?::(\d\d))? ?([ap])\.? ?m\.?|(\d{1,2}):(\d\d)(?::(\d\d))? ?(?:uhr|h|hours|hrs)|(\d{1,2}) uhr(?: (\d\d))?|(\d{1,2}):(\d\d)(?::(\d\d))?"
+    r"(\d{1,2})(?:[:.](\d\d))?(?::(\d\d))? ?([ap])\.? ?m\.?|(\d{1,2}):(\d\d)(?::(\d\d))? ?(?:uhr|h|hours|hrs)|(\d{1,2}) uhr(?: (\d\d))?"
+    r"|(\d{1,2}):(\d\d)(?::(\d\d))?"
 )
 _SPACE = re.compile(r"\s+")
 _PUNCTUATION_SPACE = re.compile(r"\s*([,;:=<>|()\[\]{}])\s*")
