@@ -160,7 +160,7 @@ class Run:
 
     def _finish(self, reason: str) -> Iterator[Event]:
         name = self._healthiest()
-        self.ledger.append_end(reason)
+        self.ledger.append_end(reason, name)
         if name == START:
             path = self.config.policy.model
             if before := self._evaluations.get("before"):

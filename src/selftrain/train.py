@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from selftrain.config import RunConfig
 from selftrain.guard import Guard
@@ -90,7 +90,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         updates = update(parts, scored, reference, step) if verdict.action is not Action.HALT else []
         clock.lap("update")
         metrics = measure(step, policy.version, scored, updates)
-        ledger.append_step(metrics, {})
+        ledger.append_step(metrics, {str(index): asdict(one) for index, one in enumerate(updates)})
         clock.lap("ledger")
         parts.checkpoint(step + 1)
         clock.lap("checkpoint")

@@ -109,6 +109,6 @@ def write_run(folder: Path, num_steps: int = 4, checkpoint_every: int = 2) -> st
             write_step(writer, step)
             if step % checkpoint_every == 0:
                 writer.append_checkpoint(step, f"step-{step:06d}", "ab" * 32)
-        head = writer.append_end("finished")
+        head = writer.append_end("finished", "start")
         writer.record_eval({"step": num_steps, "name": "held-out", "avg_at_16_frac": 0.75})
     return head

@@ -97,7 +97,7 @@ def train(folder: Path) -> str:
                 name = checkpoint_name(step)
                 head = writer.append_checkpoint(step, name, "ab" * 32)
                 save(folder / "checkpoints", name, weights(step), {"step": step, "ledger_head": head})
-        return writer.append_end("finished")
+        return writer.append_end("finished", "start")
 
 
 def test_killed_at_twenty_random_moments_it_ends_with_the_same_head(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def write_rest(writer: LedgerWriter, first: int, last: int = 4) -> str:
         write_step(writer, step)
         if step % 2 == 0:
             writer.append_checkpoint(step, f"step-{step:06d}", "ab" * 32)
-    head = writer.append_end("finished")
+    head = writer.append_end("finished", "start")
     writer.record_eval({"step": last, "name": "held-out", "avg_at_16_frac": 0.75})
     return head
 
@@ -90,7 +90,7 @@ def test_an_exact_run_refuses_another_replay_and_says_where(tmp_path: Path) -> N
     with pytest.raises(LedgerError, match="no record of this run has that hash"):
         LedgerWriter.resume(tmp_path, "0" * 64, exact=True)
     with LedgerWriter.resume(tmp_path, second.head, exact=True) as writer:
-        assert writer.append_end("finished") == heads(tmp_path)[-1]
+        assert writer.append_end("finished", "start") == heads(tmp_path)[-1]
 
 
 def test_a_replayable_run_forks_and_keeps_what_it_gave_up(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_replayable_run_forks_and_keeps_what_it_gave_up(tmp_path: Path) -> Non
         writer.record_eval({"step": 3, "name": "held-out", "avg_at_16_frac": 0.1})
         writer.append_step(metrics(3), {})
         write_step(writer, 4)
-        head = writer.append_end("finished")
+        head = writer.append_end("finished", "start")
     ledger = read(tmp_path)
     (fork,) = ledger.forks()
     assert (fork.abandoned_head, fork.num_records) == (old_head, len(old) - 1 - old.index(checkpoint.head) - 1)
@@ -125,7 +125,7 @@ def test_a_second_fork_before_the_first_keeps_both(tmp_path: Path) -> None:
     for loss in (1.0, 2.0):
         with LedgerWriter.resume(tmp_path, checkpoint.head, exact=False) as writer:
             writer.append_groups(3, [replace(decided(3), advantages=(loss,) * 4)])
-            writer.append_end(f"loss {loss}")
+            writer.append_end(f"loss {loss}", "start")
     report = verify(tmp_path)
     assert (report.status, report.faults) == (Status.INTACT, ())
     assert len(list(read(tmp_path).forks())) == 2  # each marks the place where a replay left the record
@@ -140,7 +140,7 @@ def test_a_replay_after_a_fork_meets_the_fork_record(tmp_path: Path) -> None:
     def go_on() -> str:
         with LedgerWriter.resume(tmp_path, checkpoint.head, exact=False) as writer:
             writer.append_groups(3, [replace(decided(3), advantages=(1.0,) * 4)])
-            return writer.append_end("finished")
+            return writer.append_end("finished", "start")
 
     head = go_on()
     before = tree(tmp_path)
@@ -170,7 +170,7 @@ def test_killed_in_a_fork_the_next_resume_repeats_it(tmp_path: Path, monkeypatch
             monkeypatch.undo()
         with LedgerWriter.resume(folder, checkpoint.head, exact=False) as writer:
             writer.append_groups(3, changed)
-            head = writer.append_end("finished")
+            head = writer.append_end("finished", "start")
         assert (verify(folder, head).status, len(list(read(folder).forks()))) == (Status.INTACT, 1)
 
 

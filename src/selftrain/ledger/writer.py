@@ -121,9 +121,9 @@ class LedgerWriter:
         """Record a checkpoint; before it is saved, so that the head returned here goes into it. Returns the new head."""
         return self._append("checkpoint", {"step": step, "name": name, "weights_hash": weights_hash})
 
-    def append_end(self, reason: str) -> str:
-        """Record that the run is over, and why; nothing can follow. An interrupted run has no end. Returns the new head."""
-        return self._append("end", {"reason": reason})
+    def append_end(self, reason: str, handed_over: str) -> str:
+        """Record that the run is over, why, and which checkpoint it hands over (or `start`); nothing can follow. An interrupted run has no end."""
+        return self._append("end", {"reason": reason, "handed_over": handed_over})
 
     def record_eval(self, record: Mapping[str, Any]) -> None:
         """Add an evaluation to evals.jsonl, outside the chain. It needs `step` and `name`; `head`, the record it judged, is the current one unless given.

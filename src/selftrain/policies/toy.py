@@ -98,7 +98,7 @@ class ToyPolicy:
 
     def _sample_one(self, request: SampleRequest, params: SamplingParams, seeds: Stream) -> Group:
         tables = [log_softmax(logits / max(params.temperature, 1e-6)) for logits in self.logits(request.prompt.text, self.weights)]
-        entropies = tuple(float(-(np.exp(table) * table).sum()) for table in tables)
+        entropies = tuple(float(np.float32(-(np.exp(table) * table).sum())) for table in tables)
         completions = []
         for index in range(request.count):
             draws = seeds.at(step=request.step, prompt_id=request.prompt.id, index=index).generator().random(2)
@@ -109,7 +109,7 @@ class ToyPolicy:
                 Completion(
                     text="".join(words[:length]),
                     token_ids=(picks[0], len(STYLES) + picks[1])[:length],
-                    logprobs=tuple(float(table[pick]) for table, pick in zip(tables, picks, strict=True))[:length],
+                    logprobs=tuple(float(np.float32(table[pick])) for table, pick in zip(tables, picks, strict=True))[:length],
                     token_ends=(len(words[0]), len(words[0]) + len(words[1]))[:length],
                     entropies=entropies[:length],
                     finish=Finish.STOP if length == 2 else Finish.LENGTH,
