@@ -1,8 +1,8 @@
 """Keys and values of the sequences being sampled, in buffers that are allocated ahead and written in place.
 
 Transformers asks a cache layer for `update(keys, values) -> all keys, all values`. These layers write each token into its column and hand out a view, so a
-step copies nothing; the buffers grow by blocks, rows that finished leave by `keep`. Layers with a sliding window store everything too: the mask hides
-what is out of the window.
+step copies nothing; the buffers grow by blocks, and a sequence that finished leaves by having its row overwritten with the last one. Layers with a
+sliding window store everything too: the mask hides what is out of the window.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ BLOCK_TOKENS = 64
 
 
 class ColumnLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer: keys and values of shape [B, heads, capacity, head size], of which the first `length` columns are filled."""
+    """One layer: keys and values of shape [rows, heads, columns, head size], of which the first `count` rows and `length` columns are in use."""
 
     def __init__(self, is_sliding: bool) -> None:
         super().__init__()
         self.is_sliding = is_sliding
-        self.length = 0
+        self.count = self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
+        self.count = len(key_states)
         self.is_initialized = True
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,16 +34,22 @@ class ColumnLayer(CacheLayerMixin):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         begin, end = self.length, self.length + key_states.shape[-2]
         if end > self.keys.shape[-2]:
-            self.keys, self.values = grown(self.keys, begin, end), grown(self.values, begin, end)
-        self.keys[:, :, begin:end] = key_states
-        self.values[:, :, begin:end] = value_states
+            self.keys, self.values = grown(self.keys[: self.count], begin, end), grown(self.values[: self.count], begin, end)
+        self.keys[: self.count, :, begin:end] = key_states
+        self.values[: self.count, :, begin:end] = value_states
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys[: self.count, :, :end], self.values[: self.count, :, :end]
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keep these rows, in this order; a row may come several times."""
-        self.keys = rows_of(self.keys, rows, self.length)
-        self.values = rows_of(self.values, rows, self.length)
+    def expand(self, rows: torch.Tensor) -> None:
+        """Row i becomes a copy of what was row `rows[i]`; a row may come several times."""
+        self.keys, self.values = repeated(self.keys, rows, self.length), repeated(self.values, rows, self.length)
+        self.count = len(rows)
+
+    def shrink(self, holes: torch.Tensor, movers: torch.Tensor, count: int) -> None:
+        """Copy rows `movers` over rows `holes` and forget all from row `count` on."""
+        for buffer in (self.keys, self.values):
+            buffer[holes, :, : self.length] = buffer[movers, :, : self.length]
+        self.count = count
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -57,15 +64,15 @@ class ColumnLayer(CacheLayerMixin):  # type: ignore[misc]
 def grown(buffer: torch.Tensor, filled: int, needed: int) -> torch.Tensor:
     """A copy with room for at least `needed` columns, and half as many again so that copying stays a small share."""
     capacity = -(-(needed + needed // 2) // BLOCK_TOKENS) * BLOCK_TOKENS
-    larger = buffer.new_zeros((*buffer.shape[:2], capacity, buffer.shape[3]))
+    larger = buffer.new_empty((*buffer.shape[:2], capacity, buffer.shape[3]))
     larger[:, :, :filled] = buffer[:, :, :filled]
     return larger
 
 
-def rows_of(buffer: torch.Tensor, rows: torch.Tensor, filled: int) -> torch.Tensor:
+def repeated(buffer: torch.Tensor, rows: torch.Tensor, filled: int) -> torch.Tensor:
     """The chosen rows in a new buffer of the same capacity."""
-    chosen = buffer.new_zeros((len(rows), *buffer.shape[1:]))
-    torch.index_select(buffer[:, :, :filled], 0, rows, out=chosen[:, :, :filled])
+    chosen = buffer.new_empty((len(rows), *buffer.shape[1:]))
+    chosen[:, :, :filled] = buffer[:, :, :filled].index_select(0, rows)
     return chosen
 
 
@@ -75,10 +82,15 @@ class SamplingCache(Cache):  # type: ignore[misc]
     def __init__(self, config: Any) -> None:
         super().__init__(layers=[ColumnLayer(is_sliding) for is_sliding in sliding_layers(config)])
 
-    def keep(self, rows: torch.Tensor) -> None:
-        """Keep these sequences, in this order."""
+    def expand(self, rows: torch.Tensor) -> None:
+        """Sequence i becomes a copy of what was sequence `rows[i]`."""
         for layer in self.layers:
-            layer.keep(rows)
+            layer.expand(rows)
+
+    def shrink(self, holes: torch.Tensor, movers: torch.Tensor, count: int) -> None:
+        """Copy sequences `movers` over sequences `holes` and forget all from `count` on."""
+        for layer in self.layers:
+            layer.shrink(holes, movers, count)
 
 
 def sliding_layers(config: Any) -> list[bool]:

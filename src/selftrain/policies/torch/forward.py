@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -23,6 +24,9 @@ class Forward:
         self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
         self.max_positions: int | None = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
         self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
+        text = self.config.get_text_config(decoder=True)
+        self.window: int = getattr(text, "sliding_window", None) or sys.maxsize
+        self.takes_whole_mask = getattr(text, "rope_parameters", None) is not None and self.config._attn_implementation == "sdpa"
         if not attends_only(self.config):
             raise ModelError(
                 f"a model of type {self.config.model_type!r}",
@@ -60,9 +64,11 @@ class Forward:
 
     def _cached(self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, pads_B: torch.Tensor, cache: SamplingCache) -> torch.Tensor:
         columns = cache.get_seq_length() + ids_BT.shape[1]
-        mask_BT = torch.arange(columns, device=self.device) >= pads_B[:, None]
+        mask = torch.arange(columns, device=self.device) >= pads_B[:, None]
+        if ids_BT.shape[1] == 1 and self.takes_whole_mask and columns <= self.window:
+            mask = mask[:, None, None]  # in its final form [B, 1, 1, columns], which saves transformers making one a step
         extra = {"position_ids": positions_BT} if self.takes_positions else {}
-        output = self.model(input_ids=ids_BT, attention_mask=mask_BT, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra)
+        output = self.model(input_ids=ids_BT, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra)
         logits_BV: torch.Tensor = output.logits[:, -1]
         return logits_BV
 

@@ -20,8 +20,8 @@ from selftrain.policies.torch.text import TextDecoder
 from selftrain.seeds import Stream
 from selftrain.types import Completion, Finish, Group, PolicyVersion
 
-LEAVE_SHARE = 0.9
-"""Finished sequences leave the batch once at most this share of it is still being sampled: leaving copies the cache."""
+LEAVE_SHARE = 0.97
+"""Finished sequences leave the batch once at most this share of it is still being sampled: leaving copies one row of the cache for each."""
 
 
 class Slot(NamedTuple):
@@ -146,7 +146,8 @@ class Decoding:
         self.logits_AV = self.forward.prefill(ids_PT, pads_P, self.cache)
         self.pads_A, self.width = pads_P, width
         if source_B is not None:
-            self._take(source_B)
+            self.cache.expand(source_B)
+            self.pads_A, self.logits_AV = pads_P[source_B], self.logits_AV[source_B]
 
     def run(self) -> Drawn:
         """Decode until every sequence has stopped or reached its limit."""
@@ -156,9 +157,7 @@ class Decoding:
             if active == 0:
                 break
             if active <= LEAVE_SHARE * len(self.done_A):
-                stay = (~self.done_A).nonzero()[:, 0]
-                self.rows_A, self.done_A, tokens_A = self.rows_A[stay], self.done_A[stay], tokens_A[stay]
-                self._take(stay, with_logits=False)
+                tokens_A = self._leave(active, tokens_A)
             self.logits_AV = self.forward.decode(tokens_A, self.pads_A, self.width + at, self.cache)
         return self._drawn()
 
@@ -175,11 +174,15 @@ class Decoding:
         self.done_A = self.done_A | stopped_A | (self.limits_B[rows_A] <= at + 1)
         return drawn.tokens_B
 
-    def _take(self, rows: torch.Tensor, with_logits: bool = True) -> None:
-        self.cache.keep(rows)
-        self.pads_A = self.pads_A[rows]
-        if with_logits:
-            self.logits_AV = self.logits_AV[rows]
+    def _leave(self, active: int, tokens_A: torch.Tensor) -> torch.Tensor:
+        """Move the last active sequences into the places of finished ones; returns the tokens in the new order."""
+        holes = self.done_A[:active].nonzero()[:, 0]
+        movers = (~self.done_A[active:]).nonzero()[:, 0] + active
+        self.cache.shrink(holes, movers, active)
+        order = torch.arange(active, device=holes.device)
+        order[holes] = movers
+        self.rows_A, self.done_A, self.pads_A = self.rows_A[order], self.done_A[order], self.pads_A[order]
+        return tokens_A[order]
 
     def _drawn(self) -> Drawn:
         longest = int(self.lengths_B.max())
