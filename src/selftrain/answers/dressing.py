@@ -51,6 +51,7 @@ _FRACTION_STYLE = re.compile(r"\\[dtcx]frac(?![a-z])")
 _PAIRS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"), ("__", "__"))
 _CURRENCY_DOLLAR = re.compile(r"\\\$|\$")
 _TRAILING = " \t\r\n.,;:"
+_OPENERS = " \t\r\n$\\*`\"'_"
 
 
 def undress(answer: str) -> str:
@@ -75,6 +76,8 @@ def _plain_signs(text: str) -> str:
 
 def _unwrap_outer(text: str) -> str:
     """`text` without matching outer delimiters that enclose nothing of their own kind, and without final punctuation."""
+    if text and text[0] not in _OPENERS and text[-1] not in _TRAILING:
+        return text
     for _ in range(8):
         before = text
         text = text.strip()

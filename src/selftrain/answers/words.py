@@ -53,6 +53,9 @@ _TIME = re.compile(
     r"(\d{1,2})(?:[:.](\d\d))?(?::(\d\d))? ?([ap])\.? ?m\.?|(\d{1,2}):(\d\d)(?::(\d\d))? ?(?:uhr|h|hours|hrs)|(\d{1,2}) uhr(?: (\d\d))?"
     r"|(\d{1,2}):(\d\d)(?::(\d\d))?"
 )
+_MAYBE_MOMENT = re.compile(
+    r"\d ?:\d|\d ?[ap]\.? ?m|uhr|\d{4}|(?:jan|feb|jän|mar|mär|mae|apr|may|mai|jun|jul|aug|sep|okt|oct|nov|de[cz])[a-z]* \d|\d.{0,6} [a-zä]{3}"
+)
 _SPACE = re.compile(r"\s+")
 _PUNCTUATION_SPACE = re.compile(r"\s*([,;:=<>|()\[\]{}])\s*")
 MAX_SHOWN = 300
@@ -90,7 +93,7 @@ def digits_first(text: str) -> str:
 def moment(text: str) -> str | None:
     """`2020-07-04` for a date with a month in words or in ISO or dotted form, `--07-04` without the year, `15:30` for a time of day."""
     text = _SPACE.sub(" ", text.casefold().strip())
-    if len(text) > 40 or not any(sign.isdigit() for sign in text):
+    if len(text) > 40 or not _MAYBE_MOMENT.search(text):
         return None
     found = _TIME.fullmatch(text)
     if found:
