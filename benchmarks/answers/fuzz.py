@@ -16,6 +16,7 @@ with atheris.instrument_imports(include=["selftrain.answers"]):
     from selftrain.answers.dressing import undress
     from selftrain.answers.keys import MAX_PARSED, structured
     from selftrain.answers.lexer import Unreadable
+    from selftrain.answers.precision import OutOfRange
 
 MAX_S = 0.2
 
@@ -27,7 +28,7 @@ def check(text: str) -> None:
     assert found.isprintable(), "unprintable key"
     assert found == key(text), "unstable key"
     if len(text) <= MAX_PARSED:
-        with contextlib.suppress(Unreadable):
+        with contextlib.suppress(Unreadable, OutOfRange):
             structured(undress(text))
     for completion in (text, f"The answer is {text}", f"\\boxed{{{text}"):
         span = extract_span(completion)

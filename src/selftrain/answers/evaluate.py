@@ -1,8 +1,9 @@
 """Expression tree -> its value at a point.
 
 A value is an exact `Fraction` as long as the arithmetic stays rational, else a fixed-point `Complex`. Free variables take fixed pseudo-random values,
-positive at point 0, negative at point 1, of either sign at point 2, so that two expressions are one function if their values agree at all points
-(a coincidence has a chance below 10**-40). Everything is bounded: size of numbers, number of operations; beyond the bounds `Unreadable` is raised.
+positive at point 0, negative at point 1, of mixed signs at points 2 and 3 (|a+b| is not |a|+|b|), so that two expressions are one function if their values
+agree at all points (a coincidence has a chance below 10**-40). Everything is bounded: size of numbers, number of operations; beyond the bounds
+`Unreadable` is raised.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from selftrain.answers.lexer import Unreadable
 from selftrain.answers.precision import BITS, ONE, PI, Complex
 
 Value = Fraction | Complex
-NUM_POINTS = 3
+NUM_POINTS = 4
 MAX_BITS = 13000
 MAX_COST = 4000
 _COST_OF_CALL = 25
@@ -34,7 +35,8 @@ def _place(name: str, point: int) -> Complex:
     digest = sha256(f"{name}|{point}".encode("utf-8", "backslashreplace")).digest() + sha256(f"{point}|{name}".encode("utf-8", "backslashreplace")).digest()
     size = int.from_bytes(digest[:48], "big") >> 1
     x = (ONE * 2 // 5) + (size * 2 * ONE >> 383)
-    negative = point == 1 or (point == 2 and digest[60] & 1)
+    code = ord(name) if len(name) == 1 else digest[60]
+    negative = point == 1 or (point == 2 and code & 1) or (point == 3 and code & 2)
     return (-x if negative else x), 0
 
 

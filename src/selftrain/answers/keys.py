@@ -28,6 +28,7 @@ _BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
 _WITH_BASE = re.compile(r"([0-9A-F]{1,200}) (?:in |\()?base[ -]([0-9]{1,2}|[a-z]{3,7})\)?")
 _SCALES = {"thousand": 3, "tausend": 3, "million": 6, "millionen": 6, "billion": 9, "milliarde": 9, "milliarden": 9, "trillion": 12, "billionen": 12}
 _SCALE = re.compile(r"(?<=[0-9])\s?(thousand|tausend|million(?:en)?|billion(?:en)?|milliarden?|trillion)(?![a-z])", re.IGNORECASE)
+_CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\d{1,4})\s?,\s?(\d{1,4})\s?\)|(?:\{\}|(?<![0-9A-Za-z]))[_^]\{?(\d{1,4})\}?\s?C\s?_\{?(\d{1,4})\}?")
 _TIMES_LETTER = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
 
 
@@ -72,17 +73,23 @@ def structured(text: str) -> str | None:
         counted = _counted(*with_unit)
         if counted is not None:
             return counted
-    return shape(tokens_of(_TIMES_LETTER.sub(r"\\times ", text)))
+    return shape(tokens_of(_plain_operators(text)))
 
 
 def _scaled(found: re.Match[str]) -> str:
     return f"\\cdot 10^{{{_SCALES[found.group(1).casefold()]}}}"
 
 
+def _plain_operators(text: str) -> str:
+    """`3 x 10^8`, `C(5,2)` and `_5C_2` with their usual signs."""
+    text = _TIMES_LETTER.sub(r"\\times ", text)
+    return _CHOOSE.sub(lambda found: f"\\binom{{{found.group(1) or found.group(3)}}}{{{found.group(2) or found.group(4)}}}", text) if "C" in text else text
+
+
 def _counted(number: str, unit: str) -> str | None:
     """The key of a constant with its unit; None where what stands before the unit is no number."""
     try:
-        found = shape(tokens_of(_TIMES_LETTER.sub(r"\\times ", number)))
+        found = shape(tokens_of(_plain_operators(number)))
         if unit == "%":
             found = shape(tokens_of(f"({number})/100"))
     except Unreadable:

@@ -1,7 +1,7 @@
 """Written numbers -> exact rationals: groups of thousands, decimal commas, percent, scientific, mixed and repeating forms.
 
-A comma between digits is a separator of thousands before groups of three (1,234), a decimal comma after a leading 0 or with two or more digits
-on a side (0,5; 3,14; 12,5), and a list between single digits (1,2). With a full stop beside it the last of the two is the decimal sign.
+A comma between digits is a separator of thousands before groups of three (1,234), a decimal comma after a leading 0, with two or more digits
+on a side or before a unit (0,5; 3,14; 12,5; 1,5 h), and a list between single digits (1,2). With a full stop beside it the last of the two is the decimal sign.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def join_groups(text: str) -> str:
         text = _DOTTED.sub(_without_dots, text)
     if "," not in text:
         return text
-    if not any(bracket in text for bracket in "([") and "\\{" not in text:
+    if not any(bracket in text for bracket in "([") and "\\{" not in text and "\\lbrace" not in text and text[0] != "{":
         text = _THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
         if text.count(",") == 1 and not _JOINED.search(text):
             text = _COMMA.sub(_decimal_comma, text)
@@ -63,7 +63,8 @@ def _without_dots(found: re.Match[str]) -> str:
 
 def _decimal_comma(found: re.Match[str]) -> str:
     whole, part = found.groups()
-    if whole == "0" or len(whole) > 1 or len(part) > 1:
+    behind = found.string[found.end() : found.end() + 2].strip()
+    if whole == "0" or len(whole) > 1 or len(part) > 1 or behind[:1].isalpha() or behind[:1] in ("€", "%"):
         return f"{whole}.{part}"
     return found.group()
 

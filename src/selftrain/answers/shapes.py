@@ -141,8 +141,12 @@ def _single(tokens: list[Token], depth: int) -> str:
             bracketed = _bracketed(opening, inner, closing, depth)
             if bracketed is not None:
                 return bracketed
-        if opening == "{" and closing == "}" and not any(inner[at][1] in ("over", "choose") for at in top_level(inner)):
-            return shape(inner, depth + 1)
+        if opening == "{" and closing == "}":
+            marks = {inner[at][1] for at in top_level(inner)}
+            if "," in marks or ";" in marks:
+                return _set(inner, depth)
+            if not marks & {"over", "choose"}:
+                return shape(inner, depth + 1)
     return expression_key(tokens)
 
 

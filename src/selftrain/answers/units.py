@@ -45,7 +45,7 @@ _SILENT = _words(
     l liter liters litre litres gallon gallons cup cups quart quarts pint pints mph mps knots degree degrees deg grad radian radians rad
     dollar dollars usd us$ eur euro euros cent cents penny pennies gbp pence chf yen jpy rupees rs inr unit units einheit einheiten piece pieces stück
     percent pct k c f n j w v a hz pa mol watt watts volt volts newton newtons joule joules celsius kelvin person people ways times square cubic sq cu per
-    st nd rd th uhr"""
+    uhr °c"""
 )
 _POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "quadrat": 2, "cubic": 3, "cu": 3, "cubed": 3, "kubik": 3}
 _PERCENT = _words("percent pct percentage prozent")
@@ -55,7 +55,7 @@ _NAMES = re.compile(r"[A-Za-zµäöüßÄÖÜ€£¥°]+")
 _EXPONENT = re.compile(r"\^\s*\{?\s*([23])\s*\}?|(?<=[a-z])([23])(?![0-9])")
 _SINGLE_GLUED = frozenset("m")
 NOT_UNITS = _words(
-    "pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if million billion trillion thousand hundred"
+    "pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if million billion trillion thousand hundred st nd rd th"
 )
 
 

@@ -132,7 +132,7 @@ def _date(text: str) -> str | None:
 def text_key(text: str) -> str:
     """The key of words: quoted, case folded, spaces collapsed; LaTeX loses all spaces and keeps its case. At most `MAX_SHOWN` characters and a hash."""
     if "\\" in text:
-        text = "".join(text.split())
+        text = "".join(text.replace("\\mid", "|").split())
     else:
         text = _PUNCTUATION_SPACE.sub(r"\1", " ".join(text.split())) if len(text) <= 4000 else " ".join(text.split())
         text = text.casefold()
