@@ -42,24 +42,34 @@ def extract_span(completion: str) -> Span | None:
     return None if place is None else Span(completion[place[0] : place[1]], *place)
 
 
+def marked_span(completion: str) -> tuple[bool, Span | None]:
+    """(whether the completion was cut off in its thoughts or in a marker, the answer that a marker or phrase names); the last number does not count."""
+    start = _after_thoughts(completion)
+    cut_off, place = (True, None) if start is None else _marked(completion, start)
+    return cut_off, None if place is None else Span(completion[place[0] : place[1]], *place)
+
+
 def _place(text: str) -> Place | None:
+    start = _after_thoughts(text)
+    if start is None:
+        return None
+    cut_off, place = _marked(text, start)
+    return place if cut_off or place is not None else last_number(text, start)
+
+
+def _after_thoughts(text: str) -> int | None:
+    """Where the text after the last `</think>` begins; None where a `<think>` never closes."""
     start = text.rfind("</think>")
     start = 0 if start < 0 else start + 8
-    if text.rfind("<think>", start) >= 0:
-        return None
-    cut_off, place = _boxed(text, start)
-    if cut_off or place is not None:
-        return place
-    cut_off, place = _tagged(text, start)
-    if cut_off or place is not None:
-        return place
-    cut_off, place = _hashes(text, start)
-    if cut_off or place is not None:
-        return place
-    cut_off, place = find_phrase(text, start)
-    if cut_off or place is not None:
-        return place
-    return last_number(text, start)
+    return None if text.rfind("<think>", start) >= 0 else start
+
+
+def _marked(text: str, start: int) -> tuple[bool, Place | None]:
+    for find in (_boxed, _tagged, _hashes, find_phrase):
+        cut_off, place = find(text, start)
+        if cut_off or place is not None:
+            return cut_off, place
+    return False, None
 
 
 def _boxed(text: str, start: int) -> tuple[bool, Place | None]:

@@ -55,7 +55,8 @@ _NAMES = re.compile(r"[A-Za-zµäöüßÄÖÜ€£¥°]+")
 _EXPONENT = re.compile(r"\^\s*\{?\s*([23])\s*\}?|(?<=[a-z])([23])(?![0-9])")
 _SINGLE_GLUED = frozenset("m")
 NOT_UNITS = _words(
-    "pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if million billion trillion thousand hundred st nd rd th"
+    """pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if
+    million billion trillion thousand hundred st nd rd th"""
 )
 
 

@@ -1,0 +1,191 @@
+"""Completions from files and pipes -> votes, one group after the other, in flat memory.
+
+A row holds a prompt and one completion (rows of a group follow each other), or a prompt and a list of completions (a whole group). JSON lines, Parquet, and
+`-` for JSON lines on standard input. Field names: `prompt`, `prompt_id`, `id` or `question`; `completion`, `text`, `response` or `output`, and their plurals.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from selftrain.answers import read
+from selftrain.answers.explanation import kind_of, why_equal
+from selftrain.errors import PromptError
+from selftrain.types import AnswerKey, Answers, Vote
+from selftrain.vote import count
+
+PROMPT_FIELDS = ("prompt", "prompt_id", "id", "question")
+COMPLETION_FIELDS = ("completion", "text", "response", "output")
+GROUP_FIELDS = ("completions", "texts", "responses", "outputs")
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupVote:
+    """The vote on one prompt. `prompt` is the value of the prompt field as text, `answers` holds N texts and keys."""
+
+    prompt: str
+    answers: Answers
+    vote: Vote
+
+    @property
+    def num_unread(self) -> int:
+        return self.vote.num_votes - self.vote.num_read
+
+    def surface_forms(self) -> dict[AnswerKey, dict[str, int]]:
+        """For each key, most votes first, the ways it was written with their numbers."""
+        forms: dict[AnswerKey, dict[str, int]] = {key: {} for key, _ in self.vote.counts}
+        for text, key in zip(self.answers.texts, self.answers.keys, strict=True):
+            if text is not None and key is not None:
+                forms[key][text] = forms[key].get(text, 0) + 1
+        return forms
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedCompletion:
+    """One line of an explanation: completion `index` (from 0), what was read, its key, what kind of thing that is, and why it is in its cluster."""
+
+    index: int
+    text: str | None
+    key: AnswerKey | None
+    kind: str
+    why: str
+
+
+@dataclass(slots=True)
+class Overview:
+    """What a person wants to see of many votes: the groups that were nearly lost, ties, and answers that could not be read. Memory is bounded by `limit`."""
+
+    limit: int = 20
+    num_groups: int = 0
+    num_completions: int = 0
+    num_unread: int = 0
+    num_ties: int = 0
+    num_empty: int = 0
+    _closest: list[tuple[float, int, GroupVote]] = field(default_factory=list)
+    _ties: list[GroupVote] = field(default_factory=list)
+    _unread: list[tuple[float, int, GroupVote]] = field(default_factory=list)
+
+    def add(self, group: GroupVote) -> None:
+        """Counts a group and keeps it where it belongs to the closest calls, ties or least readable groups."""
+        vote, number = group.vote, self.num_groups
+        self.num_groups += 1
+        self.num_completions += vote.num_votes
+        self.num_unread += group.num_unread
+        if not vote.counts:
+            self.num_empty += 1
+        elif vote.is_tie:
+            self.num_ties += 1
+            if len(self._ties) < self.limit:
+                self._ties.append(group)
+        else:
+            self._keep(self._closest, (-vote.margin_frac, -number, group))
+        if group.num_unread:
+            self._keep(self._unread, (group.num_unread / vote.num_votes, -number, group))
+
+    def _keep(self, heap: list[tuple[float, int, GroupVote]], entry: tuple[float, int, GroupVote]) -> None:
+        if len(heap) < self.limit:
+            heapq.heappush(heap, entry)
+        elif entry[:2] > heap[0][:2]:
+            heapq.heapreplace(heap, entry)
+
+    @property
+    def closest(self) -> list[GroupVote]:
+        """Decided groups with the smallest margins, smallest first."""
+        return [entry[2] for entry in sorted(self._closest, key=lambda entry: entry[:2], reverse=True)]
+
+    @property
+    def ties(self) -> list[GroupVote]:
+        """The first ties, in the order in which they came."""
+        return list(self._ties)
+
+    @property
+    def least_read(self) -> list[GroupVote]:
+        """Groups with the largest share of unread completions, largest first."""
+        return [entry[2] for entry in sorted(self._unread, key=lambda entry: entry[:2], reverse=True)]
+
+
+def votes_of(path: str) -> Iterator[GroupVote]:
+    """The votes of a file of JSON lines or Parquet, or of standard input for `-`."""
+    return votes_of_rows(_parquet_rows(path) if path.endswith((".parquet", ".pq")) else _json_rows(path), path)
+
+
+def votes_of_rows(rows: Iterable[Row], origin: str) -> Iterator[GroupVote]:
+    """The votes of rows, one per run of rows with one prompt; a prompt that comes back later is a group of its own. `origin` is named in errors."""
+    numbered = ((number, *_parts(row, origin, number)) for number, row in enumerate(rows, 1))
+    for (prompt, _), run in groupby(numbered, key=lambda part: (part[1], part[0] if part[3] else 0)):
+        texts = [text for _, _, completions, _ in run for text in completions]
+        answers = read(texts)
+        yield GroupVote(prompt, answers, count(answers.keys))
+
+
+def explain(group: GroupVote) -> list[ExplainedCompletion]:
+    """For every completion of a group, in order: its answer, its key, and why it counts as the same answer as the most frequent spelling of its cluster."""
+    leading = {key: max(forms.items(), key=lambda item: (item[1], item[0]))[0] for key, forms in group.surface_forms().items()}
+    lines: list[ExplainedCompletion] = []
+    for index, (text, key) in enumerate(zip(group.answers.texts, group.answers.keys, strict=True)):
+        if text is None or key is None:
+            lines.append(ExplainedCompletion(index, None, None, "unread", "no answer was found: no finished marker, phrase or number"))
+        else:
+            lines.append(ExplainedCompletion(index, text, key, kind_of(key), why_equal(text, leading[key])))
+    return lines
+
+
+def _parts(row: Row, origin: str, number: int) -> tuple[str, list[str], bool]:
+    """(prompt, completions, whether the row is a whole group) of a row."""
+    prompt = next((row[name] for name in PROMPT_FIELDS if row.get(name) is not None), None)
+    completions = next((row[name] for name in GROUP_FIELDS if row.get(name) is not None), None)
+    completion = next((row[name] for name in COMPLETION_FIELDS if row.get(name) is not None), None)
+    if prompt is None or (completion is None and completions is None):
+        missing = f"a prompt ({', '.join(PROMPT_FIELDS)})" if prompt is None else f"completions ({', '.join(COMPLETION_FIELDS + GROUP_FIELDS)})"
+        raise PromptError(f"{origin}, row {number}", f"it has no field for {missing}; it has {', '.join(row) or 'none'}", "rename the fields")
+    texts: list[Any] = [completion] if completions is None else list(completions)
+    if not all(isinstance(text, str) for text in texts):
+        raise PromptError(f"{origin}, row {number}", "a completion is not a text", "give each completion as a string")
+    shown = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, sort_keys=True)
+    return shown, texts, completions is not None
+
+
+def _json_rows(path: str) -> Iterator[Row]:
+    if path == "-":
+        yield from _parsed(sys.stdin, "standard input")
+        return
+    if not Path(path).is_file():
+        raise PromptError(path, "there is no such file", "give a file of JSON lines or Parquet, or - for standard input")
+    with open(path, encoding="utf-8") as lines:
+        yield from _parsed(lines, path)
+
+
+def _parsed(lines: Iterable[str], origin: str) -> Iterator[Row]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise PromptError(f"{origin}, line {number}", f"it is not JSON ({error})", "write one JSON object per line") from error
+        if not isinstance(row, dict):
+            raise PromptError(f"{origin}, line {number}", "it is not a JSON object", 'write {"prompt": ..., "completion": ...}')
+        yield row
+
+
+def _parquet_rows(path: str) -> Iterator[Row]:
+    """Rows of a Parquet file, a batch at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except (OSError, pyarrow.ArrowInvalid) as error:
+        raise PromptError(path, f"it cannot be read as Parquet ({error})", "check the path and the format") from error
+    wanted = {*PROMPT_FIELDS, *COMPLETION_FIELDS, *GROUP_FIELDS}
+    columns = [name for name in file.schema_arrow.names if name in wanted]
+    for batch in file.iter_batches(batch_size=1024, columns=columns):
+        yield from batch.to_pylist()
