@@ -40,7 +40,8 @@ HELD_OUT_SEED = 1000
 class Recipe:
     """What is trained for how long.
 
-    keep: step to folder name; the weights of both starts come from one training. words_frac: share of problems in the words form.
+    keep: step to folder name; the weights of both starts come from one training, which ends at the last of these steps.
+    schedule_steps: where the cosine of the learning rate would reach a tenth of its peak. words_frac: share of problems in the words form.
     slip_frac: share of solution steps with a wrong value that is carried on, so that single samples fail where the vote does not.
     skills: share of the examples that are a judgement, a correction turn or a new problem; the rest are solutions.
     """
@@ -51,25 +52,26 @@ class Recipe:
     batch: int
     learning_rate: float
     keep: dict[int, str]
+    schedule_steps: int
     words_frac: float = 0.35
-    slip_frac: float = 0.1
+    slip_frac: float = 0.11
     skills: dict[str, float] = field(default_factory=lambda: {"judge": 0.07, "correct": 0.1, "pose": 0.02})
 
 
 LEVEL_WEIGHTS = {
-    "add": (1, 1.5, 1.5, 1),
-    "sub": (0.4, 0.5, 0.5),
-    "mul": (0.5, 0.5, 0.5),
-    "digits": (0.5, 0.5, 0.5),
-    "sort": (0.4, 0.5, 0.5),
-    "tall": (0.5, 0.5, 0.5),
-    "truth": (0.4, 0.5, 0.5),
+    "add": (0.8, 1.2, 1.2, 0.4),
+    "sub": (0.4, 0.6, 0.5),
+    "mul": (0.8, 0.8, 0.4),
+    "digits": (1, 0.6, 0.4),
+    "sort": (0.5, 0.5, 0.4),
+    "tall": (0.6, 0.6, 0.4),
+    "truth": (0.7, 0.7, 0.4),
 }
 """How often each level of a task is taught; the levels above are not taught."""
 
 RECIPES = {
-    "default": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, keep={800: "weak", 1600: "default"}),
-    "large": Recipe(hidden=256, layers=5, mlp=640, batch=128, learning_rate=1.5e-3, keep={4000: "large"}, slip_frac=0.06),
+    "default": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, keep={700: "weak", 1000: "default"}, schedule_steps=1600),
+    "large": Recipe(hidden=256, layers=5, mlp=640, batch=128, learning_rate=1.5e-3, keep={4000: "large"}, schedule_steps=4000, slip_frac=0.06),
 }
 
 
@@ -198,7 +200,7 @@ def train(recipe: Recipe, seed: int, steps: int, out: Path, keep: dict[int, str]
         queue = queue or lessons.batches(8)
         ids, labels = encode_batch(tokenizer, queue.pop())
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, step / 50) * (0.55 + 0.45 * math.cos(math.pi * step / steps))
+            group["lr"] = recipe.learning_rate * min(1.0, step / 50) * (0.55 + 0.45 * math.cos(math.pi * step / recipe.schedule_steps))
         loss = model(input_ids=ids, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,7 +7,7 @@ import re
 
 from selftrain.prompts.tasks.family import Family, Form, Numbers, Slip
 
-MODULI = (3, 4, 5, 6, 7, 8, 9)
+MODULI = (5, 7, 9)
 
 
 def _lowest(level: int) -> int:
@@ -124,7 +124,7 @@ def _write_digits(numbers: Numbers, form: Form) -> str:
 
 
 def _read_digits(text: str) -> Numbers | None:
-    match = re.fullmatch(r"\(([0-9](?:\+[0-9]){1,30})\)%([3-9])", text) or re.fullmatch(r"digit sum of ([0-9]{2,31}) mod ([3-9])", text)
+    match = re.fullmatch(r"\(([0-9](?:\+[0-9]){1,30})\)%([579])", text) or re.fullmatch(r"digit sum of ([0-9]{2,31}) mod ([579])", text)
     return (*(int(digit) for digit in match.group(1).replace("+", "")), int(match.group(2))) if match else None
 
 
@@ -152,7 +152,7 @@ SUB = Family(
 MUL = Family("mul", "a number of LEVEL digits times 2 to 9", 30, lambda level: _span(level) * 8, _pick_mul, _write_mul, _read_mul, _solve_mul)
 DIGITS = Family(
     "digits",
-    "sum of LEVEL + 1 digits, modulo 3 to 9",
+    "sum of LEVEL + 1 digits, modulo 5, 7 or 9",
     30,
     lambda level: int(10 ** (level + 1)) * len(MODULI),
     _pick_digits,
