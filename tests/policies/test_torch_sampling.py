@@ -14,6 +14,7 @@ from torch_models import FAMILIES, PROMPTS, groups_of, policy_of, requests_for, 
 from selftrain.errors import PromptError
 from selftrain.models import __file__ as models_file
 from selftrain.policies.base import Policy, SamplingParams
+from selftrain.policies.torch import forward
 from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
 from selftrain.policies.torch.sampler import Slot, batch_plan
 from selftrain.seeds import Stream
@@ -65,6 +66,15 @@ def test_a_draw_does_not_depend_on_its_batch(tmp_path: Path) -> None:
     alone = together.sample([replace(requests_for()[1], index=0)], SamplingParams(12), Stream(5, stream="sample"))
     assert [done.text for done in alone[0].completions] == texts[1]
     assert [[done.text for done in group.completions] for group in groups_of(together, step=1)] != texts
+
+
+def test_prompts_are_prefilled_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policy_of(write_model(tmp_path))
+    together = groups_of(policy)
+    monkeypatch.setattr(forward, "PREFILL_TOKENS", 35)  # two prompts, then one
+    for group, same in zip(groups_of(policy), together, strict=True):
+        assert [done.token_ids for done in group.completions] == [done.token_ids for done in same.completions]
+        assert group.completions[0].logprobs == pytest.approx(same.completions[0].logprobs, abs=1e-5)
 
 
 def test_first_tokens_follow_the_softmax(tmp_path: Path) -> None:

@@ -16,16 +16,15 @@ BLOCK_TOKENS = 64
 
 
 class ColumnLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer: keys and values of shape [rows, heads, columns, head size], of which the first `count` rows and `length` columns are in use."""
+    """One layer: keys and values of shape [rows, heads, columns, head size]; `count` rows from row `first` on and `length` columns are in use."""
 
     def __init__(self, is_sliding: bool) -> None:
         super().__init__()
         self.is_sliding = is_sliding
-        self.count = self.length = 0
+        self.total = self.first = self.count = self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-        self.count = len(key_states)
+        self.keys, self.values = (states[:1, :, :0].expand(self.total, -1, -1, -1) for states in (key_states, value_states))
         self.is_initialized = True
 
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,22 +33,27 @@ class ColumnLayer(CacheLayerMixin):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
         begin, end = self.length, self.length + key_states.shape[-2]
         if end > self.keys.shape[-2]:
-            self.keys, self.values = grown(self.keys[: self.count], begin, end), grown(self.values[: self.count], begin, end)
-        self.keys[: self.count, :, begin:end] = key_states
-        self.values[: self.count, :, begin:end] = value_states
+            self.keys, self.values = grown(self.keys[: self.total], begin, end), grown(self.values[: self.total], begin, end)
+        rows = slice(self.first, self.first + self.count)
+        self.keys[rows, :, begin:end] = key_states
+        self.values[rows, :, begin:end] = value_states
         self.length = end
-        return self.keys[: self.count, :, :end], self.values[: self.count, :, :end]
+        return self.keys[rows, :, :end], self.values[rows, :, :end]
+
+    def fill(self, first: int, count: int, total: int) -> None:
+        """Next come `count` rows from row `first` on, from column 0; there will be `total` rows."""
+        self.first, self.count, self.total, self.length = first, count, total, 0
 
     def expand(self, rows: torch.Tensor) -> None:
         """Row i becomes a copy of what was row `rows[i]`; a row may come several times."""
         self.keys, self.values = repeated(self.keys, rows, self.length), repeated(self.values, rows, self.length)
-        self.count = len(rows)
+        self.first, self.count, self.total = 0, len(rows), len(rows)
 
     def shrink(self, holes: torch.Tensor, movers: torch.Tensor, count: int) -> None:
         """Copy rows `movers` over rows `holes` and forget all from row `count` on."""
         for buffer in (self.keys, self.values):
             buffer[holes, :, : self.length] = buffer[movers, :, : self.length]
-        self.count = count
+        self.count = self.total = count
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.length + query_length, 0
@@ -81,6 +85,11 @@ class SamplingCache(Cache):  # type: ignore[misc]
 
     def __init__(self, config: Any) -> None:
         super().__init__(layers=[ColumnLayer(is_sliding) for is_sliding in sliding_layers(config)])
+
+    def fill(self, first: int, count: int, total: int) -> None:
+        """The next forward pass fills `count` sequences from `first` on, from column 0; there will be `total`."""
+        for layer in self.layers:
+            layer.fill(first, count, total)
 
     def expand(self, rows: torch.Tensor) -> None:
         """Sequence i becomes a copy of what was sequence `rows[i]`."""

@@ -13,6 +13,9 @@ from selftrain.errors import ModelError
 from selftrain.policies.torch.cache import SamplingCache, attends_only
 from selftrain.policies.torch.loading import LoadedModel
 
+PREFILL_TOKENS = 16384
+"""Padded prompt tokens of one forward pass: bounds the memory of activations, whatever the number of prompts."""
+
 
 class Forward:
     """A model's forward passes under one compute type. `model` is the causal language model itself, adapters included; it stays in evaluation mode."""
@@ -54,9 +57,14 @@ class Forward:
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
 
     def prefill(self, ids_PT: torch.Tensor, pads_P: torch.Tensor, cache: SamplingCache) -> torch.Tensor:
-        """Logits [P, V] after each prompt. ids_PT: padded on the left by pads_P tokens; the cache receives T columns."""
-        columns_T = torch.arange(ids_PT.shape[1], device=self.device)
-        return self._cached(ids_PT, (columns_T - pads_P[:, None]).clamp(min=0), pads_P, cache)
+        """Logits [P, V] after each prompt. ids_PT: padded on the left by pads_P tokens; the cache receives P rows of T columns, some rows at a time."""
+        positions_PT = (torch.arange(ids_PT.shape[1], device=self.device) - pads_P[:, None]).clamp(min=0)
+        rows, parts = max(1, PREFILL_TOKENS // ids_PT.shape[1]), []
+        for first in range(0, len(ids_PT), rows):
+            part = slice(first, first + rows)
+            cache.fill(first, len(ids_PT[part]), len(ids_PT))
+            parts.append(self._cached(ids_PT[part], positions_PT[part], pads_P[part], cache))
+        return torch.cat(parts)
 
     def decode(self, tokens_B: torch.Tensor, pads_B: torch.Tensor, column: int, cache: SamplingCache) -> torch.Tensor:
         """Logits [B, V] after one more token, which goes into `column` of the cache."""

@@ -138,16 +138,15 @@ class Decoding:
     def start(self, prompts: Sequence[tuple[int, ...]]) -> None:
         """Run each distinct prompt once and give every sequence its copy of the cache and of the last logits."""
         distinct = list(dict.fromkeys(prompts))
-        source_B = torch.tensor([distinct.index(ids) for ids in prompts], device=self.forward.device) if len(distinct) < len(prompts) else None
+        source_B = torch.tensor([distinct.index(ids) for ids in prompts], device=self.forward.device)
         width = max(len(ids) for ids in distinct)
         ids_PT = torch.tensor([[self.forward.pad_id] * (width - len(ids)) + list(ids) for ids in distinct], device=self.forward.device)
         pads_P = torch.tensor([width - len(ids) for ids in distinct], device=self.forward.device)
         self.cache = SamplingCache(self.forward.config)
         self.logits_AV = self.forward.prefill(ids_PT, pads_P, self.cache)
-        self.pads_A, self.width = pads_P, width
-        if source_B is not None:
-            self.cache.expand(source_B)
-            self.pads_A, self.logits_AV = pads_P[source_B], self.logits_AV[source_B]
+        self.width = width
+        self.cache.expand(source_B)
+        self.pads_A, self.logits_AV = pads_P[source_B], self.logits_AV[source_B]
 
     def run(self) -> Drawn:
         """Decode until every sequence has stopped or reached its limit."""
