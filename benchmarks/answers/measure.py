@@ -44,9 +44,8 @@ def measure_pairs(name: str, equal: Equal, samples: Path) -> None:
             in_numbers += not expected and kind in NUMBERS
     spent = time.process_time() - began
     right = 1 - wrong.total() / len(pairs)
-    print(
-        f"pairs        {name:12} {len(pairs)} pairs, {right:.2%} right, {false_positives} false positives ({in_numbers} in numbers), {len(pairs) / spent:,.0f} pairs/s"
-    )
+    positives = f"{false_positives} false positives ({in_numbers} in numbers)"
+    print(f"pairs        {name:12} {len(pairs)} pairs, {right:.2%} right, {positives}, {len(pairs) / spent:,.0f} pairs/s")
     if wrong:
         print("             " + " " * 13 + "wrong: " + ", ".join(f"{kind} {n}" for kind, n in wrong.most_common(12)))
 
@@ -73,9 +72,8 @@ def measure_hostile() -> None:
             extract(text)
             slowest = max(slowest, time.process_time() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"hostile      selftrain    {len(answers)} of {len(answers)} survived, slowest {slowest * 1e3:.1f} ms, peak resident size of the whole run {peak:.0f} MB"
-    )
+    everything = f"{len(answers)} of {len(answers)} survived"
+    print(f"hostile      selftrain    {everything}, slowest {slowest * 1e3:.1f} ms, peak of the whole run {peak:.0f} MB")
 
 
 def measure_hostile_peer(limit_s: float = 5.0) -> None:

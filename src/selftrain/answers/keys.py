@@ -28,6 +28,7 @@ _BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7,
 _WITH_BASE = re.compile(r"([0-9A-F]{1,200}) (?:in |\()?base[ -]([0-9]{1,2}|[a-z]{3,7})\)?")
 _SCALES = {"thousand": 3, "tausend": 3, "million": 6, "millionen": 6, "billion": 9, "milliarde": 9, "milliarden": 9, "trillion": 12, "billionen": 12}
 _SCALE = re.compile(r"(?<=[0-9])\s?(thousand|tausend|million(?:en)?|billion(?:en)?|milliarden?|trillion)(?![a-z])", re.IGNORECASE)
+_PERCENT = re.compile(r"([-+]?(?:[0-9./ {}]|\\frac)+)\s?\\?%")
 _CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\d{1,4})\s?,\s?(\d{1,4})\s?\)|(?:\{\}|(?<![0-9A-Za-z]))[_^]\{?(\d{1,4})\}?\s?C\s?_\{?(\d{1,4})\}?")
 _TIMES_LETTER = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
 
@@ -68,6 +69,9 @@ def structured(text: str) -> str | None:
     special = number_in_words(text) or moment(text) or _base(text)
     if special is not None:
         return special
+    percent = _PERCENT.fullmatch(text)
+    if percent:
+        return _counted(percent.group(1).strip(), "%")
     with_unit = split_unit(digits_first(text))
     if with_unit is not None:
         counted = _counted(*with_unit)

@@ -45,7 +45,10 @@ def relation(tokens: list[Token], places: list[int], depth: int) -> str:
 def assignment(tokens: list[Token]) -> tuple[str, list[Token]] | None:
     """(name, value tokens) of `name = ... = value`, or None where the tokens are something else."""
     tokens = [token for token in tokens if token[0] != "skip"]
-    equals = [at for at in shapes.top_level(tokens) if tokens[at] == ("op", "=")]
+    marks = shapes.top_level(tokens)
+    equals = [at for at in marks if tokens[at] == ("op", "=")]
+    if any(tokens[at][0] == "sep" or tokens[at][1] in (",", ";") for at in marks):
+        return None
     if not equals or not is_label(tokens[: equals[0]]) or equals[-1] == len(tokens) - 1:
         return None
     value = tokens[equals[-1] + 1 :]

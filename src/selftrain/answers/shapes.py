@@ -90,7 +90,7 @@ def union(parts: set[str]) -> str:
 
 
 def _list(tokens: list[Token], separators: list[int], depth: int) -> str:
-    """A bare list. `x = 1, y = 2` lists its values in the order of the names, `x < 1 or x > 2` is a union."""
+    """A bare list. `y = 2, x = 1` lists its values in the order of the names, `x < 1 or x > 2` is a union, `p = 5, q = 2; p = 7, q = 2` two tuples."""
     semicolons = [at for at in separators if tokens[at][1] == ";"]
     is_or = all(tokens[at] == ("sep", "or") for at in separators)
     places = semicolons if semicolons and len(semicolons) < len(separators) else separators
@@ -99,13 +99,21 @@ def _list(tokens: list[Token], separators: list[int], depth: int) -> str:
     names = [pair[0] for pair in named if pair is not None]
     if len(names) == len(parts) and len(names) > 1:
         values = [pair[1] for pair in named if pair is not None]
-        if len(set(names)) == len(names):
+        if _neighbours(names):
             values = [value for _, value in sorted(zip(names, values, strict=True), key=lambda pair: pair[0])]
         return ", ".join(shape(value, depth + 1) for value in values)
     keys = [shape(part, depth + 1) for part in parts]
+    if len(places) < len(separators):
+        keys = [f"({key})" if _is_pair(key) else key for key in keys]
     if is_or and all(key.startswith(("(", "[", "{")) and ("inf" in key) for key in keys):
         return union(set(keys))
     return ", ".join(keys)
+
+
+def _neighbours(names: list[str]) -> bool:
+    """Whether the names are different neighbours of the alphabet, such as x and y, which have an order of their own."""
+    codes = sorted(ord(name) for name in names if len(name) == 1)
+    return len(codes) == len(names) and all(right - left == 1 for left, right in pairwise(codes))
 
 
 def _without_doubled(tokens: list[Token], places: list[int]) -> list[int]:

@@ -136,6 +136,7 @@ def text_key(text: str) -> str:
     else:
         text = _PUNCTUATION_SPACE.sub(r"\1", " ".join(text.split())) if len(text) <= 4000 else " ".join(text.split())
         text = text.casefold()
+        text = text.rstrip("!?.") or text
     return shortened(f"'{text}'")
 
 
