@@ -22,7 +22,7 @@ def without(*names: str) -> Callable[[Path], None]:
     return lambda folder: [path.unlink() for name in names for path in folder.glob(name)] and None  # type: ignore[func-returns-value]
 
 
-def with_tokenizer(**special: str | None) -> Callable[[Path], None]:
+def with_tokenizer(**special: Any) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         without("tokenizer*", "special_tokens*", "chat_template*")(folder)
         character_tokenizer(**special).save_pretrained(folder)
@@ -106,6 +106,22 @@ def test_the_end_token_pads_where_no_pad_token_is(tmp_path: Path) -> None:
     assert policy.pad_id == 2
     for group, same in zip(policy.sample(requests_for(), SamplingParams(8), Stream(1)), padded, strict=True):
         assert [done.token_ids for done in group.completions] == [done.token_ids for done in same.completions]
+
+
+def test_a_pad_token_that_the_model_does_not_know_is_replaced(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    with_tokenizer(pad_token="<more>")(tmp_path)
+    policy = policy_of(source)
+    assert policy.tokenizer.pad_token_id == 48
+    assert policy.pad_id == 0
+    assert policy.sample(requests_for(), SamplingParams(8), Stream(1))
+
+
+def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    with_tokenizer(additional_special_tokens=["12+5"])(tmp_path)
+    with pytest.raises(ModelError, match="has token 48 and the model knows tokens up to 47"):
+        policy_of(source).sample(requests_for(), SamplingParams(8), Stream(1))
 
 
 def test_a_base_model_without_chat_template_takes_the_plain_one(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_end_tokens_add_no_text() -> None:
     assert TextDecoder(byte_tokenizer()).decode_with_ends([*ids_of("é1"), 0]) == ("é1", (0, 1, 2, 2))
     assert TextDecoder(character_tokenizer()).decode_with_ends([4, 5, 2]) == ("01", (1, 2, 2))
     assert TextDecoder(byte_tokenizer()).decode_with_ends([0]) == ("", (0,))
+    assert TextDecoder(byte_tokenizer()).decode_with_ends([*ids_of("1"), 999]) == ("1", (1, 1))  # a row of the head that has no token
 
 
 def test_broken_bytes_keep_the_offsets_inside_the_text() -> None:

@@ -45,7 +45,7 @@ FAMILIES: dict[str, Any] = {
 PROMPTS = tuple(Prompt(f"p{at}", (Message("user", text),)) for at, text in enumerate(["12+5", "what is 7", "a"]))
 
 
-def character_tokenizer(**special: str | None) -> PreTrainedTokenizerFast:
+def character_tokenizer(**special: Any) -> PreTrainedTokenizerFast:
     """One token a character; 0 pad, 1 begin, 2 end, 3 unknown."""
     vocabulary = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3} | {character: at for at, character in enumerate(CHARACTERS, start=4)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

@@ -44,6 +44,8 @@ def load_model(source: str, config: PolicySection) -> LoadedModel:
             "set --policy.prompt-format plain for a base model, or give an instruction-tuned one",
         )
     model = load_weights(source, is_folder).to(device)
+    if pad_id >= model.get_input_embeddings().weight.shape[0]:
+        pad_id = 0  # a pad token added to the tokenizer alone; what stands in padding is never seen
     return LoadedModel(model, tokenizer, pad_id, stop_ids_of(model, end_id))
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from selftrain.errors import PromptError
+from selftrain.errors import ModelError, PromptError
 from selftrain.policies.base import SampleRequest, SamplingParams
 from selftrain.policies.torch.cache import SamplingCache
 from selftrain.policies.torch.draw import draw
@@ -55,7 +55,7 @@ class TorchSampler:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
         encoded: dict[str, tuple[int, ...]] = {}
         prompts = [encoded.get(request.prompt.id) or encoded.setdefault(request.prompt.id, self.encoder.encode(request.prompt)) for request in requests]
-        self._check_lengths(requests, prompts)
+        self._check_prompts(requests, prompts)
         completions: list[list[Completion | None]] = [[None] * request.count for request in requests]
         for slots in batch_plan([len(ids) for ids in prompts], [request.count for request in requests], self.sequences_per_batch):
             drawn = self._draw_batch(slots, requests, prompts, params, seeds)
@@ -66,9 +66,15 @@ class TorchSampler:
             for request, prompt_ids, group in zip(requests, prompts, completions, strict=True)
         ]
 
-    def _check_lengths(self, requests: Sequence[SampleRequest], prompts: Sequence[tuple[int, ...]]) -> None:
+    def _check_prompts(self, requests: Sequence[SampleRequest], prompts: Sequence[tuple[int, ...]]) -> None:
         limit = self.forward.max_positions
         for request, ids in zip(requests, prompts, strict=True):
+            if max(ids) >= self.forward.vocabulary:
+                raise ModelError(
+                    f"prompt {request.prompt.id}",
+                    f"it has token {max(ids)} and the model knows tokens up to {self.forward.vocabulary - 1}",
+                    "give the tokenizer that belongs to the model",
+                )
             if limit is not None and len(ids) >= limit:
                 raise PromptError(
                     f"prompt {request.prompt.id}",
