@@ -29,6 +29,8 @@ _WITH_BASE = re.compile(r"([0-9A-F]{1,200}) (?:in |\()?base[ -]([0-9]{1,2}|[a-z]
 _SCALES = {"thousand": 3, "tausend": 3, "million": 6, "millionen": 6, "billion": 9, "milliarde": 9, "milliarden": 9, "trillion": 12, "billionen": 12}
 _SCALE = re.compile(r"(?<=[0-9])\s?(thousand|tausend|million(?:en)?|billion(?:en)?|milliarden?|trillion)(?![a-z])", re.IGNORECASE)
 _PERCENT = re.compile(r"([-+]?(?:[0-9./ {}]|\\frac)+)\s?\\?%")
+_LEADING = re.compile(r"^\s*(?:\\approx(?![a-z])|\\simeq|=|~)\s*")
+_MODULUS = re.compile(r"(.+?)\s*(?:\\pmod\s?\{?\s?([0-9]{1,40})\s?\}?|\(\s?\\?b?mod\s?\{?\s?([0-9]{1,40})\s?\}?\s?\))")
 _CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\d{1,4})\s?,\s?(\d{1,4})\s?\)|(?:\{\}|(?<![0-9A-Za-z]))[_^]\{?(\d{1,4})\}?\s?C\s?_\{?(\d{1,4})\}?")
 _TIMES_LETTER = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
 
@@ -57,7 +59,10 @@ def equal(a: str, b: str) -> bool:
 
 def structured(text: str) -> str | None:
     """The key of an undressed number, choice, moment or expression; None or `Unreadable` for everything else."""
-    text = _SCALE.sub(_scaled, join_groups(text))
+    text = _SCALE.sub(_scaled, join_groups(_LEADING.sub("", text)))
+    modulus = _MODULUS.fullmatch(text) if text.count("mod") == 1 else None
+    if modulus:
+        return f"{structured(modulus.group(1)) or ''} mod {int(modulus.group(2) or modulus.group(3))}"
     number = plain_number(text)
     if number is not None:
         return str(number)

@@ -64,7 +64,12 @@ MAX_SHOWN = 300
 def number_in_words(text: str) -> str | None:
     """The digits of `twenty-one`, `Two hundred and five`, `einundzwanzig`, the quotient of `two thirds`; None where other words occur."""
     text = text.casefold().strip()
-    if len(text) > 100 or not _NUMBER_WORDS.fullmatch(text):
+    if len(text) > 100:
+        return None
+    if text.startswith(("minus ", "negative ")):
+        positive = number_in_words(text.partition(" ")[2])
+        return None if positive is None or positive.startswith("-") else "-" * (positive != "0") + positive
+    if not _NUMBER_WORDS.fullmatch(text):
         return None
     if text.replace("-", " ") in _FRACTIONS:
         return _FRACTIONS[text.replace("-", " ")]
