@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from selftrain.answers import equal, extract, key
     from selftrain.config import RunConfig
     from selftrain.config_load import load_config
-    from selftrain.evals import Evaluation, evaluate
+    from selftrain.evals import Evaluation
+    from selftrain.evaluate_model import evaluate
+    from selftrain.exporting import export
+    from selftrain.report import write_report
     from selftrain.run import Evaluated, Outcome, Run, resume, start, train_to_end
     from selftrain.train import StepReport
 
@@ -30,13 +33,15 @@ _HOMES = {
     "RunConfig": "selftrain.config",
     "StepReport": "selftrain.train",
     "equal": "selftrain.answers",
-    "evaluate": "selftrain.evals",
+    "evaluate": "selftrain.evaluate_model",
+    "export": "selftrain.exporting",
     "extract": "selftrain.answers",
     "key": "selftrain.answers",
     "load_config": "selftrain.config_load",
     "resume": "selftrain.run",
     "start": "selftrain.run",
     "train_to_end": "selftrain.run",
+    "write_report": "selftrain.report",
 }
 
 __all__ = [
@@ -48,12 +53,14 @@ __all__ = [
     "StepReport",
     "equal",
     "evaluate",
+    "export",
     "extract",
     "key",
     "load_config",
     "resume",
     "start",
     "train_to_end",
+    "write_report",
 ]
 
 

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import click
@@ -44,6 +45,16 @@ class Commands(click.Group):
         assert isinstance(found, click.Command)
         return found
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Nobody reading any more is no error: leave quietly, also when the last output is flushed at exit."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
+        return result
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
@@ -70,9 +81,11 @@ def main() -> None:
 def call(args: Sequence[str]) -> int:
     """Run a command line and return its exit status; errors are told on stderr in three parts, with a traceback only under --debug."""
     debug = "--debug" in args
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # after everything installed: `module:function` may name a file that lies here
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings would break the display; what matters comes as an error of ours
     try:
         result: Any = app.main(list(args), prog_name="selftrain", standalone_mode=False)
-        sys.stdout.flush()
     except SelftrainError as error:
         return tell(error.given, error.why, error.do, error.exit_status, debug)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -82,9 +95,6 @@ def call(args: Sequence[str]) -> int:
         return tell(*usage_parts(error), USAGE, debug)
     except (KeyboardInterrupt, click.Abort):
         return tell("Ctrl-C", "stopped at once", "A run that was being written can be taken up again: selftrain resume RUN.", INTERRUPTED, debug)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more: leave without a second error at exit
-        return BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever broke ends as one line and a status
         words = " ".join(str(error).split())[:400]
         do = "This is a bug or a broken installation. Run again with --debug for the traceback."

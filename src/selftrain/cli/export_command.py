@@ -18,7 +18,7 @@ def command(run: str, folder: str, checkpoint: str | None) -> None:
     RUN is the run's folder, FOLDER a new one: weights, config, tokenizer and a model card, without optimizer files. `transformers` loads it.
     """
     from selftrain.cli.running import folder_of
-    from selftrain.export import export
+    from selftrain.exporting import export
 
     written = export(folder_of(run), Path(folder), checkpoint)
     click.echo(f"{written.folder}: checkpoint {written.checkpoint}, {', '.join(written.files)}")

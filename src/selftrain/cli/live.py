@@ -117,7 +117,8 @@ def outcome_table(outcome: Outcome) -> Table:
     """At most 80 columns wide."""
     title = "Held-out problems: percent [95 % interval], differences in points"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for name in ("measure", "before", "after", "difference"):
+    table.add_column("measure")
+    for name in ("before", "after", "difference"):
         table.add_column(name, no_wrap=True)
     for row in messages.outcome_rows(outcome):
         sign = 0 if row.difference is None or not row.difference.excludes_zero else 1 if row.difference.value > 0 else -1

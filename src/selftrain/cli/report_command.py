@@ -17,6 +17,6 @@ def command(runs: tuple[str, ...]) -> None:
     from selftrain.cli.running import folder_of
 
     for run in runs:
-        written = report.write(folder_of(run))
+        written = report.write_report(folder_of(run))
         click.echo(written.html)
         click.echo(written.markdown)

@@ -21,7 +21,7 @@ def do(run: Run, display: Display, resumed: bool) -> int:
         outcome = watched(run, display, came)
         written, record = None, report.read_record(outcome.folder)
         if outcome.reason != "interrupted" or record.steps:
-            written = report.write(outcome.folder)
+            written = report.write_report(outcome.folder)
         display.end(outcome, record, written)
     if outcome.reason != "interrupted":
         return 0

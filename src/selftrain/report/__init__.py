@@ -1,6 +1,6 @@
 """Run folder -> report: one HTML page that opens from disk, and Markdown. It reads the folder and nothing else.
 
-report = write(Path("runs/train-0001"))
+report = write_report(Path("runs/train-0001"))
 report.html, report.markdown
 """
 
@@ -14,7 +14,7 @@ from selftrain.report.record import RunRecord, read_record
 from selftrain.report.render import html, markdown
 from selftrain.report.view import view_of
 
-__all__ = ["Report", "RunRecord", "read_record", "write"]
+__all__ = ["Report", "RunRecord", "read_record", "write_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Report:
     markdown: Path
 
 
-def write(folder: Path) -> Report:
+def write_report(folder: Path) -> Report:
     """Write report.html and report.md into the run folder, whether the run is finished, halted, in progress or empty.
 
     Raises RunFolderError when there is no run, LedgerError when its record is damaged, StorageError when the files cannot be written.

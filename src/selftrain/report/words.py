@@ -36,7 +36,9 @@ def duration(seconds: float) -> str:
         return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
     if seconds >= 60:
         return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.0f} ms"
+    if seconds >= 1 or seconds == 0:
+        return f"{seconds:.1f} s" if seconds else "0 s"
+    return f"{1000 * seconds:.0f} ms"
 
 
 def what_runs(header: Mapping[str, Any]) -> str:

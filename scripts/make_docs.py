@@ -1,0 +1,132 @@
+"""Write the pages of docs/ that follow from the code: configuration.md, metrics.md, commands.md.
+
+    python scripts/make_docs.py
+
+tests/test_docs.py fails while a page differs from what this makes.
+"""
+
+from __future__ import annotations
+
+import typing
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+
+from selftrain.cli.app import COMMANDS, app
+from selftrain.cli.options import default_text, plain_type
+from selftrain.config import RunConfig
+from selftrain.config_load import fields_of
+from selftrain.guard import RULES
+from selftrain.metrics import METRICS
+
+DOCS = Path(__file__).parent.parent / "docs"
+MADE = "<!-- made by scripts/make_docs.py: edit the code, then run it -->\n"
+HELP_WIDTH = 110
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def pages() -> dict[str, str]:
+    """The text of each page, by file name."""
+    return {"configuration.md": configuration(), "metrics.md": metrics(), "commands.md": commands()}
+
+
+def configuration() -> str:
+    count = sum(len(fields_of(info.annotation)) for info in RunConfig.model_fields.values())
+    parts = [
+        MADE,
+        "# Configuration\n",
+        CONFIGURATION_INTRO.format(count=count, recipe=resources.files("selftrain.recipes").joinpath("embedded.toml").read_text("utf-8").strip()),
+    ]
+    for section, info in RunConfig.model_fields.items():
+        annotation: Any = info.annotation
+        parts.append(f"## [{section}]\n\n{annotation.__doc__.strip()}\n\n| option | unit | default | allowed | meaning |\n|---|---|---|---|---|")
+        for name, field in fields_of(annotation).items():
+            unit = field.json_schema_extra["unit"]
+            parts.append(f"| `{section}.{name}` | {unit} | {cell(default_text(field.default))} | {allowed(field)} | {plain(field.description)} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+CONFIGURATION_INTRO = """\
+A run is decided by {count} options. They come from TOML files and the command line; the last one wins:
+
+    defaults < files from left to right < command line
+
+```sh
+selftrain train base.toml mine.toml --update.learning-rate 1e-6
+```
+
+In a file an option stands in the table of its section, on the command line it is `--section.option-name`. An unknown option is an error that names the
+nearest one. The resolved config is in the run's `run.json`. *unset* means that the option has no value; its meaning says what then happens.
+
+Where no file and no option names `policy.model`, this recipe of the embedded model lies under them (`recipes/embedded.toml`):
+
+```toml
+{recipe}
+```
+
+Label sources, reward rules and advantage rules may also be functions of your own: [extending.md](extending.md).
+"""
+
+
+def allowed(field: Any) -> str:
+    """The values that a field takes, in words."""
+    kind = plain_type(field.annotation)
+    choices = typing.get_args(kind)
+    if choices:
+        return ", ".join(f"`{choice}`" for choice in choices)
+    bounds = [f"{words} {getattr(limit, name):g}" for limit in field.metadata for name, words in BOUNDS.items() if getattr(limit, name, None) is not None]
+    return ", ".join(bounds) or {bool: "yes, no", str: "text", dict: "table", tuple: "list of texts"}.get(kind, "any number")
+
+
+def metrics() -> str:
+    parts = [MADE, "# Metrics and guard rules\n", METRICS_INTRO, "## Metrics\n\n| metric | unit | formula |\n|---|---|---|"]
+    parts += [f"| `{name}` | {metric.unit} | {plain(metric.formula)} |" for name, metric in METRICS.items()]
+    parts.append(f"\n{GUARD_INTRO}\n\n| rule | on a hit | what it means |\n|---|---|---|")
+    parts += [f"| `{rule.name}` | {'halts the run' if rule.serious else 'warns'} | {plain(rule.words)} |" for rule in RULES.values()]
+    return "\n".join(parts) + "\n"
+
+
+METRICS_INTRO = """\
+Every number that is logged about a step, in the ledger's step records and in `selftrain train --log json`. None of them needs a true answer. P is the
+number of prompts of a step, N the number of completions of a prompt that vote. Accuracies are not here: they are known only where problems with true
+answers are evaluated, see [evaluation.md](evaluation.md).
+"""
+GUARD_INTRO = """\
+## Guard rules
+
+A rule compares the mean of a signal over the last `guard.window_steps` with its mean over the first `guard.baseline_steps` of the same run. With
+`guard.action = halt` a hit that halts stops the run before the update of that step, and the newest checkpoint older than the window is handed over.
+"""
+
+
+def commands() -> str:
+    context = click.Context(app, info_name="selftrain", color=False, **{**app.context_settings, "terminal_width": HELP_WIDTH, "max_content_width": HELP_WIDTH})
+    parts = [MADE, "# Commands\n", f"```text\n{app.get_help(context)}\n```\n"]
+    for name in COMMANDS:
+        command = app.get_command(context, name)
+        assert command is not None
+        with click.Context(command, info_name=name, parent=context, color=False, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH) as child:
+            parts.append(f"## selftrain {name}\n\n```text\n{command.get_help(child)}\n```\n")
+    return "\n".join(parts)
+
+
+def plain(text: str) -> str:
+    """Text in a table cell: bars and signs that Markdown or HTML would read are escaped."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+
+
+def cell(text: str) -> str:
+    return text if text in ("unset", "none") else f"`{text.replace('|', chr(92) + '|')}`"
+
+
+def main() -> None:
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, "utf-8")
+        print(f"docs/{name}")
+
+
+if __name__ == "__main__":
+    main()

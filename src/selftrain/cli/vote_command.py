@@ -1,0 +1,119 @@
+"""`selftrain vote`"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selftrain.config import LabelsSection
+from selftrain.errors import PromptError
+
+if TYPE_CHECKING:
+    from selftrain.labels import Bounds
+    from selftrain.vote_stream import GroupVote, Overview
+
+NUM_LISTED = 10
+DEFAULTS = LabelsSection()
+NOTHING = 'Write rows such as {"prompt": "1+1", "completion": "#### 2"}.'
+
+
+@click.command("vote")
+@click.argument("file", default="-", metavar="[FILE|-]")
+@click.option(
+    "--min-read-frac",
+    type=click.FloatRange(0, 1),
+    default=DEFAULTS.min_read_frac,
+    show_default=True,
+    help="Quorum: least share of completions with a readable answer for a decided vote.",
+)
+@click.option(
+    "--min-share-frac",
+    type=click.FloatRange(0, 1),
+    default=DEFAULTS.min_share_frac,
+    show_default=True,
+    help="Least share of the winner among all votes for a decided vote.",
+)
+@click.option(
+    "--explain", metavar="PROMPT", help="Instead of votes, show one prompt: the answer and key of each completion, and why two ways of writing are one."
+)
+@click.option("--table", type=click.Path(dir_okay=False), help="Write the table of closest calls, ties and unread answers to this file instead of stderr.")
+@click.option("--quiet", is_flag=True, help="No table.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def command(file: str, explain: str | None, table: str | None, quiet: bool, min_read_frac: float, min_share_frac: float) -> None:
+    """Completions in, consensus answers out: one JSON line per prompt, in flat memory.
+
+    FILE is JSON lines or Parquet, - (the default) is JSON lines on standard input. A row has a prompt (prompt, prompt_id, id or question) and a completion
+    (completion, text, response or output), rows of one prompt following each other, or a list of completions (completions, ...). Answers are compared
+    by their canonical keys, as in training. The outcome of a vote is decided, tie, no_answer, below_quorum or below_min_share.
+    """
+    from selftrain.labels import Bounds
+    from selftrain.vote_stream import Overview, votes_of
+
+    votes = votes_of(file)
+    if explain is not None:
+        click.echo("\n".join(explained(explain, votes)))
+        return
+    bounds, overview = Bounds(min_read_frac, min_share_frac), Overview(limit=NUM_LISTED)
+    for group in votes:
+        overview.add(group)
+        print(json.dumps(as_json(group, bounds), ensure_ascii=False), flush=file == "-")
+    if not overview.num_groups:
+        raise PromptError("standard input" if file == "-" else file, "there is no completion in it", NOTHING)
+    if table is not None:
+        Path(table).write_text("\n".join(summary(overview)) + "\n", "utf-8")
+    elif not quiet:
+        click.echo("\n".join(summary(overview)), err=True)
+
+
+def as_json(group: GroupVote, bounds: Bounds) -> dict[str, Any]:
+    """A vote as it is written. answer: the winner as it was most often written; null unless decided."""
+    from selftrain.labels.rules import outcome_of
+    from selftrain.types import Outcome
+
+    vote = group.vote
+    outcome = outcome_of(vote, bounds)
+    key = vote.winners[0] if outcome is Outcome.DECIDED else None
+    forms = group.surface_forms()[key] if key is not None else {}
+    return {
+        "prompt": group.prompt,
+        "outcome": outcome.value,
+        "answer": max(forms, key=lambda form: forms[form], default=None),
+        "key": key,
+        "share_frac": vote.share_frac,
+        "margin_frac": vote.margin_frac,
+        "num_votes": vote.num_votes,
+        "num_read": vote.num_read,
+        "counts": [list(one) for one in vote.counts],
+    }
+
+
+def summary(overview: Overview) -> Iterator[str]:
+    yield (
+        f"{overview.num_groups} prompts, {overview.num_completions} completions: "
+        f"{overview.num_ties} ties, {overview.num_empty} without any answer, {overview.num_unread} completions unread"
+    )
+    for title, found in (("closest calls", overview.closest), ("ties", overview.ties), ("least read", overview.least_read)):
+        if found:
+            yield f"{title}:"
+        for group in found:
+            votes = ", ".join(f"{key} x {count}" for key, count in group.vote.counts[:4])
+            yield f"  {' '.join(group.prompt.split())[:60]}  {votes or 'nothing read'}  ({group.vote.num_read} of {group.vote.num_votes} read)"
+
+
+def explained(prompt: str, votes: Iterator[GroupVote]) -> Iterator[str]:
+    """The completions of one prompt with what was read in each and why it counts as its cluster's answer, then the clusters."""
+    from selftrain.vote_stream import explain
+
+    group = next((one for one in votes if one.prompt == prompt), None)
+    if group is None:
+        raise PromptError(f"--explain {prompt}", "there is no such prompt in the input", "Give the prompt or its id as it stands in the rows.")
+    for one in explain(group):
+        read = "no answer" if one.key is None else f"answer {one.text!r}, key {one.key!r} ({one.kind})"
+        yield f"completion {one.index}: {read}: {one.why}"
+    for key, forms in group.surface_forms().items():
+        written = ", ".join(f"{form!r} x {count}" for form, count in forms.items())
+        yield f"key {key!r}: {sum(forms.values())} of {group.vote.num_votes} votes, written {written}"

@@ -1,0 +1,153 @@
+"""Every mistake has its own error: what was given, why it cannot work, what to do; exit status 2, no traceback, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selftrain.cli import call
+from tests.cli.conftest import TOY, Selftrain, assert_refused
+
+GOOD_ROWS = [{"prompt": f"{i}+1", "answer": str(i + 1)} for i in range(20)]
+
+
+def jsonl(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "--update.lerning-rate", "1"], ["option --update.lerning-rate", "there is no such option", "nearest one is --update.learning-rate"]),
+        (["train", "--lerning-rate=1"], ["--lerning-rate", "--update.learning-rate"]),
+        (["trian"], ["command trian", "The nearest one is train"]),
+        (["train", "--update.learning-rate"], ["--update.learning-rate", "it needs a value"]),
+        (["train", "--update.learning-rate", "fast"], ["update.learning_rate = 'fast'", "valid number", "Peak learning rate"]),
+        (["train", "--update.learning-rate", "-1"], ["update.learning_rate", "greater than 0"]),
+        (["train", "--rollout.num-votes", "1"], ["rollout.num_votes = '1'", "greater than or equal to 2"]),
+        (["train", "--objective.name", "ppo"], ["objective.name = 'ppo'", "'reinforce' or 'clipped'"]),
+        (["train", "--labels.source", "majorty"], ["labels.source = majorty", "Did you mean majority"]),
+        (["train", "--policy.chat-template-args", "{x}"], ["policy.chat_template_args", "it is not JSON"]),
+        (["train", "--rollout.group-size", "99", *TOY], ["rollout.group_size = 99", "more completions cannot be trained on than vote"]),
+        (["train", "--policy.model", "toy:strong"], ["policy.model = toy:strong", "toy, toy:weak"]),
+        (["train", "--policy.model", "some/model"], ["no source", "exactly one of prompts.file"]),
+        (["train", "--prompts.file", "none.jsonl", "--policy.model", "embedded:default"], ["none.jsonl", "there is no such file"]),
+        (["train", "missing.toml"], ["config file missing.toml", "there is no such file"]),
+        (["train", "--log", "loud"], ["--log", "loud", "plain"]),
+        (["resume"], ["RUN is missing", "Usage: selftrain resume RUN"]),
+        (["resume", "nowhere"], ["nowhere"]),
+        (["report", "nowhere"], ["nowhere"]),
+        (["verify", "nowhere"], ["nowhere"]),
+        (["export", "nowhere", "out"], ["nowhere"]),
+        (["evaluate", "toy", "--evals.num-samples", "0"], ["evals.num_samples", "greater than or equal to 1"]),
+        (["evaluate", "some/model"], ["prompts"]),
+        (["completion", "tcsh"], ["tcsh", "bash"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0] in ("train", "resume") else None,
+)
+def test_mistakes_on_the_command_line(command: Selftrain, tmp_path: Path, words: list[str], expected: list[str]) -> None:
+    assert_refused(command(*words), 2, *expected)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[run\n", ["config file bad.toml", "it is not TOML"]),
+        ("[run]\nnum_step = 3\n", ["run.num_step", "there is no such option", "nearest one is run.num_steps"]),
+        ("[runs]\nseed = 3\n", ["[runs]", "there is no such section"]),
+        ("run = 3\n", ["run = 3", "a section is a table"]),
+        ("[rollout]\nnum_votes = 1\n", ["rollout.num_votes = 1", "greater than or equal to 2"]),
+    ],
+)
+def test_mistakes_in_a_config_file(command: Selftrain, tmp_path: Path, text: str, expected: list[str]) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    assert_refused(command("train", "bad.toml"), 2, *expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([*GOOD_ROWS[:2], "{not json"], ["line 3 of", "it is not JSON"]),
+        ([*GOOD_ROWS[:1], {"question": "1+1"}], ["line 2", "prompt"]),
+        ([*GOOD_ROWS[:1], {"prompt": ""}], ["line 2"]),
+        ([], ["p.jsonl"]),
+        ([*GOOD_ROWS, GOOD_ROWS[0]], ["line 21", "1"]),
+        (GOOD_ROWS[:3], ["3 prompts", "rollout.prompts_per_step = 16"]),
+        ([{"prompt": [{"role": "clown", "content": "x"}]}], ["clown"]),
+    ],
+    ids=["not JSON", "no prompt", "empty prompt", "empty file", "duplicate", "too few", "unknown role"],
+)
+def test_mistakes_in_a_prompt_file(command: Selftrain, tmp_path: Path, rows: list[object], expected: list[str]) -> None:
+    jsonl(tmp_path / "p.jsonl", rows)
+    assert_refused(command("train", "--policy.model", "embedded:default", "--prompts.file", "p.jsonl"), 2, *expected)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_held_out_problems_that_are_trained_on(command: Selftrain, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "p.jsonl", list(GOOD_ROWS))
+    held_out = jsonl(tmp_path / "h.jsonl", [{"prompt": "3+1", "answer": "4"}])
+    called = command("train", "--policy.model", "embedded:default", "--prompts.file", file, "--evals.file", held_out)
+    assert_refused(called, 2, "held-out problems of", "1 of 1 are training prompts", "Remove them")
+
+
+def test_reference_labels_without_answers(command: Selftrain, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "p.jsonl", [{"prompt": row["prompt"]} for row in GOOD_ROWS])
+    called = command("train", "--policy.model", "embedded:default", "--prompts.file", file, "--labels.source", "reference")
+    assert_refused(called, 2, "labels.source = reference", "no prompt has a true answer", "--prompts.answer-field")
+
+
+def test_a_run_folder_that_exists(command: Selftrain, run_copy: Path) -> None:
+    called = command("train", *TOY, "--run.name", "made")
+    assert_refused(called, 2, "run folder runs/made", "it exists already", "selftrain resume runs/made")
+
+
+def test_models_that_cannot_serve(command: Selftrain, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    for model, words in (
+        ("./empty", ["./empty", "config.json"]),
+        ("./bare", ["weights"]),
+        ("./gone", ["there is no such model folder"]),
+        ("embedded:big", ["default, weak"]),
+    ):
+        assert_refused(command("train", "--policy.model", model, "--prompts.task", "add:4"), 2, *words)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_prompt_over_the_limit(command: Selftrain, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "p.jsonl", [*GOOD_ROWS, {"prompt": "1+" * 100 + "1"}])
+    called = command("train", "--policy.model", "embedded:default", "--prompts.file", file, "--prompts.template", "raw", "--prompts.max-prompt-tokens", "64")
+    assert_refused(called, 2, "prompts.max_prompt_tokens", "64")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_folder_that_cannot_be_made(command: Selftrain, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    called = command("train", *TOY, "--run.folder", "file")
+    assert_refused(called, 1, "file")
+
+
+def test_an_unexpected_error_is_one_line_and_a_traceback_only_on_request(command: Selftrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("the\nsky fell")
+
+    monkeypatch.setattr("selftrain.config_load.load_config", broken)
+    assert_refused(command("train"), 1, "RuntimeError: the sky fell", "--debug")
+    told = command("train", "--debug")
+    assert told.status == 1
+    assert "Traceback" in told.err
+    assert "in broken" in told.err
+
+
+def test_ctrl_c_before_the_run_is_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("selftrain.config_load.load_config", interrupted)
+    assert call(["train"]) == 130
+    assert "stopped at once" in capsys.readouterr().err

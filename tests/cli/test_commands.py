@@ -1,0 +1,120 @@
+"""evaluate, verify, export, report, prompts: their output for real runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selftrain.ledger import read
+from tests.cli.conftest import QUICK, Selftrain, assert_refused
+
+
+def test_evaluate_repeats_the_runs_own_numbers(command: Selftrain, run_copy: Path) -> None:
+    recorded = {one["name"]: one["evaluation"] for one in read(run_copy).evals()}
+    called = command("evaluate", "toy", run_copy, "--log", "json")
+    assert called.status == 0, called.err
+    found = json.loads(called.out)
+    for shown, name in zip(found["models"], ("before", "after"), strict=True):
+        right = [result["num_right"] / 4 for result in recorded[name]["results"]]
+        assert shown["measures"]["avg@4"]["value"] == pytest.approx(sum(right) / 12)
+    assert [one["model"] for one in found["differences_to_first"]] == [str(run_copy)]
+    after, before = (found["models"][i]["measures"]["avg@4"]["value"] for i in (1, 0))
+    assert found["differences_to_first"][0]["measures"]["avg@4"]["value"] == pytest.approx(after - before)
+
+
+def test_evaluate_shows_models_side_by_side(command: Selftrain) -> None:
+    called = command("evaluate", "toy", "toy:weak", *QUICK[4:])
+    assert called.status == 0, called.err
+    lines = called.out.splitlines()
+    assert lines[0] == "12 problems of toy:1000000+12, 4 completions each, temperature 1"
+    assert lines[2].split()[:4] == ["model", "avg@4", "maj@4", "pass@4"]
+    assert lines[3].startswith("toy ")
+    assert lines[4].startswith("toy:weak ")
+    assert "paired difference to toy" in lines[5]
+    assert lines[7].split()[1].startswith("-")
+
+
+def test_verify_says_intact_and_replays_without_difference(command: Selftrain, run_copy: Path) -> None:
+    head = read(run_copy).head
+    called = command("verify", run_copy, "--head", head, "--replay")
+    assert called.status == 0, called.err
+    assert called.out.splitlines()[0].startswith("intact: ")
+    assert called.out.splitlines()[0].endswith(head)
+    assert called.out.splitlines()[1] == "replayed: 48 groups, 0 differences; 12 verdicts, 0 differ"
+
+
+def test_verify_names_a_changed_record_and_exits_with_1(command: Selftrain, run_copy: Path) -> None:
+    chain = run_copy / "ledger" / "chain.jsonl"
+    lines = chain.read_bytes().splitlines(keepends=True)
+    lines[5] = lines[5].replace(b"0", b"1", 1)
+    chain.write_bytes(b"".join(lines))
+    called = command("verify", run_copy)
+    assert called.status == 1
+    assert called.out.startswith("damaged: ")
+    assert "fault: record 5" in called.out
+    assert "record 5" in called.err
+    assert "Traceback" not in called.err
+
+
+def test_verify_with_a_head_of_another_run(command: Selftrain, run_copy: Path) -> None:
+    called = command("verify", run_copy, "--head", "0" * 64)
+    assert called.status == 1
+    assert "is not in it" in called.err
+
+
+def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.replay.rewards_of", lambda voted, label, rule: None)
+    called = command("verify", run_copy, "--replay")
+    assert called.status == 1
+    assert "48 differences" in called.out
+    assert "difference: step 0, group 0, rewards: recorded Rewards(" in called.out
+    assert "does not follow from the recorded completions" in called.err
+
+
+def test_report_of_several_runs(command: Selftrain, run_copy: Path) -> None:
+    (run_copy / "report.html").unlink()
+    called = command("report", run_copy, f"{run_copy}/")
+    assert called.out.splitlines() == [str(run_copy / "report.html"), str(run_copy / "report.md")] * 2
+    assert (run_copy / "report.html").exists()
+
+
+def test_prompts_are_shown_without_their_answers(command: Selftrain, tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {i} plus 1?", "answer": f"secret-{i}"} for i in range(20)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    called = command("prompts", "--prompts.file", "q.jsonl", "--policy.model", "some/model", "--show", "2")
+    assert called.status == 0, called.err
+    assert called.out.splitlines()[0].startswith("training prompts: 20 of q.jsonl, 20 with a true answer, hash ")
+    assert called.out.count("user: ") == 2
+    assert "What is 0 plus 1?" in called.out
+    assert "secret" not in called.out
+
+
+def test_export_is_a_model_that_transformers_loads(command: Selftrain, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    options = ("--prompts.task", "add:4", "--rollout.prompts-per-step", "2", "--rollout.num-votes", "4", "--rollout.max-new-tokens", "8")
+    quick = ("--evals.num-problems", "2", "--evals.num-samples", "2", "--run.num-steps", "2", "--run.checkpoint-every-steps", "1", "--run.name", "e")
+    assert command("train", "--policy.model", "embedded:default", *options, *quick).status == 0
+    called = command("export", "runs/e", "out/model")
+    assert called.status == 0, called.err
+    assert called.out.startswith("out/model: checkpoint step-000002, ")
+    files = {path.name for path in (tmp_path / "out" / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "README.md"} <= files
+    assert not files & {"manifest.json", "optimizer.safetensors", "learner.json"}
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model", local_files_only=True)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "model", local_files_only=True)("1+1").input_ids
+    kept = load_file(tmp_path / "runs" / "e" / "checkpoints" / "step-000002" / "model.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items() if name in kept)
+    card = (tmp_path / "out" / "model" / "README.md").read_text("utf-8")
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    assert "label-free" in card
+    assert "| avg@2 |" in card
+    assert_refused(command("export", "runs/e", "out/model"), 2, "there is something in it already")
+    assert_refused(command("export", "runs/e", "out/other", "--checkpoint", "step-000009"), 2, "there is no such checkpoint", "step-000001, step-000002")
+    (tmp_path / "runs" / "e" / "checkpoints" / "step-000001" / "config.json").write_text("{}")
+    assert_refused(command("export", "runs/e", "out/other", "--checkpoint", "step-000001"), 1, "config.json")
+    assert not (tmp_path / "out" / "other").exists()

@@ -1,0 +1,224 @@
+"""`selftrain train` and `resume`: what is shown, what is written, how it stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from selftrain.cli.json_lines import JsonLines
+from selftrain.cli.live import Live, course
+from selftrain.cli.plain import Plain
+from selftrain.cli.running import do
+from selftrain.config_load import load_config
+from selftrain.ledger import read
+from selftrain.run import resume, start
+from selftrain.train import StepReport
+from tests.cli.conftest import TOY, Selftrain, assert_refused
+
+OPTIONS = {
+    "policy.model": "toy",
+    "update.learning_rate": 0.1,
+    "rollout.prompts_per_step": 4,
+    "rollout.num_votes": 6,
+    "evals.num_problems": 12,
+    "evals.num_samples": 4,
+    "run.num_steps": 8,
+    "run.checkpoint_every_steps": 2,
+}
+
+
+def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> None:
+    called = command("train", *TOY, "--run.num-steps", "7", "--log", "plain")
+    assert (called.status, called.err) == (0, "")
+    lines = called.out.splitlines()
+    assert lines[0] == "toy trains on 256 prompts of toy:0+256: 7 steps of 4 prompts x 6 completions."
+    assert "Label-free: no true answer reaches training" in lines[1]
+    assert lines[3] == "Run folder: runs/train-0001"
+    steps = [line for line in lines if line.startswith("step ")]
+    assert [line.split()[1] for line in steps] == [f"{i}/7" for i in range(1, 8)]
+    for word in ("vote share 0.", "reward ", "entropy ", " nats", "length 2.0 tokens", "admitted ", "guard ok", "left "):
+        assert word in steps[0]
+    assert any(line.startswith("avg@4: before ") and " points [" in line for line in lines)
+    assert "Handed over: checkpoint step-000007, the newest one." in lines
+    head = read(tmp_path / "runs" / "train-0001").head
+    assert f"ledger head: {head}" in lines
+    commands = [line.split("  #")[0].strip() for line in lines[lines.index("Next:") + 1 :]]
+    assert [command.split()[1] for command in commands] == ["evaluate", "verify", "export"]
+    assert (tmp_path / "runs" / "train-0001" / "report.html").stat().st_size > 5000
+    assert "# Report of train-0001" in (tmp_path / "runs" / "train-0001" / "report.md").read_text("utf-8")
+
+
+def test_the_next_commands_work_as_printed(command: Selftrain) -> None:
+    printed = command("train", *TOY, "--run.num-steps", "6", "--log", "plain").out.split("Next:\n")[1].splitlines()
+    evaluate, verify, export = (line.split("  #")[0].split()[1:] for line in printed)
+    assert command(*evaluate).status == 0
+    assert command(*verify).status == 0
+    assert_refused(command(*export), 1, "no Hugging Face model")
+
+
+def test_json_lines_are_objects_with_the_numbers_of_the_ledger(command: Selftrain, tmp_path: Path) -> None:
+    called = command("train", *TOY, "--run.num-steps", "3", "--log", "json", "--run.name", "j")
+    events = [json.loads(line) for line in called.out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "evaluation", "step", "step", "step", "evaluation", "end"]
+    ledger = read(tmp_path / "runs" / "j")
+    assert [event["metrics"] for event in events if event["event"] == "step"] == [dict(step.metrics.values) for step in ledger.steps()]
+    assert events[-1]["head"] == ledger.head
+    assert events[-1]["reason"] == "done"
+    before = events[1]["measures"]["avg@4"]
+    assert before["low"] <= before["value"] <= before["high"]
+    assert events[-1]["outcome"][0]["before"] == before
+
+
+def test_options_win_over_files_and_files_from_left_to_right(command: Selftrain, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('[policy]\nmodel = "toy"\n[run]\nnum_steps = 9\nseed = 4\n[evals]\nnum_problems = 5\nnum_samples = 2\n')
+    (tmp_path / "b.toml").write_text("[run]\nnum_steps = 2\nseed = 5\n")
+    called = command("train", "a.toml", "b.toml", "--run.seed", "6", "--update.learning_rate", "0.25", "--log", "json")
+    config = json.loads(called.out.splitlines()[0])["header"]["config"]
+    assert (config["run"]["num_steps"], config["run"]["seed"], config["update"]["learning_rate"], config["evals"]["num_problems"]) == (2, 6, 0.25, 5)
+
+
+def test_values_of_every_kind_arrive(command: Selftrain) -> None:
+    words = (
+        "--rollout.stop",
+        "a b",
+        "--rollout.stop",
+        "c",
+        "--policy.chat-template-args",
+        '{"enable_thinking": false}',
+        "--policy.gradient-checkpointing",
+        "yes",
+    )
+    called = command("train", *TOY, "--run.num-steps", "1", "--log", "json", *words)
+    config = json.loads(called.out.splitlines()[0])["header"]["config"]
+    assert config["rollout"]["stop"] == ["a b", "c"]
+    assert config["policy"]["chat_template_args"] == {"enable_thinking": False}
+    assert config["policy"]["gradient_checkpointing"] is True
+
+
+def test_the_live_display_fits_80_columns_and_says_all(tmp_path: Path) -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=80, record=True, legacy_windows=False)
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path)}))
+    assert do(run, Live(console), resumed=False) == 0
+    text = console.export_text()
+    for word in ("vote share", "reward", "entropy", "length", "admitted", "guard", "evaluated before", "avg@4", "pseudo-label", "Next:", "selftrain evaluate"):
+        assert word in text
+    table = text[text.rindex("measure") :].splitlines()[:5]
+    assert all(len(line) <= 80 for line in table)
+    assert "…" not in "".join(table)
+
+
+def test_the_course_of_a_signal_is_drawn_from_low_to_high() -> None:
+    assert course([0.0, 0.5, 1.0]) == "▁▅█"
+    assert course([2.0, 2.0]) == "▁▁"
+    assert course([]) == ""
+    assert len(course([float(i) for i in range(1000)], width=32)) <= 32
+
+
+class Stopper(Plain):
+    """Sends itself signals after given steps."""
+
+    def __init__(self, signals: dict[int, list[signal.Signals]]) -> None:
+        super().__init__()
+        self.signals = signals
+
+    def step(self, report: StepReport) -> None:
+        super().step(report)
+        for number in self.signals.get(report.metrics.step, []):
+            signal.raise_signal(number)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_run_after_the_step_and_a_resumed_run_has_the_same_record(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
+) -> None:
+    whole = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "whole"}))
+    assert do(whole, Plain(), resumed=False) == 0
+    cut = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "cut"}))
+    capsys.readouterr()
+    assert do(cut, Stopper({2: [number]}), resumed=False) == status
+    told = capsys.readouterr().out
+    assert "Stopping after the step in flight" in told
+    assert f"Go on with: selftrain resume {cut.folder}" in told
+    assert read(cut.folder).finished is False
+    assert len(list(read(cut.folder).steps())) in (3, 4)
+    assert do(resume(cut.folder), Plain(), resumed=True) == 0
+    assert "Resumed from step" in capsys.readouterr().out
+    assert read(cut.folder).head == read(whole.folder).head
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_signal_stops_at_once_and_says_what_resume_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "cut"}))
+    with pytest.raises(KeyboardInterrupt):
+        do(run, Stopper({4: [signal.SIGINT, signal.SIGINT]}), resumed=False)
+    assert f"Stopped at once. Go on with: selftrain resume {run.folder}; it repeats the steps since the last checkpoint." in capsys.readouterr().out
+    run.ledger.close()
+    assert do(resume(run.folder), Plain(), resumed=True) == 0
+    assert read(run.folder).finished
+
+
+def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "selftrain", "train", *TOY, "--run.num-steps", "400", "--log", "plain"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 3/"):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "Go on with: selftrain resume runs/train-0001" in out
+    assert err == ""
+    assert not read(tmp_path / "runs" / "train-0001").finished
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(command: Selftrain, tmp_path: Path) -> None:
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "hurt"}))
+    do(run, Stopper({4: [signal.SIGINT]}), resumed=False)
+    newest = sorted((run.folder / "checkpoints").glob("step-*"))[-1]
+    (newest / "toy.json").write_text("{}")
+    called = command("resume", run.folder, "--log", "plain")
+    assert called.status == 0, called.err
+    assert f"Checkpoint {newest.name} was refused: toy.json" in called.out
+
+
+def test_resume_refuses_what_is_over_changed_or_missing(command: Selftrain, run_copy: Path, tmp_path: Path) -> None:
+    assert_refused(command("resume", run_copy), 2, "it has ended", "selftrain report")
+    assert_refused(command("resume", "nowhere"), 2, "nowhere")
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "changed"}))
+    do(run, Stopper({2: [signal.SIGINT]}), resumed=False)
+    header = json.loads((run.folder / "run.json").read_text())
+    header["header"]["config"]["update"]["learning_rate"] = 0.2
+    (run.folder / "run.json").write_text(json.dumps(header))
+    called = command("resume", run.folder)
+    assert called.status in (1, 2)
+    assert "run.json" in called.err
+    assert "Traceback" not in called.err
+
+
+def test_a_full_disk_ends_with_an_error_and_loses_nothing(tmp_path: Path) -> None:
+    code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000));from selftrain.cli import call; sys.exit(call(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "train", *TOY, "--run.num-steps", "300", "--log", "plain"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    steps = len(list(read(tmp_path / "runs" / "train-0001").steps()))
+    assert steps == done.stdout.count("\nstep ")
+
+
+def test_display_without_held_out_problems_claims_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path)}))
+    run.problems = type(run.problems)(run.problems.train, None)
+    assert do(run, JsonLines(), resumed=False) == 0
+    end = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert end["outcome"] == []
+    assert end["words"][-1] == "Without true answers this is no evidence of harm, and no evidence of gain either."

@@ -1,0 +1,117 @@
+"""`selftrain vote` as a filter: rows in, votes out, a table for a person."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Selftrain, assert_refused
+
+ROWS = [
+    {"prompt_id": "a", "completion": "so #### 1/2"},
+    {"prompt_id": "a", "completion": "#### 0.5"},
+    {"prompt_id": "a", "completion": "#### 7"},
+    {"prompt_id": "b", "completion": "#### 3"},
+    {"prompt_id": "b", "completion": "#### 4"},
+    {"prompt_id": "c", "completion": "I do not know"},
+]
+
+
+def write(path: Path, rows: list[object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def votes(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_votes_in_the_order_of_the_prompts(command: Selftrain, tmp_path: Path) -> None:
+    called = command("vote", write(tmp_path / "c.jsonl", list(ROWS)))
+    assert called.status == 0, called.err
+    a, b, c = votes(called.out)
+    assert (a["prompt"], a["outcome"], a["share_frac"], a["num_votes"], a["num_read"]) == ("a", "decided", 2 / 3, 3, 3)
+    assert a["answer"] in ("1/2", "0.5")
+    assert (b["outcome"], b["answer"], b["key"]) == ("tie", None, None)
+    assert (c["outcome"], c["num_read"], c["counts"]) == ("no_answer", 0, [])
+    assert called.err.splitlines()[0] == "3 prompts, 6 completions: 1 ties, 1 without any answer, 1 completions unread"
+    assert [line for line in called.err.splitlines() if line.endswith(":")] == ["closest calls:", "ties:", "least read:"]
+
+
+def test_lists_of_completions(command: Selftrain, tmp_path: Path) -> None:
+    called = command("vote", write(tmp_path / "c.jsonl", [{"question": 7, "completions": ["#### 1", "#### 1", "#### 2"]}]), "--quiet")
+    (only,) = votes(called.out)
+    assert (only["prompt"], only["answer"], only["margin_frac"]) == ("7", "1", 1 / 3)
+    assert called.err == ""
+
+
+def test_bounds_and_a_table_in_a_file(command: Selftrain, tmp_path: Path) -> None:
+    called = command("vote", write(tmp_path / "c.jsonl", list(ROWS)), "--min-share-frac", "0.9", "--table", "t.txt")
+    assert [vote["outcome"] for vote in votes(called.out)] == ["below_min_share", "tie", "no_answer"]
+    assert called.err == ""
+    assert (tmp_path / "t.txt").read_text().startswith("3 prompts, 6 completions")
+
+
+def test_parquet_gives_the_same_votes(command: Selftrain, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "c.parquet")
+    write(tmp_path / "c.jsonl", list(ROWS))
+    assert command("vote", "c.parquet").out == command("vote", "c.jsonl").out
+
+
+def test_explain_says_which_ways_of_writing_are_one(command: Selftrain, tmp_path: Path) -> None:
+    called = command("vote", write(tmp_path / "c.jsonl", list(ROWS)), "--explain", "a")
+    lines = called.out.splitlines()
+    assert lines[0].startswith("completion 0: answer '1/2', key '")
+    assert "2 of 3 votes, written '1/2' x 1, '0.5' x 1" in lines[3]
+    assert_refused(command("vote", "c.jsonl", "--explain", "z"), 2, "--explain z", "no such prompt")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{\n", ["c.jsonl, line 1", "it is not JSON"]),
+        ("[1]\n", ["line 1", "it is not a JSON object"]),
+        ('{"prompt_id": "a"}\n', ["row 1", "completions (completion, text"]),
+        ('{"completion": "1"}\n', ["row 1", "a prompt (prompt"]),
+        ('{"prompt_id": "a", "completion": 5}\n', ["row 1", "not a text"]),
+        ("\n", ["c.jsonl", "there is no completion in it"]),
+    ],
+)
+def test_bad_rows(command: Selftrain, tmp_path: Path, text: str, words: list[str]) -> None:
+    (tmp_path / "c.jsonl").write_text(text)
+    assert_refused(command("vote", "c.jsonl", "--quiet"), 2, *words)
+
+
+def test_bad_files(command: Selftrain, tmp_path: Path) -> None:
+    assert_refused(command("vote", "none.jsonl"), 2, "none.jsonl", "there is no such file")
+    (tmp_path / "bad.parquet").write_text("x" * 100)
+    assert_refused(command("vote", "bad.parquet"), 2, "bad.parquet", "it cannot be read")
+
+
+def rows_of(prompt: str, count: int) -> str:
+    return "".join(json.dumps({"id": f"{prompt}{i}", "completion": f"#### {i}"}) + "\n" for i in range(count))
+
+
+def test_as_a_filter_votes_leave_at_once_and_a_closed_pipe_is_no_error() -> None:
+    command = [sys.executable, "-m", "selftrain", "vote", "--quiet"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(rows_of("p", 100))
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["prompt"] == "p0"
+        process.stdout.close()
+        with suppress(BrokenPipeError):
+            process.stdin.write(rows_of("q", 100))
+            process.stdin.close()
+        assert process.wait(timeout=30) == 141
+        assert process.stderr.read() == ""
