@@ -36,6 +36,7 @@ def jsonl(path: Path, rows: list[object]) -> Path:
         (["train", "--policy.model", "some/model"], ["no source", "exactly one of prompts.file"]),
         (["train", "--prompts.file", "none.jsonl", "--policy.model", "embedded:default"], ["none.jsonl", "there is no such file"]),
         (["train", "missing.toml"], ["config file missing.toml", "there is no such file"]),
+        (["train", "questions.jsonl"], ["questions.jsonl", "looks like a file of prompts", "--prompts.file questions.jsonl"]),
         (["train", "--log", "loud"], ["--log", "loud", "plain"]),
         (["resume"], ["RUN is missing", "Usage: selftrain resume RUN"]),
         (["resume", "nowhere"], ["nowhere"]),

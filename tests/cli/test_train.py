@@ -42,8 +42,8 @@ def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> No
     assert lines[0] == "toy trains on 256 prompts of toy:0+256: 7 steps of 4 prompts x 6 completions."
     assert "Label-free: no true answer reaches training" in lines[1]
     assert lines[3] == "Run folder: runs/train-0001"
-    steps = [line for line in lines if line.startswith("step ")]
-    assert [line.split()[1] for line in steps] == [f"{i}/7" for i in range(1, 8)]
+    steps = [line for line in lines if "  vote share " in line]
+    assert [line.split()[:3] for line in steps] == [[f"{i + 1}/7", "step", str(i)] for i in range(7)]
     for word in ("vote share 0.", "reward ", "entropy ", " nats", "length 2.0 tokens", "admitted ", "guard ok", "left "):
         assert word in steps[0]
     assert any(line.startswith("avg@4: before ") and " points [" in line for line in lines)
@@ -170,7 +170,7 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if line.startswith("step 3/"):
+            if line.startswith("3/400 "):
                 process.send_signal(signal.SIGINT)
                 break
         out, err = process.communicate(timeout=60)
@@ -204,6 +204,14 @@ def test_resume_refuses_what_is_over_changed_or_missing(command: Selftrain, run_
     assert "Traceback" not in called.err
 
 
+def test_resume_refuses_other_prompts(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "other"}))
+    do(run, Stopper({2: [signal.SIGINT]}), resumed=False)
+    monkeypatch.setattr("selftrain.compose.TOY_PROMPTS", 100)
+    called = command("resume", run.folder)
+    assert_refused(called, 2, "the training prompts", "they are not those the run was started with", "Restore them, or start a new run.")
+
+
 def test_a_full_disk_ends_with_an_error_and_loses_nothing(tmp_path: Path) -> None:
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000));from selftrain.cli import call; sys.exit(call(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "train", *TOY, "--run.num-steps", "300", "--log", "plain"]
@@ -212,7 +220,7 @@ def test_a_full_disk_ends_with_an_error_and_loses_nothing(tmp_path: Path) -> Non
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     steps = len(list(read(tmp_path / "runs" / "train-0001").steps()))
-    assert steps == done.stdout.count("\nstep ")
+    assert steps == done.stdout.count("  vote share ")
 
 
 def test_display_without_held_out_problems_claims_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_halted_run_says_why_and_what_is_handed_over(tmp_path: Path) -> None:
     halted = record.verdicts[-1]
     for text in (page.text, markdown):
         assert f"halted by the guard after {outcome.steps} of 60 steps" in text
-        assert f"The guard halted the run after step {halted.step}, before that step's update." in text
+        assert f"The guard halted the run at step {halted.step}, before that step's update." in text
         assert "different prompts get the same answer" in text
         assert "constant_answer" in text
         assert "Handed over: " in text

@@ -63,7 +63,7 @@ class Commands(click.Group):
 @click.command(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog="Exit status: 0 done, 1 a failure, 2 a mistake in what was given, 130 interrupted by Ctrl-C. `selftrain COMMAND --help` has the options.",
+    epilog="Exit status: 0 done, 1 a failure, 2 a mistake in what was given, 130 Ctrl-C, 143 SIGTERM. `selftrain COMMAND --help` has the options.",
 )
 @click.version_option(version("selftrain"), prog_name="selftrain")
 def app() -> None:

@@ -85,12 +85,14 @@ class Live:
                 self.console.print(escape(line), highlight=False)
             return
         if outcome.before is not None:
+            self.console.print()
             self.console.print(outcome_table(outcome))
+            self.console.print()
         for line in messages.verdict(record):
             self.console.print(escape(line), highlight=False)
         self.console.print()
         for what, where in messages.places(outcome, report):
-            self.console.print(Text(f"{what:12}", style="dim") + Text(where), soft_wrap=True)
+            self.console.print(Text.assemble((f"{what:12}", "dim"), where), soft_wrap=True)
         self.console.print("\nNext:")
         for line, meaning in messages.next_commands(record):
             self.console.print(Text(f"  {line}", style="bold"), soft_wrap=True)

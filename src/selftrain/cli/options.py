@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
@@ -125,6 +125,14 @@ def config_options(*prefixes: str, without: tuple[str, ...] = ()) -> Callable[[F
         return function
 
     return add
+
+
+def config_files(files: Sequence[str]) -> Sequence[str]:
+    """The files, none of which holds prompts: those have an option. Raises ConfigError for such a mistake."""
+    for file in files:
+        if file.endswith((".jsonl", ".csv", ".parquet")):
+            raise ConfigError(f"config file {file}", "config files are TOML, and this looks like a file of prompts", f"Give it with --prompts.file {file}")
+    return files
 
 
 def overrides(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Plain:
         done = report.metrics.step + 1
         self._time_left.add(sum(report.seconds.values()))
         left = words.duration(self._time_left.seconds(self._num_steps - done) or 0.0)
-        say(f"step {done}/{self._num_steps}  {step_words(report.metrics)}  guard {guard_state(report.verdict)}  left {left}")
+        say(f"{done}/{self._num_steps}  step {report.metrics.step}  {step_words(report.metrics)}  guard {guard_state(report.verdict)}  left {left}")
         for finding in report.verdict.findings:
             say(f"  guard: {words.finding_words(finding)}")
 

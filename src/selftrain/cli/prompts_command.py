@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selftrain.cli.options import ConfigCommand, config_options, overrides
+from selftrain.cli.options import ConfigCommand, config_files, config_options, overrides
 
 if TYPE_CHECKING:
     from selftrain.types import PromptSet
@@ -26,7 +26,7 @@ def command(files: tuple[str, ...], show: int, **options: Any) -> None:
     from selftrain.compose import load_sets
     from selftrain.config_load import load_config
 
-    sets = load_sets(load_config(files, overrides(options)))
+    sets = load_sets(load_config(config_files(files), overrides(options)))
     describe("training prompts", sets.train)
     if sets.held_out is not None:
         describe("held-out problems", sets.held_out)

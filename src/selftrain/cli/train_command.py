@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from selftrain.cli.options import ConfigCommand, config_options, overrides
+from selftrain.cli.options import ConfigCommand, config_files, config_options, overrides
 
 
 @click.command("train", cls=ConfigCommand, epilog="Without a model in the files or options, the recipe of the embedded model applies (recipes/embedded.toml).")
@@ -25,4 +25,4 @@ def command(files: tuple[str, ...], log: str | None, **options: Any) -> int:
     from selftrain.config_load import load_config
     from selftrain.run import start
 
-    return do(start(load_config(files, overrides(options))), display_of(log), resumed=False)
+    return do(start(load_config(config_files(files), overrides(options))), display_of(log), resumed=False)

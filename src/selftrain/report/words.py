@@ -68,7 +68,7 @@ def what_is_held_out(header: Mapping[str, Any]) -> str:
 
 
 def finding_words(finding: Finding) -> str:
-    return f"{finding.words} ({finding.rule}: {finding.value:.3g}, limit {finding.limit:.3g}, over {finding.window_steps} steps)"
+    return f"{finding.words} ({finding.rule}: {finding.value:.4g}, limit {finding.limit:.4g}, over {finding.window_steps} steps)"
 
 
 def guard_sentence(record: RunRecord) -> str:
@@ -85,7 +85,7 @@ def guard_sentence(record: RunRecord) -> str:
     words = "; ".join(finding_words(finding) for finding in first.findings)
     halted = next((verdict for verdict in record.verdicts if verdict.action is Action.HALT), None)
     if halted is not None:
-        return f"The guard halted the run after step {halted.step}, before that step's update. First finding at step {first.step}: {words}."
+        return f"The guard halted the run at step {halted.step}, before that step's update. First finding at step {first.step}: {words}."
     return f"The guard warned in {len(findings)} of {len(record.verdicts)} steps, first at step {first.step}: {words}."
 
 
