@@ -46,7 +46,7 @@ _UNWRAPPED = re.compile(
 _NESTED_STYLE = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm)?|math(?:bf|it|rm|sf)|boldsymbol|bm|ensuremath|underline|emph)\s?(?=\{)")
 _ROW_SPACE = re.compile(r"\\\\\s?\[-?\d{1,3}(?:\.\d{1,3})?\s?(?:pt|em|ex|mm|cm)\]")
 _DOUBLED = re.compile(
-    r"\\\\(?=(?:[dt]?frac|left|right|sqrt|pi|text|cdot|times|infty|cup|le|ge|in|boxed|pm|begin|end|mathrm|circ|sin|cos|tan|ln|log)(?![a-zA-Z]))"
+    r"(?<!\\)\\\\(?=(?:[dt]?frac|left|right|sqrt|pi|text|cdot|times|infty|cup|le|ge|in|boxed|pm|begin|end|mathrm|circ|sin|cos|tan|ln|log)(?![a-zA-Z]))"
 )
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb|mathbf)\s?(?:\{([RZNQC])\}|([RZNQC]))")
 _DEGREE = re.compile(r"\^\s?(?:\{\s?(?:\\circ|°|o)\s?\}|\\circ(?![a-zA-Z])|°)|\\(?:degrees?|textdegree)(?![a-zA-Z])")

@@ -309,6 +309,8 @@ class Parser:
             return arguments
         if self._peek() == ("op", "{"):
             return (self._atom(),)
+        if self._accept("\\{"):
+            return self._arguments("\\}")
         if name in ("sqrt", "cbrt"):
             return (self._argument_or_number(),)
         self._depth += 1

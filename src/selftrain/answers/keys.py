@@ -29,7 +29,9 @@ _WITH_BASE = re.compile(r"([0-9A-F]{1,200}) (?:in |\()?base[ -]([0-9]{1,2}|[a-z]
 _SCALES = {"thousand": 3, "tausend": 3, "million": 6, "millionen": 6, "billion": 9, "milliarde": 9, "milliarden": 9, "trillion": 12, "billionen": 12}
 _SCALE = re.compile(r"(?<=[0-9])\s?(thousand|tausend|million(?:en)?|billion(?:en)?|milliarden?|trillion)(?![a-z])", re.IGNORECASE)
 _PERCENT = re.compile(r"([-+]?(?:[0-9./ {}]|\\frac)+)\s?\\?%")
-_LEADING = re.compile(r"^\s*(?:\\approx(?![a-z])|\\simeq|=|~)\s*")
+_LEADING = re.compile(
+    r"^\s*(?:\\approx(?![a-z])|\\simeq|=|~|(?:(?:the|die) )?(?:final |correct |richtige )?(?:answer|antwort)(?: is| ist| lautet|:)\s?:?)\s*", re.IGNORECASE
+)
 _MODULUS = re.compile(r"(.+?)\s*(?:\\pmod\s?\{?\s?([0-9]{1,40})\s?\}?|\(\s?\\?b?mod\s?\{?\s?([0-9]{1,40})\s?\}?\s?\))")
 _CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\d{1,4})\s?,\s?(\d{1,4})\s?\)|(?:\{\}|(?<![0-9A-Za-z]))[_^]\{?(\d{1,4})\}?\s?C\s?_\{?(\d{1,4})\}?")
 _TIMES_LETTER = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
@@ -45,6 +47,9 @@ def key(answer: str) -> AnswerKey:
     if len(answer) > MAX_PARSED:
         return AnswerKey(text_key(answer.strip()))
     text = undress(answer)
+    leading = _LEADING.match(text)
+    if leading:
+        text = undress(text[leading.end() :])
     try:
         found = structured(text)
     except (ValueError, LookupError, ArithmeticError, RecursionError):
@@ -59,7 +64,7 @@ def equal(a: str, b: str) -> bool:
 
 def structured(text: str) -> str | None:
     """The key of an undressed number, choice, moment or expression; None or `Unreadable` for everything else."""
-    text = _SCALE.sub(_scaled, join_groups(_LEADING.sub("", text)))
+    text = _SCALE.sub(_scaled, join_groups(text))
     modulus = _MODULUS.fullmatch(text) if text.count("mod") == 1 else None
     if modulus:
         return f"{structured(modulus.group(1)) or ''} mod {int(modulus.group(2) or modulus.group(3))}"

@@ -124,6 +124,13 @@ def _add_word(tokens: list[Token], word: str) -> None:
     _add_run(tokens, word)
 
 
+def is_product(word: str) -> bool:
+    """Whether a run of letters is usually meant as a product of variables (`xy`, `abc`), not as a word."""
+    if len(word) < 2:
+        return False
+    return word in _SHORT_PRODUCTS or _PRODUCTS.issuperset(word) or (len(word) == 2 and _VARIABLES.issuperset(word) and word not in _SHORT_WORDS)
+
+
 def _add_run(tokens: list[Token], word: str) -> None:
     """A run without a meaning of its own: a function with its variable (`sinx`), a product (`xy`, `2abc`), or a word."""
     for size in (6, 5, 4, 3, 2):
@@ -135,12 +142,7 @@ def _add_run(tokens: list[Token], word: str) -> None:
         tokens.extend((("const", "pi"), ("var", word[2])))
         return
     after_number = bool(tokens) and tokens[-1][0] == "num" and len(word) <= 4
-    if (
-        (len(word) == 2 and _VARIABLES.issuperset(word) and word not in _SHORT_WORDS)
-        or word in _SHORT_PRODUCTS
-        or _PRODUCTS.issuperset(word)
-        or (after_number and word.isascii())
-    ):
+    if is_product(word) or (after_number and word.isascii()):
         for letter in word:
             tokens.append(("const", letter) if letter in "ei" else ("var", letter))
         return

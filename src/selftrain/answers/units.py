@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from selftrain.answers.lexer import is_product
+
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -53,6 +55,7 @@ _TAIL = re.compile(r"[ ]*(?<![\\A-Za-z])([A-Za-zµäöüßÄÖÜ€£¥°][A-Za-
 _HEAD = re.compile(r"^\s*([-+]?)\s*(?:[€£¥]|(?:USD|EUR|US|GBP|CHF|Rs\.?|INR)\b)\s*(?=[\d.\\-])", re.IGNORECASE)
 _NAMES = re.compile(r"[A-Za-zµäöüßÄÖÜ€£¥°]+")
 _EXPONENT = re.compile(r"\^\s*\{?\s*([23])\s*\}?|(?<=[a-z])([23])(?![0-9])")
+_SINGLE = frozenset("mgshlLNJWVACFKT€£¥°")
 _SINGLE_GLUED = frozenset("m")
 NOT_UNITS = _words(
     """pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if
@@ -72,6 +75,8 @@ def split_unit(text: str) -> tuple[str, str] | None:
     number = text[: tail.start()].rstrip()
     if not number or (number[-1] not in "0123456789.)}]!°%" and not number.endswith("\\pi")) or tail.group(1) == "°":
         return None
+    if number.endswith("\\pi") and len(_NAMES.findall(tail.group(1))[0]) < 2:
+        return None
     unit = _canonical(tail.group(1), glued=text[tail.start()] != " ", decimal="." in number or "," in number)
     return None if unit is None else (number, unit)
 
@@ -81,8 +86,10 @@ def _canonical(tail: str, *, glued: bool, decimal: bool) -> str | None:
     words = [word.casefold() for word in _NAMES.findall(tail)]
     if not words or NOT_UNITS.intersection(words):
         return None
-    if len(words) == 1 and words[0] in _PERCENT:
+    if " ".join(words) in _PERCENT or words == ["per", "cent"]:
         return "%"
+    if is_product(words[0]) or (len(words[0]) == 1 and tail[0] not in _SINGLE):
+        return None
     known = [word for word in words if word in _COUNTED or word in _SILENT]
     if any(len(word) < 3 and word not in known for word in words) and not all(sign in "€£¥°" for sign in "".join(set(words) - set(known))):
         return None

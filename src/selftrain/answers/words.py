@@ -91,8 +91,10 @@ def number_in_words(text: str) -> str | None:
 def digits_first(text: str) -> str:
     """`five apples` as `5 apples`: a number word before one plural word; any other text unchanged."""
     first, _, rest = text.partition(" ")
-    number = _SMALL.get(first.casefold())
-    return f"{number} {rest}" if number is not None and rest.isalpha() and rest[-1:] in "sn" and rest.islower() else text
+    if not (rest.isalpha() and rest.islower() and (rest[-1] in "sn" or rest in ("percent", "pct", "prozent"))):
+        return text
+    number = number_in_words(first)
+    return text if number is None else f"{number} {rest}"
 
 
 def moment(text: str) -> str | None:
