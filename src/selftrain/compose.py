@@ -102,8 +102,9 @@ def label_source(config: RunConfig, sheet: AnswerSheet) -> Callable[[Sequence[Vo
             )
         reference = Reference(sheet)
         return lambda voted: reference(voted, bounds)
-    source = resolve("labels.source", config.labels.source, {**LABEL_SOURCES, "reference": Reference})
-    return lambda voted: source(voted, bounds)  # type: ignore[call-arg, return-value, arg-type]
+    known: Mapping[str, Callable[..., Any]] = {**LABEL_SOURCES, "reference": Reference}
+    source = resolve("labels.source", config.labels.source, known)
+    return lambda voted: source(voted, bounds)
 
 
 def make_scorer(config: RunConfig) -> Scorer:
