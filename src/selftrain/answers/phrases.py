@@ -41,14 +41,15 @@ _LEAD = re.compile(
 _LETTER = re.compile(r"\(([A-J])\)|([A-J])(?=[).:]\s|[).:]?\s*$|\s*[).:]?\s*\n|\*\*)")
 _STOP = re.compile(r"[.?](?=\s|$|\*|\")|!(?=\s|$|\*)|[。！]|です|입니다|이다|\n|<\||</|\[/|\\\]|\\end\{", re.DOTALL)
 _CLAUSE = re.compile(
-    r",?\s(?:because|since|as|which|where|so|hence|when|with|weil|da|denn|wobei|I hope|we)\s|,\s(?:and|und)\s(?=[a-z]{3})|\s(?:—|–)\s|\s\((?=[a-z]{3})"
+    r",?\s(?:because|since|as|which|where|so|hence|when|with|weil|da|denn|wobei|I hope|we)\s|,\s(?:and|und)\s(?=[a-z]{3})"
+    r"|\s(?:—|–)\s|\s-\s(?=[a-z]{2})|,\s(?:not|i\.e|nicht|d\.h)(?![a-z])|;\s(?=[a-z]{3})|\s\((?=[a-z]{3})"
 )
 _JOINED = re.compile(r"\s?(?:,|and|or|und|oder|,\s?and)\s?\$")
 _NUMBER = re.compile(
     r"(?<![\w\\])[-−]?\\[dt]?frac\{-?\d{1,20}\}\{\d{1,20}\}|(?:(?<![\w)}\]])[-−])?(?<![^\W\d_])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)|(?<![\w.])(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,4}(?!\w))?(?:/\d+)?(?:\s?\\?%)?"
 )
 _MATH = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
-_DRESSING = (*_MATH, ("**", "**"), ("`", "`"), ('"', '"'), ("“", "”"), ("„", "“"), ("\\text{", "}"))
+_DRESSING = (*_MATH, ("**", "**"), ("`", "`"), ('"', '"'), ("“", "”"), ("„", "“"))
 _DIGIT = re.compile("[0-9]")
 _LONGEST_NUMBER = 2000
 _BREAKS = " \t\r\n=$:"
@@ -62,7 +63,7 @@ def trimmed(text: str, start: int, end: int) -> Place | None:
             start += 1
         while end > start and text[end - 1] in _EDGE:
             end -= 1
-        for left, right in _MATH + _DRESSING[4:6]:
+        for left, right in _DRESSING:
             inner_start, inner_end = start + len(left), end - len(right)
             if inner_start < inner_end and text.startswith(left, start) and text.endswith(right, start, end) and text.find(left, inner_start, inner_end) < 0:
                 start, end = inner_start, inner_end
@@ -105,6 +106,8 @@ def _ends_at(text: str, pattern: re.Pattern[str], at: int, size: int, start: int
 def _announced(text: str, at: int, end: int) -> tuple[bool, Place | None]:
     while at < end and text[at] in _SKIPPED:
         at += 1
+    if text.startswith("- ", at):
+        at += 2
     lead = _LEAD.match(text, at, end)
     if lead:
         at = lead.end()
@@ -120,6 +123,8 @@ def _announced(text: str, at: int, end: int) -> tuple[bool, Place | None]:
             continue
         inside = at + len(left)
         close = text.find(right, inside, end)
+        while left == "$" and close > 0 and text[close - 1] == "\\":
+            close = text.find(right, close + 1, end)
         if left == "$" and text[inside : inside + 1].isdigit() and (close < 0 or "\n" in text[inside:close]):
             break
         if close < 0:
