@@ -36,6 +36,8 @@ def test_without_a_model_the_embedded_recipe_lies_below() -> None:
         ({"update.learnin-rate": 1}, "The nearest one is update.learning_rate"),
         ({"updates.beta1": 1}, "The nearest option is update.beta1"),
         ({"seed": 1}, "Did you mean run.seed"),
+        ({"run.name": "../x"}, "letters, digits"),
+        ({"run.name": ""}, "letters, digits"),
         ({"rollout.num_votes": 1}, "greater than or equal to 2"),
         ({"update.beta1": "much"}, "valid number"),
         ({"policy.device": "tpu"}, "'cpu' or 'cuda'"),

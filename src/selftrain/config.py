@@ -23,7 +23,12 @@ def option(default: Any, unit: str, meaning: str, **limits: Any) -> Any:
 class RunSection(Section):
     """The run itself."""
 
-    name: str | None = option(None, "name", "Name of the run folder; unset: train-0001, train-0002, ...")
+    name: str | None = option(
+        None,
+        "name",
+        "Name of the run folder, of letters, digits, dots, dashes and underscores; unset: train-0001, train-0002, ...",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )
     folder: str = option("runs", "path", "Folder in which run folders are made.")
     seed: int = option(0, "integer", "Every random draw of the run is derived from it.", ge=0)
     num_steps: int = option(200, "steps", "How many steps to train.", ge=1)
