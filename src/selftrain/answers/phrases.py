@@ -21,7 +21,7 @@ _OTHER = re.compile(
     rf"(?:réponse|reponse|respuesta|resposta|risposta|antwoord|ответ|odpowiedź|odpowiedz|cevap|svaret|svar)(?:\s(?:finale|final|correcte|correcta|correta|corretta|finala))?{_IS}",
     re.IGNORECASE,
 )
-_ASIAN = re.compile(r"(?:最终)?(?:答案|答え|正解|答|정답|답)\s?(?:应该|應該)?(?:是|为|為|は|이|은|는|：|:)\s?[:：]?\s?")
+_ASIAN = re.compile(r"(?:最终)?(?:答案|答え|正解|答|정답|답)\s?(?:应该|應該)?(?:是|为|為|选|選|は|이|은|는|：|:)\s?[:：]?\s?")
 _STEMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("nswer", _ENGLISH), ("NSWER", _ENGLISH), ("nswer", _HEADED), ("ntwort", _GERMAN), ("ntwort", _HEADED), ("rgebnis", _GERMAN),
     ("ption", _OPTION), ("hoice", _OPTION), ("esult", _SOLUTION), ("olution", _SOLUTION), ("ösung", _SOLUTION), ("ösung", _OPTION),

@@ -60,7 +60,7 @@ def assignment(tokens: list[Token]) -> tuple[str, list[Token]] | None:
 def is_label(tokens: list[Token]) -> bool:
     """Whether tokens only name something: a variable, a function of variables, a word or several, a tuple or ratio of names."""
     names = [token for token in tokens if token[0] in ("var", "word")]
-    if not names:
+    if not names or tokens[0][0] == "num":
         return False
     if any(kind == "word" for kind, _ in names):
         return all(kind != "func" for kind, _ in tokens)
