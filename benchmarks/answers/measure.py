@@ -14,6 +14,7 @@ import multiprocessing
 import random
 import re
 import resource
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +26,7 @@ from workload import KnownGroup, groups
 
 from selftrain.answers import extract, key, read
 from selftrain.vote import count
-from selftrain.vote_stream import votes_of_rows
+from selftrain.vote_stream import votes_of, votes_of_rows
 
 HERE = Path(__file__).parent
 NUMBERS = ("integer", "big_integer", "decimal", "integers", "decimals", "decimal_precision")
@@ -73,7 +74,7 @@ def measure_hostile() -> None:
             slowest = max(slowest, time.process_time() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     everything = f"{len(answers)} of {len(answers)} survived"
-    print(f"hostile      selftrain    {everything}, slowest {slowest * 1e3:.1f} ms, peak of the whole run {peak:.0f} MB")
+    print(f"hostile      selftrain    {everything}, slowest {slowest * 1e3:.1f} ms, peak resident size {peak:.0f} MB")
 
 
 def measure_hostile_peer(limit_s: float = 5.0) -> None:
@@ -178,6 +179,23 @@ def measure_memory(num_completions: int) -> None:
             print(f"memory       {seen:>10,} completions: peak {peak:.1f} MB, {seen / (time.process_time() - began):,.0f} completions/s", flush=True)
 
 
+def measure_stream() -> None:
+    """Votes of files with the workload's completions, reading and parsing of the file included."""
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"prompt": f"p{number}", "completion": completion} for number, group in enumerate(groups()) for completion in group.completions]
+    with tempfile.TemporaryDirectory() as folder:
+        lines, table = f"{folder}/completions.jsonl", f"{folder}/completions.parquet"
+        Path(lines).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), table)
+        for path in (lines, table):
+            began = time.process_time()
+            num_groups = sum(1 for _ in votes_of(path))
+            spent = time.process_time() - began
+            print(f"stream       {Path(path).suffix[1:]:12} {num_groups} groups, {len(rows) / spent:,.0f} completions/s")
+
+
 def plain_equal(a: str, b: str) -> bool:
     return a.strip() == b.strip()
 
@@ -233,15 +251,16 @@ def main() -> None:
     if given.hostile_peers:
         measure_hostile_peer()
         return
+    measure_hostile()  # first: the peak of the resident size is that of the run so far
     measure_pairs("selftrain", lambda a, b: key(a) == key(b), given.samples)
     measure_pairs("plain text", plain_equal, given.samples)
     measure_extraction("selftrain", extract, given.samples)
     measure_extraction("plain boxed", plain_extract, given.samples)
     measure_workload("selftrain", lambda completions: list(read(completions).keys), 512)
     measure_workload("plain boxed", lambda completions: [plain_extract(completion) for completion in completions], 512)
+    measure_stream()
     measure_orders()
     measure_linear()
-    measure_hostile()
     if given.peers:
         measure_pairs("math-verify", peer_equal, given.samples)
         measure_workload("math-verify", peer_keys, 16)
