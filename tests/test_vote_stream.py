@@ -72,7 +72,16 @@ def test_every_completion_is_explained():
 
 
 @pytest.mark.parametrize(
-    "line", ["not json", "[1]", '{"prompt": "a"}', '{"completion": "a"}', '{"prompt": "a", "completion": 5}', '{"prompt": "a", "completions": ["x", null]}', "[" * 100_000]
+    "line",
+    [
+        "not json",
+        "[1]",
+        '{"prompt": "a"}',
+        '{"completion": "a"}',
+        '{"prompt": "a", "completion": 5}',
+        '{"prompt": "a", "completions": ["x", null]}',
+        "[" * 100_000,
+    ],
 )
 def test_what_cannot_be_read_is_said(tmp_path, line):
     path = tmp_path / "rows.jsonl"
