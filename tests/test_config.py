@@ -45,6 +45,7 @@ def test_without_a_model_the_embedded_recipe_lies_below() -> None:
         ({"objective.kl_in": "loss", "objective.kl_estimator": "k1"}, "mean zero"),
         ({"prompts.file": "a", "prompts.task": "add:2"}, "exactly one of"),
         ({"evals.file": "a", "evals.task": "add:2"}, "held-out problems come from one place"),
+        ({"labels.source": "reference", "labels.clustering": "overlap"}, "not by clusters"),
         ({"update.num_minibatches": 99}, "never split"),
     ],
 )

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from selftrain.admission import trained_subset
 from selftrain.advantage import ADVANTAGE_RULES, dr_grpo, grpo, rloo
 from selftrain.answers import key
+from selftrain.answers.freeform import reader
 from selftrain.labels import Bounds
 from selftrain.labels.majority import majority
 from selftrain.labels.reference import Reference
@@ -88,6 +89,17 @@ def test_rewards_and_their_reasons() -> None:
 def test_a_truncated_completion_does_not_vote() -> None:
     one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("#### 1", Finish.LENGTH), completion("#### 2"))))
     assert one.answers.keys == (None, key("2"))
+
+
+def test_free_form_answers_vote_in_clusters() -> None:
+    """Two sentences that say the same in other words are one answer; the one with the opposite sense is not."""
+    texts = ["The treatment lowers blood pressure.", "Treatment lowers the blood pressure", "The treatment does not lower blood pressure."]
+    prompt = group(["1"]).prompt
+    one = read_and_count(Group(0, 0, prompt, (1,), tuple(completion(text) for text in texts)), reader("overlap"))
+    assert one.answers.keys[0] == one.answers.keys[1] != one.answers.keys[2]
+    assert one.vote.share_frac == 2 / 3
+    exact = read_and_count(Group(0, 0, prompt, (1,), tuple(completion(text) for text in texts)))
+    assert exact.vote.num_read == 0
 
 
 def test_an_undecided_group_has_no_rewards() -> None:

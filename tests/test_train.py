@@ -14,7 +14,8 @@ from selftrain.config_load import load_config
 from selftrain.errors import RunFolderError
 from selftrain.ledger import read
 from selftrain.policies import toy
-from selftrain.run import START, Outcome, Run, resume, start, train_to_end
+from selftrain.replay import replay
+from selftrain.run import START, Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import AnswerSheet, PromptSet
 from tests.killing import killed_and_resumed
@@ -157,6 +158,13 @@ def test_a_changed_config_or_prompt_set_is_refused(tmp_path: Path, monkeypatch: 
     document.write_text(document.read_text().replace('"num_steps":12', '"num_steps":13'))
     with pytest.raises(RunFolderError, match="config"):
         resume(tmp_path / "a")
+
+
+def test_a_run_with_clustered_answers_is_replayed(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", SMALL, labels__clustering="overlap"))
+    found = replay(read(outcome.folder), read_config(outcome.folder))
+    assert found.agrees
+    assert found.num_verdicts == SMALL["run.num_steps"]
 
 
 def test_options_of_the_loop_change_what_they_say(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
+from selftrain.answers.freeform import CLUSTERINGS
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, PromptError
 from selftrain.extension import resolve, source_hash
@@ -139,6 +140,7 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         option: source_hash(name, known)
         for option, name, known in (
             ("labels.source", config.labels.source, {**LABEL_SOURCES, "reference": Reference}),
+            ("labels.clustering", config.labels.clustering, CLUSTERINGS),
             ("reward.rule", config.reward.rule, REWARD_RULES),
             ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),
         )

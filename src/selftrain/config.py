@@ -88,6 +88,11 @@ class LabelsSection(Section):
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; reference: true answers (not label-free); or package.module:function.",
     )
+    clustering: str = option(
+        "exact",
+        "name",
+        "Which answers are one. exact: canonical keys; for free-form answers text, overlap (nearly the same words) or package.module:function.",
+    )
     min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
 

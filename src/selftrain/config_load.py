@@ -132,6 +132,12 @@ def check_combination(config: RunConfig) -> None:
             "exactly one of prompts.file, prompts.dataset and prompts.task is needed",
             "For example --prompts.file questions.jsonl",
         )
+    if config.labels.source == "reference" and config.labels.clustering != "exact":
+        raise ConfigError(
+            f"labels.source = reference, labels.clustering = {config.labels.clustering}",
+            "a reference answer is compared by its canonical key, not by clusters",
+            "Leave labels.clustering at exact, or take a vote as label source.",
+        )
     if config.evals.file is not None and config.evals.task is not None:
         raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")
     if config.update.num_minibatches > rollout.prompts_per_step:

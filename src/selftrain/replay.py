@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.admission import admit
+from selftrain.answers.freeform import reader
 from selftrain.compose import label_source, load_sets, make_scorer
 from selftrain.config import RunConfig
 from selftrain.guard import Guard
@@ -49,7 +50,7 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
 def recomputations(config: RunConfig, home: Path) -> Mapping[str, Callable[[ScoredGroup], Any]]:
     """What each recorded value should be, from the recorded ones before it; home: where the run was started. A label source sees one group at a time."""
     sheet = load_sets(relocated(config, home)).train.sheet if config.labels.source == "reference" else AnswerSheet({})
-    label, scorer = label_source(config, sheet), make_scorer(config)
+    label, scorer, read = label_source(config, sheet), make_scorer(config), reader(config.labels.clustering)
 
     def shaped(scored: ScoredGroup) -> tuple[float, ...]:
         if not scored.kl_penalties:
@@ -57,7 +58,7 @@ def recomputations(config: RunConfig, home: Path) -> Mapping[str, Callable[[Scor
         return tuple(reward - scorer.kl_coef * penalty for reward, penalty in zip(scored.rewards.values, scored.kl_penalties, strict=True))
 
     return {
-        "answers": lambda scored: read_and_count(scored.voted.group).answers,
+        "answers": lambda scored: read_and_count(scored.voted.group, read).answers,
         "vote": lambda scored: count(scored.voted.answers.keys),
         "label": lambda scored: label([scored.voted])[0],
         "rewards": lambda scored: rewards_of(scored.voted, scored.label, scorer.reward),

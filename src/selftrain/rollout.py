@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selftrain.answers import read
+from selftrain.answers.freeform import Reader
 from selftrain.policies.base import Sampler, SampleRequest, SamplingParams
 from selftrain.seeds import Stream
-from selftrain.types import Answers, Finish, Group, Prompt, VotedGroup
+from selftrain.types import Finish, Group, Prompt, VotedGroup
 from selftrain.vote import count
 
 
@@ -18,7 +19,7 @@ def rollout(sampler: Sampler, prompts: Sequence[Prompt], step: int, num_votes: i
     return sampler.sample(requests, params, seeds.at(stream="sample"))
 
 
-def read_and_count(group: Group) -> VotedGroup:
+def read_and_count(group: Group, reader: Reader = read) -> VotedGroup:
     """The group with its answers and vote. A truncated completion has no answer: it was cut off before it was done."""
-    answers = read([completion.text if completion.finish is Finish.STOP else "" for completion in group.completions])
-    return VotedGroup(group, Answers(answers.texts, answers.keys), count(answers.keys))
+    answers = reader([completion.text if completion.finish is Finish.STOP else "" for completion in group.completions])
+    return VotedGroup(group, answers, count(answers.keys))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import checkpoints
+from selftrain.answers.freeform import reader
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import Problems, check_lengths, config_hash, header_of, label_source, load_policy, load_sets, make_scorer
 from selftrain.config import RunConfig
@@ -97,6 +98,7 @@ class Run:
             config=self.config,
             policy=self.policy,
             prompts=self.problems.train,
+            read=reader(self.config.labels.clustering),
             label=label_source(self.config, self.problems.train.sheet),
             scorer=make_scorer(self.config),
             guard=self.guard,
@@ -218,6 +220,7 @@ def start(config: RunConfig) -> Run:
     problems = load_sets(config)
     label_source(config, problems.train.sheet)
     make_scorer(config)
+    reader(config.labels.clustering)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)

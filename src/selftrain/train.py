@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from selftrain.answers.freeform import Reader
 from selftrain.config import RunConfig
 from selftrain.guard import Guard
 from selftrain.ledger import LedgerWriter
@@ -25,11 +26,15 @@ from selftrain.types import Action, Group, Label, PromptSet, ScoredGroup, StepMe
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All that the loop works with. label: the label source with its bounds. checkpoint: called after each step with the number of steps done."""
+    """All that the loop works with.
+
+    read: completions to answers. label: the label source with its bounds. checkpoint: called after each step with the number of steps done.
+    """
 
     config: RunConfig
     policy: Policy
     prompts: PromptSet
+    read: Reader
     label: Callable[[Sequence[VotedGroup]], list[Label]]
     scorer: Scorer
     guard: Guard
@@ -74,7 +79,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         prompts = draw(parts.prompts, step, config.rollout.prompts_per_step, parts.seeds)
         groups = rollout(policy, prompts, step, config.rollout.num_votes, (params, parts.seeds))
         clock.lap("sample")
-        voted = [read_and_count(group) for group in groups]
+        voted = [read_and_count(group, parts.read) for group in groups]
         clock.lap("vote")
         labels = parts.label(voted)
         clock.lap("label")

@@ -17,6 +17,7 @@ from typing import Any
 
 from selftrain.answers import read
 from selftrain.answers.explanation import kind_of, why_equal
+from selftrain.answers.freeform import Reader
 from selftrain.errors import PromptError
 from selftrain.types import AnswerKey, Answers, Vote
 from selftrain.vote import count
@@ -112,17 +113,17 @@ class Overview:
         return [entry[2] for entry in sorted(self._unread, key=lambda entry: entry[:2], reverse=True)]
 
 
-def votes_of(path: str) -> Iterator[GroupVote]:
-    """The votes of a file of JSON lines or Parquet, or of standard input for `-`."""
-    return votes_of_rows(_parquet_rows(path) if path.endswith((".parquet", ".pq")) else _json_rows(path), path)
+def votes_of(path: str, reader: Reader = read) -> Iterator[GroupVote]:
+    """The votes of a file of JSON lines or Parquet, or of standard input for `-`. reader: how completions are read (`answers.freeform.reader`)."""
+    return votes_of_rows(_parquet_rows(path) if path.endswith((".parquet", ".pq")) else _json_rows(path), path, reader)
 
 
-def votes_of_rows(rows: Iterable[Row], origin: str) -> Iterator[GroupVote]:
+def votes_of_rows(rows: Iterable[Row], origin: str, reader: Reader = read) -> Iterator[GroupVote]:
     """The votes of rows, one per run of rows with one prompt; a prompt that comes back later is a group of its own. `origin` is named in errors."""
     numbered = ((number, *_parts(row, origin, number)) for number, row in enumerate(rows, 1))
     for (prompt, _), run in groupby(numbered, key=lambda part: (part[1], part[0] if part[3] else 0)):
         texts = [text for _, _, completions, _ in run for text in completions]
-        answers = read(texts)
+        answers = reader(texts)
         yield GroupVote(prompt, answers, count(answers.keys))
 
 
@@ -164,16 +165,20 @@ def _json_rows(path: str) -> Iterator[Row]:
 
 
 def _parsed(lines: Iterable[str], origin: str) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise PromptError(f"{origin}, line {number}", f"it is not JSON ({error})", "write one JSON object per line") from error
-        if not isinstance(row, dict):
-            raise PromptError(f"{origin}, line {number}", "it is not a JSON object", 'write {"prompt": ..., "completion": ...}')
-        yield row
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise PromptError(f"{origin}, line {number}", f"it is not JSON ({error})", "write one JSON object per line") from error
+            if not isinstance(row, dict):
+                raise PromptError(f"{origin}, line {number}", "it is not a JSON object", 'write {"prompt": ..., "completion": ...}')
+            yield row
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{origin}, after line {number}", f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
 
 
 def _parquet_rows(path: str) -> Iterator[Row]:

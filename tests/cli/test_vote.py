@@ -115,3 +115,15 @@ def test_as_a_filter_votes_leave_at_once_and_a_closed_pipe_is_no_error() -> None
             process.stdin.close()
         assert process.wait(timeout=30) == 141
         assert process.stderr.read() == ""
+
+
+def test_free_form_answers_are_clustered_where_asked(command: Selftrain, tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": text} for text in ("Interest rates will rise.", "The interest rates will rise", "Rates fall.")]
+    called = command("vote", write(tmp_path / "c.jsonl", rows), "--clustering", "overlap", "--quiet")
+    assert json.loads(called.out)["share_frac"] == 2 / 3
+    assert_refused(command("vote", "c.jsonl", "--clustering", "overlp"), 2, "overlp", "no clustering of this name")
+
+
+def test_text_that_is_not_utf8_is_named(command: Selftrain, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_bytes(b'{"prompt": "q", "completion": "#### 1"}\n{"prompt": "q", "completion": "\xff"}\n')
+    assert_refused(command("vote", "c.jsonl"), 2, "c.jsonl", "not UTF-8")

@@ -16,8 +16,9 @@ from itertools import combinations
 
 from selftrain.answers.extraction import marked_span
 from selftrain.answers.keys import key
+from selftrain.answers.reading import read
 from selftrain.errors import ConfigError
-from selftrain.types import AnswerKey
+from selftrain.types import AnswerKey, Answers
 
 Clustering = Callable[[Sequence[str | None]], tuple[AnswerKey | None, ...]]
 """N answers (None where unread) -> N keys, None exactly where the answer is None."""
@@ -128,7 +129,7 @@ def clustering(name: str) -> Clustering:
         return CLUSTERINGS[name]
     module, _, function = name.partition(":")
     if not module or not function:
-        raise ConfigError(f"clustering {name!r}", "there is no clustering of this name", f"use one of {', '.join(CLUSTERINGS)} or package.module:function")
+        raise ConfigError(f"clustering {name!r}", "there is no clustering of this name", f"use exact, {', '.join(CLUSTERINGS)} or package.module:function")
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
@@ -136,6 +137,23 @@ def clustering(name: str) -> Clustering:
     if not callable(found):
         raise ConfigError(f"clustering {name!r}", "it is not a function", "name a function that takes the answers of a group and returns their keys")
     return found  # type: ignore[no-any-return]
+
+
+Reader = Callable[[Sequence[str]], Answers]
+"""Completions of a group -> what was read in them."""
+
+
+def reader(name: str) -> Reader:
+    """How completions are read: `exact`, by canonical keys; or as free-form answers, by the clustering of this name."""
+    if name == "exact":
+        return read
+    grouping = clustering(name)
+
+    def read_freeform(texts: Sequence[str]) -> Answers:
+        answers = tuple(freeform_answer(text) for text in texts)
+        return Answers(answers, tuple(grouping(answers)))
+
+    return read_freeform
 
 
 def _content(answer: str) -> tuple[frozenset[str], tuple[tuple[str, ...], bool]]:

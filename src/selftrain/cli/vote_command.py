@@ -38,22 +38,29 @@ NOTHING = 'Write rows such as {"prompt": "1+1", "completion": "#### 2"}.'
     help="Least share of the winner among all votes for a decided vote.",
 )
 @click.option(
+    "--clustering",
+    default=DEFAULTS.clustering,
+    show_default=True,
+    help="Which answers are one. exact: canonical keys; for free-form answers text, overlap (nearly the same words) or package.module:function.",
+)
+@click.option(
     "--explain", metavar="PROMPT", help="Instead of votes, show one prompt: the answer and key of each completion, and why two ways of writing are one."
 )
 @click.option("--table", type=click.Path(dir_okay=False), help="Write the table of closest calls, ties and unread answers to this file instead of stderr.")
 @click.option("--quiet", is_flag=True, help="No table.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-def command(file: str, explain: str | None, table: str | None, quiet: bool, min_read_frac: float, min_share_frac: float) -> None:
+def command(file: str, clustering: str, explain: str | None, table: str | None, quiet: bool, min_read_frac: float, min_share_frac: float) -> None:
     """Completions in, consensus answers out: one JSON line per prompt, in flat memory.
 
     FILE is JSON lines or Parquet, - (the default) is JSON lines on standard input. A row has a prompt (prompt, prompt_id, id or question) and a completion
     (completion, text, response or output), rows of one prompt following each other, or a list of completions (completions, ...). Answers are compared
     by their canonical keys, as in training. The outcome of a vote is decided, tie, no_answer, below_quorum or below_min_share.
     """
+    from selftrain.answers.freeform import reader
     from selftrain.labels import Bounds
     from selftrain.vote_stream import Overview, votes_of
 
-    votes = votes_of(file)
+    votes = votes_of(file, reader(clustering))
     if explain is not None:
         click.echo("\n".join(explained(explain, votes)))
         return
