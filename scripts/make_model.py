@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +40,8 @@ HELD_OUT_SEED = 1000
 class Recipe:
     """What is trained for how long.
 
-    keep: step to folder name; the weights of both starts come from one training, which ends at the last of these steps.
-    schedule_steps: where the cosine of the learning rate would reach a tenth of its peak. words_frac: share of problems in the words form.
+    steps: where the training stops. schedule_steps: where the cosine of the learning rate would reach a tenth of its peak.
+    words_frac: share of problems in the words form.
     slip_frac: share of solution steps with a wrong value that is carried on, so that single samples fail where the vote does not.
     skills: share of the examples that are a judgement, a correction turn or a new problem; the rest are solutions.
     """
@@ -51,7 +51,7 @@ class Recipe:
     mlp: int
     batch: int
     learning_rate: float
-    keep: dict[int, str]
+    steps: int
     schedule_steps: int
     words_frac: float = 0.35
     slip_frac: float = 0.11
@@ -70,8 +70,9 @@ LEVEL_WEIGHTS = {
 """How often each level of a task is taught; the levels above are not taught."""
 
 RECIPES = {
-    "default": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, keep={700: "weak", 1000: "default"}, schedule_steps=1600),
-    "large": Recipe(hidden=256, layers=5, mlp=640, batch=128, learning_rate=1.5e-3, keep={4000: "large"}, schedule_steps=4000, slip_frac=0.06),
+    "default": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, steps=800, schedule_steps=1600),
+    "weak": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, steps=550, schedule_steps=1600, slip_frac=0),
+    "large": Recipe(hidden=256, layers=5, mlp=640, batch=128, learning_rate=1.5e-3, steps=4000, schedule_steps=4000, slip_frac=0.06),
 }
 
 
@@ -186,8 +187,8 @@ def encode_batch(tokenizer: PreTrainedTokenizerFast, batch: list[tuple[str, str]
     return ids, labels
 
 
-def train(recipe: Recipe, seed: int, steps: int, out: Path, keep: dict[int, str]) -> None:
-    """Trains `steps` steps and saves the weights after the steps named in `keep`: the moving average of the last 30 or so."""
+def train(recipe: Recipe, seed: int, keep: dict[int, Path]) -> None:
+    """Trains and saves the weights after each step that `keep` has a folder for: the moving average of the last 30 steps or so."""
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer, seed)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
@@ -196,7 +197,7 @@ def train(recipe: Recipe, seed: int, steps: int, out: Path, keep: dict[int, str]
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
     queue: list[list[tuple[str, str]]] = []
     start = time.monotonic()
-    for step in range(1, steps + 1):
+    for step in range(1, recipe.steps + 1):
         queue = queue or lessons.batches(8)
         ids, labels = encode_batch(tokenizer, queue.pop())
         for group in optimizer.param_groups:
@@ -212,7 +213,7 @@ def train(recipe: Recipe, seed: int, steps: int, out: Path, keep: dict[int, str]
         if step % 25 == 0:
             print(f"step {step} loss {loss.item():.3f} {time.monotonic() - start:.0f} s", flush=True)
         if step in keep:
-            save(model, average, tokenizer, out / keep[step])
+            save(model, average, tokenizer, keep[step])
 
 
 def save(model: LlamaForCausalLM, average: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -286,10 +287,10 @@ def score(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "src/selftrain/models")
-    parser.add_argument("--recipe", choices=RECIPES, default="default")
+    parser.add_argument("--recipe", choices=RECIPES, help="only this one; default and weak otherwise")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="supervised steps, instead of the recipe's")
-    parser.add_argument("--keep-every", type=int, default=0)
+    parser.add_argument("--keep-every", type=int, default=0, metavar="STEPS", help="also save after each so many steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--measure", type=Path, help="measure this model folder instead of making one")
     parser.add_argument("--cells", nargs="*", help="with --measure: only these, such as add:4")
@@ -300,10 +301,12 @@ def main() -> None:
     if arguments.measure:
         measure(arguments.measure, 16, arguments.count, set(arguments.cells or ()))
         return
-    recipe = RECIPES[arguments.recipe]
-    steps = arguments.steps or max(recipe.keep)
-    keep = {step: f"at{step}" for step in range(arguments.keep_every, steps + 1, arguments.keep_every)} if arguments.keep_every else recipe.keep
-    train(recipe, arguments.seed, steps, arguments.out, keep)
+    for name in [arguments.recipe] if arguments.recipe else ("default", "weak"):
+        recipe = RECIPES[name] if arguments.steps is None else replace(RECIPES[name], steps=arguments.steps)
+        keep = {recipe.steps: arguments.out / name}
+        if arguments.keep_every:
+            keep |= {step: arguments.out / f"{name}-{step}" for step in range(arguments.keep_every, recipe.steps, arguments.keep_every)}
+        train(recipe, arguments.seed, keep)
 
 
 if __name__ == "__main__":

@@ -88,15 +88,15 @@ def test_greedy_answers_of_easy_problems_are_right(tokenizer: PreTrainedTokenize
 
 
 def test_the_same_seed_makes_the_same_weights(maker: ModuleType, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(maker.RECIPES["default"], batch=4)
+    recipe = dataclasses.replace(maker.RECIPES["default"], batch=4, steps=2)
     for name in ("first", "again"):
-        maker.train(recipe, seed=3, steps=2, out=tmp_path, keep={2: name})
+        maker.train(recipe, seed=3, keep={2: tmp_path / name})
     assert (tmp_path / "first/model.safetensors").read_bytes() == (tmp_path / "again/model.safetensors").read_bytes()
 
 
 def test_the_large_recipe_runs(maker: ModuleType, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(maker.RECIPES["large"], batch=4)
-    maker.train(recipe, seed=0, steps=2, out=tmp_path, keep={2: "large"})
+    recipe = dataclasses.replace(maker.RECIPES["large"], batch=4, steps=2)
+    maker.train(recipe, seed=0, keep={2: tmp_path / "large"})
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "large")
     assert 3_000_000 < sum(parameter.numel() for parameter in model.parameters()) <= 4_000_000
 
