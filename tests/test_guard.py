@@ -48,7 +48,16 @@ def test_each_serious_rule_halts_on_what_it_is_for(rule: str, late: dict[str, fl
     assert [finding.rule for finding in hit.findings] == [rule]
     assert hit.findings[0].value > hit.findings[0].limit
     assert 10 <= hit.step <= 14
-    assert guard.first_finding_step == hit.step
+    assert guard.harm_since_step == (None if rule == "no_signal" else hit.step)
+
+
+def test_harm_that_passes_is_forgotten() -> None:
+    guard = Guard(GuardSection(action="warn"))
+    run(guard, **{"vote/collision_frac": 0.9})
+    assert guard.harm_since_step is not None
+    for step in range(20, 26):
+        judge(guard, step)
+    assert guard.harm_since_step is None
 
 
 def test_a_shortcut_warns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from selftrain.errors import RunFolderError
 from selftrain.ledger import read
 from selftrain.policies import toy
 from selftrain.replay import replay
-from selftrain.run import START, Outcome, Run, read_config, resume, start, train_to_end
+from selftrain.run import START, Evaluated, Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
-from selftrain.types import AnswerSheet, PromptSet
+from selftrain.types import Action, AnswerSheet, PromptSet
 from tests.killing import killed_and_resumed
 
 LEARNS = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 30}
@@ -99,6 +100,57 @@ def test_truth_never_reaches_a_label_free_run(tmp_path: Path, monkeypatch: pytes
     assert files_of(honest.folder) == files_of(blind.folder)
     assert (honest.head, honest.handed_over) == (blind.head, blind.handed_over)
     assert honest.before != blind.before
+
+
+def test_a_run_cut_off_in_its_last_evaluation_ends_when_resumed(tmp_path: Path) -> None:
+    expected = train_to_end(config(tmp_path, "whole", SMALL))
+    run = start(config(tmp_path, "cut", SMALL))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 11:
+            break
+    run.ledger.close()
+    outcome = finish(resume(tmp_path / "cut"))
+    assert (outcome.head, outcome.after) == (expected.head, expected.after)
+
+
+def test_a_run_cut_off_after_it_was_halted_stays_halted(tmp_path: Path) -> None:
+    options = {**CONSTANT, "run.checkpoint_every_steps": 1}
+    expected = train_to_end(config(tmp_path, "whole", options))
+    run = start(config(tmp_path, "cut", options))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.verdict.action is Action.HALT:
+            break
+    run.ledger.close()
+    outcome = finish(resume(tmp_path / "cut"))
+    assert (outcome.reason, outcome.steps, outcome.head) == ("halted", expected.steps, expected.head)
+
+
+def test_an_evaluation_on_the_way_is_made_up_for(tmp_path: Path) -> None:
+    run = start(config(tmp_path, "a", SMALL, evals__every_steps=4))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 3:
+            run.stop()
+    events = list(resume(tmp_path / "a").events())
+    assert [event.name for event in events if isinstance(event, Evaluated)] == ["step-000004", "step-000008", "after"]
+
+
+def test_changed_reference_answers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(config(tmp_path, "a", SMALL, labels__source="reference")).ledger.close()
+    real = compose.load_sets
+    monkeypatch.setattr("selftrain.run.load_sets", lambda config: compose.Problems(shuffled_truth(real(config).train), real(config).held_out))
+    with pytest.raises(RunFolderError, match="the reference answers"):
+        resume(tmp_path / "a")
+
+
+def test_a_changed_rule_of_the_users_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "my_rule.py"
+    module.write_text("def rule(voted, label, index):\n    return 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    start(config(tmp_path, "a", SMALL, reward__rule="my_rule:rule")).ledger.close()
+    module.write_text("def rule(voted, label, index):\n    return 0.0  # changed\n")
+    linecache.checkcache()
+    with pytest.raises(RunFolderError, match="the functions of yours"):
+        resume(tmp_path / "a")
 
 
 def test_a_reference_run_says_so_in_every_group(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, PromptError
 from selftrain.extension import resolve, source_hash
 from selftrain.labels import LABEL_SOURCES, Bounds
-from selftrain.labels.reference import Reference
+from selftrain.labels.reference import Reference, answers_hash
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy
 from selftrain.prompts import check_disjoint, load_problems, load_prompts, prompt_set_hash
@@ -153,6 +153,7 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         "label_free": not truth_channels(config),
         "truth_channels": truth_channels(config),
         "outside_code": outside,
+        "answers_hash": answers_hash(problems.train) if truth_channels(config) else None,
         "prompts": {"origin": problems.train.origin, "count": len(problems.train), "hash": prompt_set_hash(problems.train)},
         "held_out": None
         if problems.held_out is None

@@ -80,8 +80,10 @@ class Run:
     def events(self) -> Iterator[Event]:
         """Do the work: an evaluation before, a report per step, evaluations on the way, one after, the outcome last."""
         yield from self._evaluate("before", 0)
+        yield from self._evaluate_if_due()
         reason = "done"
         for report in train(self._parts(), self.steps_done):
+            self.steps_done = report.metrics.step + 1
             self.ledger.record_timing({"step": report.metrics.step, "seconds": dict(report.seconds)})
             yield report
             if report.verdict.action is Action.HALT:
@@ -89,8 +91,8 @@ class Run:
             elif self._stopping and self.steps_done < self.config.run.num_steps:
                 yield self._interrupted()
                 return
-            elif self.config.evals.every_steps and self.steps_done % self.config.evals.every_steps == 0 and self.steps_done < self.config.run.num_steps:
-                yield from self._evaluate(f"step-{self.steps_done:06d}", self.steps_done)
+            else:
+                yield from self._evaluate_if_due()
         yield from self._finish(reason)
 
     def _parts(self) -> Parts:
@@ -119,6 +121,12 @@ class Run:
         self.ledger.record_eval({"name": name, "step": step, "head": self.ledger.head, "evaluation": result.to_json()})
         yield Evaluated(name, step, result)
 
+    def _evaluate_if_due(self) -> Iterator[Evaluated]:
+        """The evaluation on the way that belongs to the steps done so far, if there is one and it is not recorded yet."""
+        every = self.config.evals.every_steps
+        if every and 0 < self.steps_done < self.config.run.num_steps and self.steps_done % every == 0:
+            yield from self._evaluate(checkpoint_name(self.steps_done), self.steps_done)
+
     def _checkpoint_if_due(self, steps_done: int) -> None:
         self.steps_done = steps_done
         if steps_done % self.config.run.checkpoint_every_steps == 0 or steps_done == self.config.run.num_steps:
@@ -137,8 +145,8 @@ class Run:
         checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, self._protected())
 
     def _healthiest(self) -> str:
-        """The newest scheduled checkpoint, or after the guard's first finding the newest one older than the window it was found in; else `start`."""
-        first = self.guard.first_finding_step
+        """The newest scheduled checkpoint, or while the guard sees harm the newest one older than the window it was first seen in; else `start`."""
+        first = self.guard.harm_since_step
         limit = self.steps_done if first is None else first - self.config.guard.window_steps
         steps = [step for step in self._scheduled() if step <= limit]
         return checkpoint_name(max(steps)) if steps else START
@@ -161,8 +169,8 @@ class Run:
         return Outcome(self.folder, "interrupted", self.steps_done, self.ledger.head, name, str(self.folder / "checkpoints" / name), before, None)
 
     def _finish(self, reason: str) -> Iterator[Event]:
+        """Evaluate what is handed over, then close the record: a run that is killed before that is taken up again and ends the same."""
         name = self._healthiest()
-        self.ledger.append_end(reason, name)
         if name == START:
             path = self.config.policy.model
             if before := self._evaluations.get("before"):
@@ -172,6 +180,7 @@ class Run:
             if name != checkpoint_name(self.steps_done):
                 self.policy.load(Path(path))
             yield from self._evaluate("after", self.steps_done)
+        self.ledger.append_end(reason, name)
         self.ledger.close()
         yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, self._evaluations.get("before"), self._evaluations.get("after"))
 
@@ -274,6 +283,8 @@ def resume(folder: Path) -> Run:
         ("held_out", "the held-out problems"),
         ("model_hash", "the model at the start"),
         ("key_version", "the answer keys"),
+        ("outside_code", "the functions of yours that its config names"),
+        ("answers_hash", "the reference answers"),
     ):
         if header[name] != record.header[name]:
             raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")

@@ -28,7 +28,7 @@ from selftrain.types import Action, Group, Label, PromptSet, ScoredGroup, StepMe
 class Parts:
     """All that the loop works with.
 
-    read: completions to answers. label: the label source with its bounds. checkpoint: called after each step with the number of steps done.
+    read: completions to answers. label: the label source with its bounds. checkpoint: called with the number of steps done after each step that did not halt.
     """
 
     config: RunConfig
@@ -97,7 +97,8 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         metrics = measure(step, policy.version, scored, updates)
         ledger.append_step(metrics, {str(index): asdict(one) for index, one in enumerate(updates)})
         clock.lap("ledger")
-        parts.checkpoint(step + 1)
+        if verdict.action is not Action.HALT:
+            parts.checkpoint(step + 1)
         clock.lap("checkpoint")
         yield StepReport(metrics, verdict, tuple(scored), clock.seconds, ledger.head)
         if verdict.action is Action.HALT:

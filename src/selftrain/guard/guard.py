@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftrain.config import GuardSection
@@ -11,16 +11,17 @@ from selftrain.types import Action, Finding, StepMetrics, Verdict
 
 
 class Guard:
-    """Judges each step by the rules over a window. Judging starts when the baseline and one more window are complete.
+    """Judges each step by the rules over a window; judging starts at step `baseline_steps`, once a window is complete.
 
-    `first_finding_step` is the step of the first finding of any rule, None while there was none: checkpoints after it are not handed over.
+    `harm_since_step` is the first step of the unbroken run of steps with harmful findings that lasts until now, None without one: checkpoints of that
+    time are not handed over. Harmful is what halts, but for `no_signal`: without signal no weight has moved.
     """
 
     def __init__(self, section: GuardSection) -> None:
         self._section = section
         self._baseline: list[dict[str, float]] = []
         self._recent: list[dict[str, float]] = []
-        self.first_finding_step: int | None = None
+        self.harm_since_step: int | None = None
 
     def judge(self, metrics: StepMetrics) -> Verdict:
         """The verdict of this step: halt for a serious finding (if the config says so), warn for any, else continue."""
@@ -30,8 +31,7 @@ class Guard:
             self._baseline.append(dict(metrics.values))
         self._recent = [*self._recent, dict(metrics.values)][-self._section.window_steps :]
         findings = self._findings() if metrics.step >= self._section.baseline_steps and len(self._recent) == self._section.window_steps else ()
-        if findings and self.first_finding_step is None:
-            self.first_finding_step = metrics.step
+        self.harm_since_step = harm_since(self.harm_since_step, metrics.step, findings)
         serious = any(RULES[finding.rule].serious for finding in findings)
         action = Action.HALT if serious and self._section.action == "halt" else Action.WARN if findings else Action.CONTINUE
         return Verdict(metrics.step, action, findings)
@@ -42,11 +42,18 @@ class Guard:
         return tuple(finding for finding in found if finding is not None)
 
     def state(self) -> dict[str, Any]:
-        return {"baseline": self._baseline, "recent": self._recent, "first_finding_step": self.first_finding_step}
+        return {"baseline": self._baseline, "recent": self._recent, "harm_since_step": self.harm_since_step}
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._baseline, self._recent = list(state["baseline"]), list(state["recent"])
-        self.first_finding_step = state["first_finding_step"]
+        self.harm_since_step = state["harm_since_step"]
+
+
+def harm_since(before: int | None, step: int, findings: Sequence[Finding]) -> int | None:
+    """Since which step harmful findings have lasted without a break, after this step's findings; None when this step has none."""
+    if not any(RULES[finding.rule].serious and finding.rule != "no_signal" for finding in findings):
+        return None
+    return step if before is None else before
 
 
 def average(steps: list[dict[str, float]]) -> dict[str, float]:

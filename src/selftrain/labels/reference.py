@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 
 from selftrain.answers import key
 from selftrain.labels.rules import Bounds
-from selftrain.types import AnswerSheet, Label, Outcome, VotedGroup
+from selftrain.types import AnswerSheet, Label, Outcome, PromptSet, VotedGroup
 
 
 class Reference:
@@ -23,3 +25,9 @@ class Reference:
         if answer is None:
             return Label(Outcome.NO_REFERENCE, (None,) * one.vote.num_votes, "reference", "reference")
         return Label(Outcome.DECIDED, (key(answer),) * one.vote.num_votes, "reference", "reference", uses_truth=True)
+
+
+def answers_hash(prompts: PromptSet) -> str:
+    """SHA-256 over ids and true answers of a prompt set in order: in the header of a run that these answers reach, and of no other (design law 1)."""
+    rows = [[prompt.id, prompts.sheet.answer_of(prompt.id)] for prompt in prompts]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
