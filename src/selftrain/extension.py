@@ -1,4 +1,4 @@
-"""A name in the config -> the function it stands for: one of ours, or `package.module:function` of the user's."""
+"""A name in the config -> the function it stands for: one of ours, or `package.module:function` of the user's, whose values are checked."""
 
 from __future__ import annotations
 
@@ -6,35 +6,115 @@ import difflib
 import hashlib
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, TypeVar
 
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, SelftrainError
+from selftrain.types import Label
 
 F = TypeVar("F", bound=Callable[..., Any])
+MEND = "Mend the function and start a new run (docs/extending.md has its signature); --debug shows the traceback."
 
 
 def resolve(option: str, name: str, known: Mapping[str, F]) -> F:
-    """The function behind `name`. Raises ConfigError when it is neither known nor importable."""
+    """The function behind `name`. Raises ConfigError when it is neither known nor importable, and from each call of an outside function that fails."""
     if name in known:
         return known[name]
     if ":" not in name:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{option} = {name}", "there is no such name", f"{hint}Choose one of {', '.join(known)}, or package.module:function.")
+    given = f"{option} = {name}"
     module_name, _, attribute = name.partition(":")
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{option} = {name}", f"it cannot be imported ({error})", "Check the name and that the package is installed here.") from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
+        raise ConfigError(
+            given, f"it cannot be imported ({type(error).__name__}: {error})", "Check the name and that the module is installed or lies in this folder."
+        ) from error
     if not callable(found):
-        raise ConfigError(f"{option} = {name}", "it is not a function", "Name a function with the signature in docs/extending.md.")
-    return found  # type: ignore[no-any-return]
+        raise ConfigError(given, "it is not a function", "Name a function with the signature in docs/extending.md.")
+    source_of(given, module_name)
+    return checked(option, given, found)  # type: ignore[return-value]
 
 
 def source_hash(name: str, known: Mapping[str, Any]) -> str | None:
     """SHA-256 of the source of the module that holds outside code, for the run header; None for our own names."""
     if name in known or ":" not in name:
         return None
-    source = inspect.getsource(importlib.import_module(name.partition(":")[0]))
-    return hashlib.sha256(source.encode("utf-8")).hexdigest()
+    return hashlib.sha256(source_of(name, name.partition(":")[0]).encode("utf-8")).hexdigest()
+
+
+def source_of(given: str, module_name: str) -> str:
+    """The source of a module. Raises ConfigError when there is none: the record could not say which code decided."""
+    try:
+        return inspect.getsource(importlib.import_module(module_name))
+    except (OSError, TypeError) as error:
+        do = "Write a function in a Python file of yours that calls it, and name that one."
+        raise ConfigError(given, f"the module {module_name} has no Python source, so the record could not say which code decided", do) from error
+
+
+def checked(option: str, given: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """An outside function whose exceptions and impossible values become ConfigErrors that name the option."""
+    check = CHECKS.get(option)
+
+    def called(*args: Any) -> Any:
+        try:
+            value = function(*args)
+        except SelftrainError:
+            raise
+        except Exception as error:
+            raise ConfigError(given, f"it raised {type(error).__name__}: {error}", MEND) from error
+        return check(given, value, *args) if check else value
+
+    return called
+
+
+def labels_checked(given: str, value: Any, voted: Any, _bounds: Any) -> list[Label]:
+    """One label per group, one target per completion, and none that a true answer touched: only labels.source = reference may use those."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, Label) for one in value):
+        raise ConfigError(given, f"it returned {shown(value)}, not a list of labels", MEND)
+    if len(value) != len(voted):
+        raise ConfigError(given, f"it returned {len(value)} labels for {len(voted)} groups", MEND)
+    for label, one in zip(value, voted, strict=True):
+        where = f"its label for prompt {one.group.prompt.id}"
+        if label.uses_truth:
+            do = "Take true answers out of the function, or train on them by name: --labels.source reference."
+            raise ConfigError(given, f"{where} says that a true answer touched it (uses_truth), and the run is recorded as label-free", do)
+        if len(label.targets) != one.vote.num_votes:
+            raise ConfigError(given, f"{where} has {len(label.targets)} targets for {one.vote.num_votes} completions", MEND)
+    return list(value)
+
+
+def reward_checked(given: str, value: Any, *_: Any) -> float:
+    if not is_finite(value):
+        raise ConfigError(given, f"it returned {shown(value)}, not a finite number", MEND)
+    return float(value)
+
+
+def advantages_checked(given: str, value: Any, rewards: Any) -> tuple[float, ...]:
+    try:
+        found = tuple(value)
+    except TypeError as error:
+        raise ConfigError(given, f"it returned {shown(value)}, not one advantage per reward", MEND) from error
+    if len(found) != len(rewards):
+        raise ConfigError(given, f"it returned {len(found)} advantages for {len(rewards)} rewards", MEND)
+    wrong = [one for one in found if not is_finite(one)]
+    if wrong:
+        raise ConfigError(given, f"one of its advantages is {shown(wrong[0])}, not a finite number", MEND)
+    return tuple(float(one) for one in found)
+
+
+CHECKS: Mapping[str, Callable[..., Any]] = {"labels.source": labels_checked, "reward.rule": reward_checked, "advantage.rule": advantages_checked}
+"""What the values of an outside function must keep, by option: (what was given, value, the function's arguments) -> the value."""
+
+
+def is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

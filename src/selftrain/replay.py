@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from selftrain.metrics import measure
 from selftrain.reward import rewards_of
 from selftrain.rollout import read_and_count
 from selftrain.run import relocated
-from selftrain.types import AnswerSheet, ScoredGroup
+from selftrain.types import AnswerSheet, Label, ScoredGroup, VotedGroup
 from selftrain.vote import count
 
 
@@ -36,7 +36,7 @@ class Replay:
 
 def replay(ledger: Ledger, config: RunConfig) -> Replay:
     """Recompute what follows from the completions. Prompts are loaded again only where true answers decided the labels."""
-    found = verify_replay(ledger, recomputations(config, Path(ledger.environment["cwd"])))
+    found = verify_replay(ledger, recomputations(ledger, config))
     guard, wrong, judged = Guard(config.guard), [], 0
     for verdict in ledger.verdicts():
         scored = ledger.groups(verdict.step)
@@ -47,8 +47,26 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
     return Replay(found, judged, tuple(wrong))
 
 
-def recomputations(config: RunConfig, home: Path) -> Mapping[str, Callable[[ScoredGroup], Any]]:
-    """What each recorded value should be, from the recorded ones before it; home: where the run was started. A label source sees one group at a time."""
+class StepLabels:
+    """The labels of a recorded step, made as in training: from all its groups at once, by index."""
+
+    def __init__(self, ledger: Ledger, label: Callable[[Sequence[VotedGroup]], list[Label]]) -> None:
+        self._ledger, self._label = ledger, label
+        self._step: int | None = None
+        self._labels: dict[int, Label] = {}
+
+    def __call__(self, scored: ScoredGroup) -> Label:
+        group = scored.voted.group
+        if group.step != self._step:
+            voted = [one.voted for one in self._ledger.groups(group.step)]
+            self._labels = {one.group.index: label for one, label in zip(voted, self._label(voted), strict=True)}
+            self._step = group.step
+        return self._labels[group.index]
+
+
+def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:
+    """What each recorded value should be, from the recorded ones before it."""
+    home = Path(ledger.environment["cwd"])
     sheet = load_sets(relocated(config, home)).train.sheet if config.labels.source == "reference" else AnswerSheet({})
     label, scorer, read = label_source(config, sheet), make_scorer(config), reader(config.labels.clustering)
 
@@ -60,7 +78,7 @@ def recomputations(config: RunConfig, home: Path) -> Mapping[str, Callable[[Scor
     return {
         "answers": lambda scored: read_and_count(scored.voted.group, read).answers,
         "vote": lambda scored: count(scored.voted.answers.keys),
-        "label": lambda scored: label([scored.voted])[0],
+        "label": StepLabels(ledger, label),
         "rewards": lambda scored: rewards_of(scored.voted, scored.label, scorer.reward),
         "shaped_rewards": shaped,
         "advantages": lambda scored: scorer.advantage(scored.shaped_rewards) if scored.label.is_decided else (),

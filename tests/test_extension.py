@@ -1,0 +1,133 @@
+"""Functions of the user's: what they must keep, and an error that names the option for each way in which they do not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.config_load import load_config
+from selftrain.errors import ConfigError
+from selftrain.extension import resolve, source_hash
+from selftrain.labels import Bounds
+from selftrain.ledger import read
+from selftrain.replay import replay
+from selftrain.run import read_config, start, train_to_end
+from selftrain.types import Label, Outcome
+from tests.builders import voted
+
+SMALL = {
+    "policy.model": "toy",
+    "run.num_steps": 2,
+    "rollout.prompts_per_step": 4,
+    "rollout.num_votes": 4,
+    "evals.num_problems": 4,
+    "evals.num_samples": 2,
+    "update.learning_rate": 0.1,
+}
+RULES = """
+from selftrain.labels.majority import majority
+from selftrain.types import Label, Outcome
+
+def raises(*_): raise KeyError("boom")
+def none(*_): return None
+def nan(*_): return float("nan")
+def short(*_): return (1.0,)
+def infinite(rewards): return [float("inf")] * len(rewards)
+def whole(*_): return 1
+def one_label(voted, bounds): return majority(voted[:1], bounds)
+def told(voted, bounds): return [Label(Outcome.DECIDED, ("1",) * one.vote.num_votes, "told", "a friend", uses_truth=True) for one in voted]
+def narrow(voted, bounds): return [Label(Outcome.DECIDED, ("1",), "narrow", "vote") for one in voted]
+def of_the_step(voted, bounds): return [Label(Outcome.DECIDED, (str(len(voted)),) * one.vote.num_votes, "step", "vote") for one in voted]
+"""
+
+
+@pytest.fixture
+def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module with functions that do and do not keep their signatures."""
+    name = f"rules_{abs(hash(tmp_path)):x}"
+    (tmp_path / f"{name}.py").write_text(RULES)
+    (tmp_path / f"{name}_broken.py").write_text("def f(:\n")
+    (tmp_path / f"{name}_leaves.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("_broken:f", "it cannot be imported (SyntaxError"),
+        ("_leaves:f", "it cannot be imported (SystemExit: 3)"),
+        ("_gone:f", "it cannot be imported (ModuleNotFoundError"),
+        (":gone", "it cannot be imported (AttributeError"),
+        (":RULES", "it cannot be imported"),
+        (":__doc__", "it is not a function"),
+    ],
+)
+def test_a_function_that_cannot_be_imported(rules: str, name: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve("reward.rule", f"{rules}{name}", {})
+    assert caught.value.given == f"reward.rule = {rules}{name}"
+    assert caught.value.why.startswith(words)
+
+
+@pytest.mark.parametrize(("name", "words"), [(":f", "ValueError"), ("math:fsum", "the module math has no Python source")])
+def test_a_name_without_a_module_or_a_source(name: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        resolve("reward.rule", name, {})
+    if name == "math:fsum":
+        with pytest.raises(ConfigError, match=words):
+            source_hash(name, {})
+
+
+@pytest.mark.parametrize(
+    ("option", "function", "args", "words"),
+    [
+        ("reward.rule", "raises", (None, None, 0), "it raised KeyError: 'boom'"),
+        ("reward.rule", "none", (None, None, 0), "it returned None, not a finite number"),
+        ("reward.rule", "nan", (None, None, 0), "it returned nan, not a finite number"),
+        ("advantage.rule", "none", ((1.0, 0.0),), "it returned None, not one advantage per reward"),
+        ("advantage.rule", "short", ((1.0, 0.0),), "it returned 1 advantages for 2 rewards"),
+        ("advantage.rule", "infinite", ((1.0, 0.0),), "one of its advantages is inf, not a finite number"),
+        ("labels.source", "none", ([voted(["1"])], Bounds()), "it returned None, not a list of labels"),
+        ("labels.source", "one_label", ([voted(["1"]), voted(["2"])], Bounds()), "it returned 1 labels for 2 groups"),
+        ("labels.source", "narrow", ([voted(["1", "2"])], Bounds()), "its label for prompt p0 has 1 targets for 2 completions"),
+        ("labels.source", "told", ([voted(["1"])], Bounds()), "says that a true answer touched it (uses_truth)"),
+    ],
+)
+def test_a_function_that_does_not_keep_its_signature(rules: str, option: str, function: str, args: tuple[Any, ...], words: str) -> None:
+    outside: Any = resolve(option, f"{rules}:{function}", {})
+    with pytest.raises(ConfigError) as caught:
+        outside(*args)
+    assert caught.value.given == f"{option} = {rules}:{function}"
+    assert words in caught.value.why
+
+
+def test_good_values_pass(rules: str) -> None:
+    reward: Any = resolve("reward.rule", f"{rules}:whole", {})
+    source: Any = resolve("labels.source", f"{rules}:of_the_step", {})
+    assert reward(None, None, 0) == 1.0
+    assert source([voted(["1", "2"])], Bounds()) == [Label(Outcome.DECIDED, ("1", "1"), "step", "vote")]
+
+
+def test_a_label_touched_by_truth_stops_a_label_free_run(rules: str, tmp_path: Path) -> None:
+    config = load_config(overrides={**SMALL, "run.folder": str(tmp_path), "run.name": "r", "labels.source": f"{rules}:told"})
+    with pytest.raises(ConfigError, match="the run is recorded as label-free"):
+        train_to_end(config)
+    assert not list(read(tmp_path / "r").steps())
+
+
+def test_a_label_source_that_looks_at_the_whole_step_is_replayed(rules: str, tmp_path: Path) -> None:
+    config = load_config(overrides={**SMALL, "run.folder": str(tmp_path), "run.name": "r", "labels.source": f"{rules}:of_the_step"})
+    train_to_end(config)
+    ledger = read(tmp_path / "r")
+    assert {one.label.targets[0] for one in ledger.groups(0)} == {"4"}
+    found = replay(ledger, read_config(tmp_path / "r"))
+    assert (found.groups.num_groups, found.groups.num_mismatches, found.agrees) == (8, 0, True)
+
+
+def test_a_function_that_is_refused_leaves_no_run_folder(rules: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SyntaxError"):
+        start(load_config(overrides={**SMALL, "run.folder": str(tmp_path / "runs"), "reward.rule": f"{rules}_broken:f"}))
+    assert not (tmp_path / "runs").exists()
