@@ -16,6 +16,7 @@ TRACES = Path(__file__).parent.parent.parent / "shared" / "traces"
 HEALTHY = {
     "vote/collision_frac": 0.1,
     "vote/read_mean_frac": 0.9,
+    "vote/share_mean_frac": 0.6,
     "policy/entropy_mean_nats": 0.5,
     "admission/admitted_frac": 0.8,
     "completion/length_mean_tokens": 100.0,
@@ -61,8 +62,15 @@ def test_harm_that_passes_is_forgotten() -> None:
 
 
 def test_a_shortcut_warns() -> None:
-    verdicts = run(Guard(GuardSection()), **{"completion/length_mean_tokens": 30.0})
+    verdicts = run(Guard(GuardSection()), **{"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": 0.8})
     assert {verdict.action for verdict in verdicts} == {Action.CONTINUE, Action.WARN}
+    assert {finding.rule for verdict in verdicts for finding in verdict.findings} == {"shortcut"}
+
+
+@pytest.mark.parametrize("share", [0.6, 0.4])
+def test_shorter_completions_without_more_agreement_are_no_shortcut(share: float) -> None:
+    verdicts = run(Guard(GuardSection()), **{"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": share})
+    assert {verdict.action for verdict in verdicts} == {Action.CONTINUE}
 
 
 def test_a_high_share_alone_is_healthy() -> None:

@@ -44,6 +44,13 @@ def entropy_rise(baseline: Signals, recent: Signals) -> float:
     return recent["policy/entropy_mean_nats"] / max(0.05, baseline["policy/entropy_mean_nats"])
 
 
+def shortening(baseline: Signals, recent: Signals) -> float:
+    """How many times shorter completions are than at the first steps; 0 while agreement is not above theirs, where short answers are no shortcut."""
+    if recent["vote/share_mean_frac"] <= baseline["vote/share_mean_frac"]:
+        return 0.0
+    return baseline["completion/length_mean_tokens"] / max(1.0, recent["completion/length_mean_tokens"])
+
+
 RULES: Mapping[str, Rule] = {
     rule.name: rule
     for rule in (
@@ -78,7 +85,7 @@ RULES: Mapping[str, Rule] = {
         Rule(
             "shortcut",
             False,
-            lambda baseline, recent: baseline["completion/length_mean_tokens"] / max(1.0, recent["completion/length_mean_tokens"]),
+            shortening,
             lambda baseline, recent: 2.0,
             "completions are half as long as at the start while agreement rises: reasoning is being skipped",
         ),
