@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,20 @@ def test_a_halted_run_says_why_and_what_is_handed_over(tmp_path: Path) -> None:
         assert "Handed over: " in text
     assert "halt" in page.tags or 'class="card verdict halt"' in (outcome.folder / "report.html").read_text("utf-8")
     assert 'class="span halt"' in (outcome.folder / "report.html").read_text("utf-8")
+
+
+def test_a_checkpoint_that_was_recorded_and_not_saved_is_not_handed_over(tmp_path: Path) -> None:
+    run = start(config(tmp_path, {**LEARNS, "run.checkpoint_every_steps": 2}))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 3:
+            break
+    run.ledger.close()
+    folder = run.folder / "checkpoints"
+    assert read_record(run.folder).handed_over == "step-000004"
+    shutil.rmtree(folder / "step-000004")
+    assert read_record(run.folder).handed_over == "step-000002"
+    shutil.rmtree(folder / "step-000002")
+    assert read_record(run.folder).handed_over == START
 
 
 def test_a_start_that_is_handed_over_counts_as_after(tmp_path: Path) -> None:

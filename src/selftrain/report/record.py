@@ -87,7 +87,11 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], window_steps: int) -> str:
-    """The newest recorded checkpoint, or after a finding the newest one older than the window it was found in; `start` where there is none."""
+    """What the end of the run names. Without an end the newest recorded checkpoint that is there (a killed run may have recorded one and not saved it),
+    after a finding the newest one older than the window it was found in; `start` where there is none."""
+    if ledger.finished:
+        return str(ledger.line(ledger.entries[-1]).body["handed_over"])
     finding = next((verdict.step for verdict in verdicts if verdict.findings), None)
-    fit = [one for one in ledger.checkpoints() if finding is None or one.step <= finding - window_steps]
+    there = [one for one in ledger.checkpoints() if (ledger.folder / "checkpoints" / one.name).is_dir()]
+    fit = [one for one in there if finding is None or one.step <= finding - window_steps]
     return max(fit, key=lambda one: one.step).name if fit else START
