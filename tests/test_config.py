@@ -30,9 +30,27 @@ def test_without_a_model_the_embedded_recipe_lies_below() -> None:
     assert (own.prompts.task, own.update.learning_rate, own.run.num_steps) == (None, RunConfig().update.learning_rate, RunConfig().run.num_steps)
 
 
+@pytest.mark.parametrize("source", ["file", "dataset"])
+def test_the_recipes_task_gives_way_to_a_source_that_was_given(source: str) -> None:
+    config = load_config(overrides={f"prompts.{source}": "mine"})
+    assert (getattr(config.prompts, source), config.prompts.task, config.policy.model) == ("mine", None, "embedded:default")
+
+
+def test_truth_values_are_no_numbers_and_stay_truth_values() -> None:
+    with pytest.raises(ConfigError, match="it is no yes-or-no option"):
+        load_config(overrides={"policy.model": "toy", "run.num_steps": True})
+    assert load_config(overrides={"policy.model": "toy", "policy.gradient_checkpointing": True}).policy.gradient_checkpointing is True
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"rollout.stop": ["a", ""]}, "at least 1 character"),
+        ({"rollout.stop": "a"}, "valid list\n  Give a list of texts, none of them empty. rollout.stop [texts]: "),
+        ({"rollout.temperature": 1e-39}, "Give a number (allowed: at least 0.001). rollout.temperature [factor]: "),
+        ({"rollout.group_size": 0}, "Give a whole number (allowed: at least 1). rollout.group_size [completions]: "),
+        ({"policy.gradient_checkpointing": "perhaps"}, "Give yes or no. policy.gradient_checkpointing [yes/no]: "),
+        ({"evals.top_p": 2}, "Give a number (allowed: above 0, at most 1). evals.top_p [fraction]: "),
         ({"update.learnin-rate": 1}, "The nearest one is update.learning_rate"),
         ({"updates.beta1": 1}, "The nearest option is update.beta1"),
         ({"seed": 1}, "Did you mean run.seed"),

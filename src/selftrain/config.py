@@ -6,13 +6,21 @@ what then happens.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`num_steps = true` would be 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("it is no yes-or-no option")
+        return value
 
 
 def option(default: Any, unit: str, meaning: str, **limits: Any) -> Any:
@@ -75,8 +83,8 @@ class RolloutSection(Section):
     num_votes: int = option(16, "completions", "N, completions of a prompt that vote.", ge=2)
     group_size: int | None = option(None, "completions", "G, completions of a group that are trained on, drawn by a named seed; unset: all that vote.", ge=1)
     max_new_tokens: int = option(512, "tokens", "Longest completion.", ge=1)
-    temperature: float = option(1.0, "factor", "Sampling temperature; the objective uses the same.", gt=0)
-    stop: tuple[str, ...] = option((), "texts", "Texts that end a completion.")
+    temperature: float = option(1.0, "factor", "Sampling temperature; the objective uses the same.", ge=1e-3)
+    stop: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option((), "texts", "Texts that end a completion.")
     sequences_per_batch: int = option(512, "completions", "How many completions are sampled side by side.", ge=1)
 
 

@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -15,6 +15,16 @@ from selftrain.config import RunConfig, Section
 from selftrain.errors import ConfigError
 
 Layer = dict[str, dict[str, Any]]
+KINDS: Mapping[Any, str] = {
+    bool: "yes or no",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    dict: "a table",
+    tuple: "a list of texts, none of them empty",
+    Literal: "one of these names",
+}
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 def load_config(files: Sequence[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -22,11 +32,15 @@ def load_config(files: Sequence[str | Path] = (), overrides: Mapping[str, Any] |
 
     files: TOML files. overrides: values by dotted name, for example {"update.learning_rate": 1e-6}; texts are parsed to the option's type.
     Where no layer names `policy.model`, the recipe of the embedded model (recipes/embedded.toml) lies under them, so that a run without any
-    argument works. Raises ConfigError for a missing file, bad TOML, an unknown key (the nearest one is named) or a bad value or combination.
+    argument works; its task gives way to a file or dataset. Raises ConfigError for a missing file, bad TOML, an unknown key (the nearest one is
+    named) or a bad value or combination.
     """
     layers = [read_toml(Path(file)) for file in files] + [unflatten(overrides or {})]
     if not any("model" in layer.get("policy", {}) for layer in layers):
-        layers.insert(0, recipe("embedded"))
+        below = recipe("embedded")
+        if any(layer.get("prompts", {}).get(source) is not None for layer in layers for source in ("file", "dataset")):
+            del below["prompts"]["task"]
+        layers.insert(0, below)
     merged: Layer = {}
     for layer in layers:
         for section, values in layer.items():
@@ -99,15 +113,22 @@ def validate(merged: Layer) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:2])
-        raise ConfigError(f"{name} = {first['input']!r}", first["msg"][0].lower() + first["msg"][1:], meaning_of(name)) from error
+        why = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
+        raise ConfigError(f"{name} = {first['input']!r}", why[0].lower() + why[1:], what_to_give(name)) from error
     check_combination(config)
     return config
 
 
-def meaning_of(name: str) -> str:
+def what_to_give(name: str) -> str:
+    """What an option takes, its unit and its meaning: `Give a number (allowed: above 0). update.learning_rate [1/update]: Peak learning rate.`"""
     section, _, field = name.partition(".")
     info = fields_of(RunConfig.model_fields[section].annotation)[field]
-    return f"{name} [{info.json_schema_extra['unit']}]: {info.description}"
+    kinds = [kind for kind in (info.annotation, *get_args(info.annotation)) if (get_origin(kind) or kind) in KINDS]
+    choices = get_args(kinds[0]) if get_origin(kinds[0]) is Literal else ()
+    bounds = [f"{words} {getattr(limit, sign):g}" for limit in info.metadata for sign, words in BOUNDS.items() if getattr(limit, sign, None) is not None]
+    allowed = ", ".join(choices or bounds)
+    given = KINDS[get_origin(kinds[0]) or kinds[0]] + (f" (allowed: {allowed})" if allowed else "")
+    return f"Give {given}. {name} [{info.json_schema_extra['unit']}]: {info.description}"
 
 
 def check_combination(config: RunConfig) -> None:

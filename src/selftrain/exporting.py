@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrain.checkpoints import MANIFEST, verify_checkpoint
-from selftrain.errors import CheckpointError, RunFolderError, StorageError
+from selftrain.errors import CheckpointError, ModelError, RunFolderError, StorageError
 from selftrain.report.card import model_card
 from selftrain.report.record import RunRecord, read_record
 from selftrain.run import START
@@ -27,17 +27,21 @@ class Export:
 def export(run: Path, target: Path, checkpoint: str | None = None) -> Export:
     """Write the model that a run hands over, or the checkpoint named, into a new folder; it appears whole or not at all.
 
-    Raises RunFolderError when there is no run, no such checkpoint or something at `target`, CheckpointError when the checkpoint is damaged, StorageError.
+    Raises RunFolderError when there is no run, no such checkpoint or something at `target`, ModelError for the toy policy, CheckpointError when the
+    checkpoint is damaged, StorageError.
     """
     record = read_record(run)
     name = checkpoint or record.handed_over
+    if record.config.policy.model == "toy" or record.config.policy.model.startswith("toy:"):
+        why = "the toy policy is a table of numbers, which no Hugging Face folder can hold"
+        raise ModelError(f"run {run}, policy.model = {record.config.policy.model}", why, "Export a run of a real model.")
     source = checkpoint_folder(record, name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunFolderError(f"folder {target}", "there is something in it already", "Choose another folder, or empty this one.")
     verify_checkpoint(source)
     files = sorted(path.name for path in source.iterdir() if path.is_file() and path.name not in TRAINING_FILES)
     if "config.json" not in files:
-        raise CheckpointError(f"checkpoint {source}", "it is no Hugging Face model (the toy policy is a table of numbers)", "Export a run of a real model.")
+        raise CheckpointError(f"checkpoint {source}", "it has no config.json, so it is no Hugging Face model", "Name another one with --checkpoint.")
     temporary = target.parent / f".{target.name}.part"
     try:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from selftrain.cli import call
+from selftrain.cli.app import as_sentence
 from tests.cli.conftest import TOY, Selftrain, assert_refused
 
 GOOD_ROWS = [{"prompt": f"{i}+1", "answer": str(i + 1)} for i in range(20)]
@@ -27,8 +29,21 @@ def jsonl(path: Path, rows: list[object]) -> Path:
         (["train", "--update.learning-rate"], ["--update.learning-rate", "it needs a value"]),
         (["train", "--update.learning-rate", "fast"], ["update.learning_rate = 'fast'", "valid number", "Peak learning rate"]),
         (["train", "--update.learning-rate", "-1"], ["update.learning_rate", "greater than 0"]),
-        (["train", "--rollout.num-votes", "1"], ["rollout.num_votes = '1'", "greater than or equal to 2"]),
-        (["train", "--objective.name", "ppo"], ["objective.name = 'ppo'", "'reinforce' or 'clipped'"]),
+        (
+            ["train", "--rollout.num-votes", "1"],
+            ["rollout.num_votes = '1'", "greater than or equal to 2", "\n  Give a whole number (allowed: at least 2). rollout.num"],
+        ),
+        (["train", "--rollout.stop", ""], ["rollout.stop = ''", "at least 1 character", "Give a list of texts, none of them empty"]),
+        (
+            ["train", "--rollout.temperature", "1e-39"],
+            ["rollout.temperature = '1e-39'", "greater than or equal to 0.001", "Give a number (allowed: at least 0.001)"],
+        ),
+        (["train", "--prompts.file", "q.jsonl"], ["q.jsonl", "there is no such file"]),
+        (["train", "--reward.rule", ":f", *TOY], ["reward.rule = :f", "it cannot be imported (ValueError"]),
+        (["train", "--reward.rule", "math:fsum", *TOY], ["reward.rule = math:fsum", "the module math has no Python source"]),
+        (["train", "--labels.source", "not_there:f", *TOY], ["labels.source = not_there:f", "No module named 'not_there'"]),
+        (["verify", "nowhere", "--head", "zz"], ["--head zz", "64 hexadecimal digits", "Give the whole head"]),
+        (["train", "--objective.name", "ppo"], ["objective.name = 'ppo'", "'reinforce' or 'clipped'", "Give one of these names (allowed: reinforce, clipped)"]),
         (["train", "--labels.source", "majorty"], ["labels.source = majorty", "Did you mean majority"]),
         (["train", "--policy.chat-template-args", "{x}"], ["policy.chat_template_args", "it is not JSON"]),
         (["train", "--rollout.group-size", "99", *TOY], ["rollout.group_size = 99", "more completions cannot be trained on than vote"]),
@@ -61,6 +76,8 @@ def test_mistakes_on_the_command_line(command: Selftrain, tmp_path: Path, words:
         ("[run]\nnum_step = 3\n", ["run.num_step", "there is no such option", "nearest one is run.num_steps"]),
         ("[runs]\nseed = 3\n", ["[runs]", "there is no such section"]),
         ("run = 3\n", ["run = 3", "a section is a table"]),
+        ("[run]\nnum_steps = true\n", ["run.num_steps = True", "it is no yes-or-no option", "Give a whole number (allowed: at least 1)"]),
+        ('[rollout]\nstop = "x"\n', ["rollout.stop = 'x'", "valid list", "Give a list of texts"]),
         ("[rollout]\nnum_votes = 1\n", ["rollout.num_votes = 1", "greater than or equal to 2"]),
     ],
 )
@@ -130,7 +147,7 @@ def test_a_prompt_over_the_limit(command: Selftrain, tmp_path: Path) -> None:
 def test_a_run_folder_that_cannot_be_made(command: Selftrain, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     called = command("train", *TOY, "--run.folder", "file")
-    assert_refused(called, 1, "file")
+    assert_refused(called, 2, "folder file/train-0001", "file is a file, not a folder", "Choose another folder")
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_only_on_request(command: Selftrain, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +169,26 @@ def test_ctrl_c_before_the_run_is_130(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr("selftrain.config_load.load_config", interrupted)
     assert call(["train"]) == 130
     assert "stopped at once" in capsys.readouterr().err
+
+
+def test_a_run_with_code_that_lies_elsewhere(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"mine_{abs(hash(tmp_path)):x}"
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / f"{name}.py").write_text("def rule(group, label, index): return 1.0\n")
+    monkeypatch.chdir(home)
+    monkeypatch.syspath_prepend(str(home))
+    assert command("train", *TOY, "--reward.rule", f"{name}:rule", "--run.num-steps", "1", "--run.name", "r").status == 0
+    monkeypatch.undo()
+    sys.modules.pop(name)
+    monkeypatch.chdir(tmp_path)
+    for words in (["resume", "home/runs/r"], ["verify", "home/runs/r", "--replay"]):
+        called = command(*words)
+        assert called.status == 2
+        assert f"reward.rule = {name}:rule: there is no module {name} here\n  Call selftrain where the run was started: cd {home}" in called.err
+
+
+def test_advice_begins_with_a_capital_unless_it_begins_with_an_option() -> None:
+    assert as_sentence("write a prompt") == "Write a prompt"
+    assert as_sentence("rollout.num_votes [completions]: N") == "rollout.num_votes [completions]: N"
+    assert as_sentence("--prompts.file FILE") == "--prompts.file FILE"

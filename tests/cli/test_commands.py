@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.config_load import load_config
 from selftrain.ledger import read
+from selftrain.report.words import next_commands
+from selftrain.run import read_config
 from tests.cli.conftest import QUICK, Selftrain, assert_refused
 
 
@@ -61,7 +64,21 @@ def test_verify_names_a_changed_record_and_exits_with_1(command: Selftrain, run_
 def test_verify_with_a_head_of_another_run(command: Selftrain, run_copy: Path) -> None:
     called = command("verify", run_copy, "--head", "0" * 64)
     assert called.status == 1
-    assert "is not in it" in called.err
+    assert "that head is not in this record" in called.err
+    assert "its record is damaged" not in called.err
+
+
+def test_verify_with_a_head_that_is_none(command: Selftrain, run_copy: Path) -> None:
+    for head in ("zz", read(run_copy).head[:12], read(run_copy).head.upper()):
+        assert_refused(command("verify", run_copy, "--head", head), 2, f"--head {head}", "a ledger head is 64 hexadecimal digits", "Give the whole head")
+
+
+def test_the_toy_policy_cannot_be_exported_and_nobody_says_so(command: Selftrain, run_copy: Path) -> None:
+    assert_refused(command("export", run_copy, "out"), 2, "policy.model = toy", "a table of numbers", "Export a run of a real model")
+    told = next_commands(read_config(run_copy), "r")
+    assert [line.split()[1] for line, _ in told] == ["evaluate", "verify"]
+    real = load_config(overrides={"policy.model": "embedded:default", "prompts.task": "add:4"})
+    assert next_commands(real, "r")[-1][0] == "selftrain export r r-model"
 
 
 def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

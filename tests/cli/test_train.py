@@ -51,17 +51,16 @@ def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> No
     head = read(tmp_path / "runs" / "train-0001").head
     assert f"ledger head: {head}" in lines
     commands = [line.split("  #")[0].strip() for line in lines[lines.index("Next:") + 1 :]]
-    assert [command.split()[1] for command in commands] == ["evaluate", "verify", "export"]
+    assert [command.split()[1] for command in commands] == ["evaluate", "verify"]
     assert (tmp_path / "runs" / "train-0001" / "report.html").stat().st_size > 5000
     assert "# Report of train-0001" in (tmp_path / "runs" / "train-0001" / "report.md").read_text("utf-8")
 
 
 def test_the_next_commands_work_as_printed(command: Selftrain) -> None:
     printed = command("train", *TOY, "--run.num-steps", "6", "--log", "plain").out.split("Next:\n")[1].splitlines()
-    evaluate, verify, export = (line.split("  #")[0].split()[1:] for line in printed)
+    evaluate, verify = (line.split("  #")[0].split()[1:] for line in printed)
     assert command(*evaluate).status == 0
     assert command(*verify).status == 0
-    assert_refused(command(*export), 1, "no Hugging Face model")
 
 
 def test_json_lines_are_objects_with_the_numbers_of_the_ledger(command: Selftrain, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from samples import HEADER, groups, metrics, verdict, write_step
 
 from selftrain.checkpoints import checkpoint_name, load_latest, save
-from selftrain.errors import StorageError
+from selftrain.errors import RunFolderError, StorageError
 from selftrain.ledger import LedgerWriter, Status, read, verify
 
 
@@ -71,7 +71,7 @@ def test_a_writer_interrupted_in_a_write_has_not_written(tmp_path: Path, monkeyp
 
 def test_a_folder_that_may_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError):
+    with pytest.raises(RunFolderError, match=f"{tmp_path}/file is a file, not a folder"):
         LedgerWriter.create(tmp_path / "file" / "run", HEADER)
 
 

@@ -106,8 +106,14 @@ def tell(given: str, why: str, do: str, status: int, debug: bool) -> int:
     """Print an error: what was given, why it cannot work, what to do. Returns the status."""
     if debug:
         traceback.print_exc()
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {given}: {why}\n  {do[:1].upper()}{do[1:]}", err=True)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {given}: {why}\n  {as_sentence(do)}", err=True)
     return status
+
+
+def as_sentence(words: str) -> str:
+    """With a capital, unless it begins with a name such as run.num_steps."""
+    first = words.partition(" ")[0].rstrip(".,:")
+    return words if "." in first or "_" in first else words[:1].upper() + words[1:]
 
 
 def usage_parts(error: click.UsageError) -> tuple[str, str, str]:

@@ -16,7 +16,8 @@ def command(run: str, log: str | None) -> int:
     refused by name and the one before it is used.
     """
     from selftrain.cli.display import display_of
-    from selftrain.cli.running import do, folder_of
+    from selftrain.cli.running import check_outside_code, do, folder_of
     from selftrain.run import resume
 
+    check_outside_code(folder_of(run))
     return do(resume(folder_of(run)), display_of(log), resumed=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 from selftrain import report
 from selftrain.cli.app import INTERRUPTED
 from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
-from selftrain.errors import FailureError
-from selftrain.run import Evaluated, Outcome, Run
+from selftrain.errors import ConfigError, FailureError
+from selftrain.ledger import read
+from selftrain.run import Evaluated, Outcome, Run, read_config
 from selftrain.train import StepReport
 
 
@@ -46,3 +48,17 @@ def watched(run: Run, display: Display, came: list[int]) -> Outcome:
 
 def folder_of(text: str) -> Path:
     return Path(text.rstrip("/") or "/")
+
+
+def check_outside_code(folder: Path) -> None:
+    """Raises ConfigError where a module that decided in the run cannot be found from here: a file of the user's is found from the folder it lies in."""
+    record = read(folder)
+    config = read_config(folder)
+    names = {"labels.source": config.labels.source, "labels.clustering": config.labels.clustering}
+    names |= {"reward.rule": config.reward.rule, "advantage.rule": config.advantage.rule}
+    for option, name in names.items():
+        module = name.partition(":")[0].partition(".")[0]
+        if ":" in name and module and find_spec(module) is None:
+            raise ConfigError(
+                f"{option} = {name}", f"there is no module {module} here", f"Call selftrain where the run was started: cd {record.environment['cwd']}"
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,17 @@ def command(run: str, head: str | None, replay: bool) -> None:
     RUN is its folder. Prints `intact`, or `unfinished` for a run without an end, and exits with 0; a damaged record is named and exits with 1. Without
     --head, somebody who rewrites the whole record from some point on is not found out.
     """
-    from selftrain.cli.running import folder_of
+    from selftrain.cli.running import check_outside_code, folder_of
     from selftrain.ledger import Status, verify
 
     folder = folder_of(run)
+    check_head(head)
     found = verify(folder, head)
     show(found)
     if found.status is Status.DAMAGED:
-        raise damaged(folder, found)
+        raise damaged(folder, found, head)
     if replay:
+        check_outside_code(folder)
         replayed(folder)
 
 
@@ -49,10 +52,22 @@ def show(found: VerifyReport) -> None:
         click.echo(f"and {len(found.faults) - MAX_SHOWN} more")
 
 
-def damaged(folder: Path, found: VerifyReport) -> Exception:
+def check_head(head: str | None) -> None:
+    from selftrain.errors import ConfigError
+
+    if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
+        why = "a ledger head is 64 hexadecimal digits (0-9, a-f)"
+        raise ConfigError(f"--head {head}", why, "Give the whole head, as it stands at the end of `selftrain train`.")
+
+
+def damaged(folder: Path, found: VerifyReport, head: str | None) -> Exception:
     from selftrain.errors import LedgerError
 
     first = found.faults[0]
+    if head is not None and len(found.faults) == 1 and first.record is None and head in first.words:
+        why = "that head is not in this record" if "not in it" in first.words else "the part of the record with that head was given up at a fork"
+        do = "Check that the head is this run's. If it is, the record was written anew after the head was kept: go back to a copy of the run folder."
+        return LedgerError(f"run {folder}, --head {head}", why, do)
     where = first.where if first.record is None else f"record {first.record} in {first.where}"
     return LedgerError(f"run {folder}", f"its record is damaged, first at {where}: {first.words}", "Go back to a copy of the run folder.")
 

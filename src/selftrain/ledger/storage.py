@@ -43,9 +43,13 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents; fine when it exists. Raises StorageError."""
+    """Create a folder and its parents; fine when it exists. Raises RunFolderError when a file is in the way, StorageError."""
     with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            file = next((part for part in (folder, *folder.parents) if os.path.lexists(part) and not part.is_dir()), folder)
+            raise RunFolderError(f"folder {folder}", f"{file} is a file, not a folder", "choose another folder for the run") from error
 
 
 def sync_folder(folder: Path) -> None:

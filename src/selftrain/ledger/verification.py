@@ -207,7 +207,7 @@ class _Verification:
         if head in self._abandoned:
             self._fault(None, "ledger/chain.jsonl", f"the record {head} was given up at a fork")
         elif head not in self._heads:
-            self._fault(None, "ledger/chain.jsonl", f"the record {head} is not in it")
+            self._fault(None, "ledger/chain.jsonl", f"the given head {head} is not in it")
         elif head != self._heads[-1]:
             self._notes.append(f"{len(self._heads) - 1 - self._heads.index(head)} records follow the given head")
 

@@ -138,10 +138,12 @@ def status_words(record: RunRecord) -> str:
 
 
 def next_commands(config: RunConfig, folder: str) -> list[tuple[str, str]]:
-    """The three commands a user would want next, each with what it does."""
+    """The commands a user would want next, each with what it does; the toy policy cannot be exported."""
     export_to = f"{folder.rstrip('/')}-model"
-    return [
+    found = [
         (f"selftrain evaluate {config.policy.model} {folder}", "both models on the held-out problems, with paired differences"),
         (f"selftrain verify {folder} --replay", "prove that nothing in the record was changed"),
-        (f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder"),
     ]
+    if config.policy.model != "toy" and not config.policy.model.startswith("toy:"):
+        found.append((f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder"))
+    return found
