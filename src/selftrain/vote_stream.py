@@ -144,9 +144,17 @@ def _parts(row: Row, origin: str, number: int) -> tuple[str, list[str], bool]:
     prompt = next((row[name] for name in PROMPT_FIELDS if row.get(name) is not None), None)
     completions = next((row[name] for name in GROUP_FIELDS if row.get(name) is not None), None)
     completion = next((row[name] for name in COMPLETION_FIELDS if row.get(name) is not None), None)
+    empty = next((name for name in COMPLETION_FIELDS + GROUP_FIELDS if name in row), None)
+    if prompt is not None and completion is None and completions is None and empty is not None:
+        raise PromptError(
+            f"{origin}, row {number}", f"its {empty} is null", "give the text of the completion, an empty one where there is none, or drop the row"
+        )
     if prompt is None or (completion is None and completions is None):
         missing = f"a prompt ({', '.join(PROMPT_FIELDS)})" if prompt is None else f"completions ({', '.join(COMPLETION_FIELDS + GROUP_FIELDS)})"
         raise PromptError(f"{origin}, row {number}", f"it has no field for {missing}; it has {', '.join(row) or 'none'}", "rename the fields")
+    if completions is not None and not isinstance(completions, list | tuple):
+        why = f"its list of completions is a {type(completions).__name__}"
+        raise PromptError(f"{origin}, row {number}", why, f"give a list of texts, or one text as {', '.join(COMPLETION_FIELDS)}")
     texts: list[Any] = [completion] if completions is None else list(completions)
     if not all(isinstance(text, str) for text in texts):
         raise PromptError(f"{origin}, row {number}", "a completion is not a text", "give each completion as a string")
@@ -160,7 +168,7 @@ def _json_rows(path: str) -> Iterator[Row]:
         return
     if not Path(path).is_file():
         raise PromptError(path, "there is no such file", "give a file of JSON lines or Parquet, or - for standard input")
-    with open(path, encoding="utf-8") as lines:
+    with open(path, encoding="utf-8-sig") as lines:
         yield from _parsed(lines, path)
 
 
@@ -171,7 +179,7 @@ def _parsed(lines: Iterable[str], origin: str) -> Iterator[Row]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.removeprefix("\ufeff") if number == 1 else line)
             except (json.JSONDecodeError, RecursionError) as error:
                 raise PromptError(f"{origin}, line {number}", f"it is not JSON ({error})", "write one JSON object per line") from error
             if not isinstance(row, dict):

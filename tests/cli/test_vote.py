@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -83,6 +84,8 @@ def test_explain_says_which_ways_of_writing_are_one(command: Selftrain, tmp_path
         ('{"completion": "1"}\n', ["row 1", "a prompt (prompt"]),
         ('{"prompt_id": "a", "completion": 5}\n', ["row 1", "not a text"]),
         ("\n", ["c.jsonl", "there is no completion in it"]),
+        ('{"prompt": "a", "completions": "abc"}\n', ["row 1", "its list of completions is a str", "Give a list of texts"]),
+        ('{"prompt": "a", "completion": null}\n', ["row 1", "its completion is null", "Give the text of the completion"]),
     ],
 )
 def test_bad_rows(command: Selftrain, tmp_path: Path, text: str, words: list[str]) -> None:
@@ -127,3 +130,24 @@ def test_free_form_answers_are_clustered_where_asked(command: Selftrain, tmp_pat
 def test_text_that_is_not_utf8_is_named(command: Selftrain, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_bytes(b'{"prompt": "q", "completion": "#### 1"}\n{"prompt": "q", "completion": "\xff"}\n')
     assert_refused(command("vote", "c.jsonl"), 2, "c.jsonl", "not UTF-8")
+
+
+def test_half_characters_are_written_as_json_escapes(command: Selftrain, tmp_path: Path) -> None:
+    write(tmp_path / "c.jsonl", [{"prompt": "\ud800", "completions": ["#### 1", "#### 2"]}])
+    called = command("vote", "c.jsonl", "--table", "t.txt")
+    assert called.status == 0, called.err
+    assert r'"prompt": "\ud800"' in called.out
+    assert r"\ud800" in (tmp_path / "t.txt").read_text("utf-8")
+
+
+def test_a_table_that_cannot_be_written_is_said_before_the_work(command: Selftrain, tmp_path: Path) -> None:
+    write(tmp_path / "c.jsonl", list(ROWS))
+    assert_refused(command("vote", "c.jsonl", "--table", "nope/x"), 2, "--table nope/x", "there is no folder nope", "Make the folder")
+
+
+def test_a_byte_order_mark_is_no_text(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = json.dumps({"prompt": "a", "completion": "#### 1"}) + "\n"
+    (tmp_path / "c.jsonl").write_text(text, "utf-8-sig")
+    assert votes(command("vote", "c.jsonl", "--quiet").out)[0]["answer"] == "1"
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + text))
+    assert votes(command("vote", "--quiet").out)[0]["answer"] == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selftrain.config import LabelsSection
-from selftrain.errors import PromptError
+from selftrain.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
     from selftrain.labels import Bounds
@@ -60,20 +61,37 @@ def command(file: str, clustering: str, explain: str | None, table: str | None, 
     from selftrain.labels import Bounds
     from selftrain.vote_stream import Overview, votes_of
 
+    check_table(table)
     votes = votes_of(file, reader(clustering))
     if explain is not None:
-        click.echo("\n".join(explained(explain, votes)))
+        click.echo(encodable("\n".join(explained(explain, votes))))
         return
     bounds, overview = Bounds(min_read_frac, min_share_frac), Overview(limit=NUM_LISTED)
     for group in votes:
         overview.add(group)
-        print(json.dumps(as_json(group, bounds), ensure_ascii=False), flush=file == "-")
+        print(encodable(json.dumps(as_json(group, bounds), ensure_ascii=False)), flush=file == "-")
     if not overview.num_groups:
         raise PromptError("standard input" if file == "-" else file, "there is no completion in it", NOTHING)
     if table is not None:
-        Path(table).write_text("\n".join(summary(overview)) + "\n", "utf-8")
+        Path(table).write_text(encodable("\n".join(summary(overview))) + "\n", "utf-8")
     elif not quiet:
-        click.echo("\n".join(summary(overview)), err=True)
+        click.echo(encodable("\n".join(summary(overview))), err=True)
+
+
+def check_table(table: str | None) -> None:
+    """Raises ConfigError when the file could not be written: before the work."""
+    if table is None:
+        return
+    folder = Path(table).parent
+    if not folder.is_dir():
+        raise ConfigError(f"--table {table}", f"there is no folder {folder}", "Make the folder, or choose another file.")
+    if not os.access(table if Path(table).exists() else folder, os.W_OK):
+        raise ConfigError(f"--table {table}", "it may not be written", "Choose another file.")
+
+
+def encodable(text: str) -> str:
+    """The text with half characters (lone surrogates, which no encoding has) as JSON escapes them: \\ud800."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def as_json(group: GroupVote, bounds: Bounds) -> dict[str, Any]:
