@@ -13,13 +13,16 @@ from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS
 from selftrain.config import RunConfig
-from selftrain.errors import ConfigError, PromptError
+from selftrain.errors import ConfigError, ModelError, PromptError
+from selftrain.evals import true_answers
 from selftrain.extension import resolve, source_hash
 from selftrain.labels import LABEL_SOURCES, Bounds
 from selftrain.labels.reference import Reference, answers_hash
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy
-from selftrain.prompts import check_disjoint, load_problems, load_prompts, prompt_set_hash
+from selftrain.policies.toy import START, ToyPolicy, is_toy
+from selftrain.policies.toy import problems as toy_problems
+from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, prompt_set_hash
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
 from selftrain.types import AnswerSheet, Label, PromptSet, VotedGroup
@@ -39,50 +42,74 @@ class Problems:
 
 
 def load_sets(config: RunConfig) -> Problems:
-    """Training prompts and held-out problems, disjoint. Raises PromptError or ConfigError."""
-    if config.policy.model.startswith("toy"):
-        from selftrain.policies import toy
-
-        count = config.prompts.count or TOY_PROMPTS
-        return Problems(toy.problems(count), toy.problems(config.evals.num_problems, first=TOY_HELD_OUT_FIRST))
-    held_out = load_problems(config.evals, config.prompts, config.run.seed)
-    exclude = frozenset(prompt.id for prompt in held_out) if held_out and config.prompts.task else frozenset()
-    train = load_prompts(config.prompts, config.run.seed, exclude)
+    """Training prompts and held-out problems, disjoint, the held-out ones with true answers. Raises PromptError or ConfigError."""
+    sets = toy_sets(config) if is_toy(config.policy.model) else named_sets(config)
+    train, held_out = sets.train, sets.held_out
     if held_out is not None:
         check_disjoint(train, held_out)
+        true_answers(held_out)
     if len(train) < config.rollout.prompts_per_step:
         raise PromptError(
             f"{len(train)} prompts from {train.origin}, rollout.prompts_per_step = {config.rollout.prompts_per_step}",
             "a step needs that many different prompts",
             "Give more prompts or lower --rollout.prompts-per-step.",
         )
-    return Problems(train, held_out)
+    return sets
+
+
+def named_sets(config: RunConfig) -> Problems:
+    """The sets that [prompts] and [evals] name. A task does not make its held-out problems again, in neither form."""
+    held_out = load_problems(config.evals, config.prompts, config.run.seed)
+    exclude = ids_of_forms(held_out) if held_out and config.evals.file is None else frozenset()
+    return Problems(load_prompts(config.prompts, config.run.seed, exclude), held_out)
+
+
+def toy_sets(config: RunConfig) -> Problems:
+    """The toy policy's own problems. Raises ConfigError for a source that it could not read."""
+    named = ("prompts.file", "prompts.dataset", "prompts.task", "evals.file", "evals.task")
+    values = {name: getattr(getattr(config, name.partition(".")[0]), name.partition(".")[2]) for name in named}
+    given = [f"{name} = {value}" for name, value in values.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"policy.model = {config.policy.model}, {', '.join(given)}", "the toy policy knows its own problems only", "Leave them out, or name another model."
+        )
+    return Problems(toy_problems(config.prompts.count or TOY_PROMPTS), toy_problems(config.evals.num_problems, first=TOY_HELD_OUT_FIRST))
 
 
 def load_policy(config: RunConfig) -> Policy:
     """The policy at its start. Raises ModelError, MissingExtraError or ConfigError."""
-    if config.policy.model.startswith("toy"):
-        from selftrain.policies.toy import START, ToyPolicy
-
+    if is_toy(config.policy.model):
         if config.policy.model not in START:
             raise ConfigError(f"policy.model = {config.policy.model}", "there is no such toy policy", f"Choose one of {', '.join(START)}.")
         return ToyPolicy(config.policy.model, config.update)
     from selftrain.policies.torch import load_policy as load_torch_policy
 
-    return load_torch_policy(config.policy, config.update, model_source(config.policy.model), config.rollout.sequences_per_batch, config.run.seed)
+    policy = load_torch_policy(config.policy, config.update, model_source(config.policy.model), config.rollout.sequences_per_batch, config.run.seed)
+    if not policy.sampler.stop_ids and not config.rollout.stop:
+        raise ModelError(
+            f"policy.model = {config.policy.model}",
+            "neither its tokenizer nor its configs name an end token, so no completion would ever end",
+            "Set eos_token in its tokenizer_config.json, or give texts that end a completion with --rollout.stop.",
+        )
+    return policy
 
 
 def check_lengths(config: RunConfig, policy: Policy, problems: Problems) -> None:
-    """Raises PromptError when a prompt is longer than `prompts.max_prompt_tokens`."""
+    """Raises PromptError when a prompt is longer than `prompts.max_prompt_tokens` or than the model can take."""
     sets = [problems.train] if problems.held_out is None else [problems.train, problems.held_out]
     found = [one for prompts in sets for one in policy.too_long(prompts.prompts, config.prompts.max_prompt_tokens)]
-    if found:
-        shown = ", ".join(f"{prompt_id} ({tokens} tokens)" for prompt_id, tokens in found[:3])
-        raise PromptError(
-            f"{len(found)} prompts: {shown}{', ...' if len(found) > 3 else ''}",
-            f"they are longer than prompts.max_prompt_tokens = {config.prompts.max_prompt_tokens}",
-            "Take them out, or raise --prompts.max-prompt-tokens (sampling then needs more memory).",
-        )
+    if not found:
+        return
+    shown = ", ".join(f"{prompt_id} ({tokens} tokens)" for prompt_id, tokens in found[:3])
+    given = f"{len(found)} prompts: {shown}{', ...' if len(found) > 3 else ''}"
+    if any(tokens <= config.prompts.max_prompt_tokens for _, tokens in found):
+        why = f"the context of {config.policy.model} has no room for them and a completion"
+        raise PromptError(given, why, "Take them out or shorten them, or train a model with a longer context.")
+    raise PromptError(
+        given,
+        f"they are longer than prompts.max_prompt_tokens = {config.prompts.max_prompt_tokens}",
+        "Take them out, or raise --prompts.max-prompt-tokens (sampling then needs more memory).",
+    )
 
 
 def model_source(model: str) -> str:

@@ -99,11 +99,15 @@ class AnswerSheet:
 
 @dataclass(frozen=True, slots=True)
 class PromptSet:
-    """Prompts in a fixed order, and the answers somebody may have written beside them. `origin` names the file or task."""
+    """Prompts in a fixed order, and the answers somebody may have written beside them. `origin` names the file or task.
+
+    questions: by prompt id, the messages before the template; a prompt that is missing there has no template around it.
+    """
 
     prompts: tuple[Prompt, ...]
     sheet: AnswerSheet
     origin: str
+    questions: Mapping[str, tuple[Message, ...]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompts)

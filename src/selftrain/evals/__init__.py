@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from selftrain.evals.bootstrap import Interval
 from selftrain.evals.compare import GainedAndLost, gained_and_lost, paired_difference
-from selftrain.evals.evaluate import Progress, evaluate
+from selftrain.evals.evaluate import Progress, evaluate, true_answers
 from selftrain.evals.evaluation import Evaluation, Example, ExampleCompletion, ProblemResult, VoteResult
 from selftrain.evals.training import TrainingAccuracy, training_accuracy
 
@@ -26,4 +26,5 @@ __all__ = [
     "gained_and_lost",
     "paired_difference",
     "training_accuracy",
+    "true_answers",
 ]

@@ -29,7 +29,7 @@ def evaluate(sampler: Sampler, problems: PromptSet, params: SamplingParams, num_
     Completion i of a problem draws from `seeds.at(stream="eval", step=0, prompt_id=..., index=i)`: evaluations with the same seeds share their random
     numbers, whatever the policy and the step, which makes differences between them sharper. Raises PromptError for problems without an answer.
     """
-    references = _references(problems)
+    references = true_answers(problems)
     results: list[ProblemResult] = []
     examples: list[Example] = []
     for first in range(0, len(problems), PROBLEMS_PER_CALL):
@@ -79,8 +79,8 @@ def vote_result(vote: Vote, reference: AnswerKey) -> VoteResult:
     return VoteResult.RIGHT if vote.winners == (reference,) else VoteResult.WRONG
 
 
-def _references(problems: PromptSet) -> dict[str, str]:
-    """The true answers by prompt id."""
+def true_answers(problems: PromptSet) -> dict[str, str]:
+    """The true answers by prompt id. PromptError, naming the first without one, unless every problem has one."""
     answers = {prompt.id: problems.sheet.answer_of(prompt.id) for prompt in problems}
     missing = [prompt_id for prompt_id, answer in answers.items() if answer is None or not answer.strip()]
     if missing or not answers:

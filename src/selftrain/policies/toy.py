@@ -35,6 +35,11 @@ START = {"toy": (1.6, 0.8), "toy:weak": (0.7, 1.5)}
 """first weights of evidence and distractor"""
 
 
+def is_toy(model: str) -> bool:
+    """Whether a model's name means the toy policy: `toy` or `toy:...`, not a folder or hub id that begins with these letters."""
+    return model in START or model.startswith("toy:")
+
+
 def problems(count: int, first: int = 0) -> PromptSet:
     """Problems toy-first ... with their true answers."""
     prompts = tuple(Prompt(f"toy-{i}", (Message("user", f"toy-{i}"),)) for i in range(first, first + count))

@@ -66,6 +66,9 @@ def _csv(path: Path) -> Iterator[Row]:
                 continue
             if header is None:
                 header = cells
+                twice = [name for place, name in enumerate(cells) if name and name in cells[:place]]
+                if twice:
+                    raise PromptError(f"line {start} of {path}", f"its header has two columns {twice[0]!r}", "rename or remove one of them")
                 continue
             if len(cells) != len(header):
                 why = f"it has {len(cells)} columns and the header has {len(header)}"

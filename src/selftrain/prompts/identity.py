@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 
 from selftrain.errors import PromptError
+from selftrain.prompts.tasks import same_in_symbols
 from selftrain.types import Message, Prompt, PromptSet
 
 _MAX_NAMED = 3
@@ -28,11 +29,12 @@ def prompt_set_hash(prompts: Iterable[Prompt]) -> str:
 def check_disjoint(train: PromptSet, held_out: PromptSet) -> None:
     """PromptError, naming the first overlaps, when a prompt is in both sets.
 
-    Two prompts are the same when their ids are, or their messages up to case and white space.
+    Two prompts are the same when their ids are, or their messages before the template, up to case and white space; a problem of a built-in task
+    is the same in both its forms.
     """
     ids = {prompt.id: prompt.id for prompt in train}
-    texts = {normal_text(prompt): prompt.id for prompt in train}
-    shared = [(prompt.id, ids.get(prompt.id) or texts.get(normal_text(prompt))) for prompt in held_out]
+    texts = {normal_text(train.questions.get(prompt.id, prompt.messages)): prompt.id for prompt in train}
+    shared = [(prompt.id, ids.get(prompt.id) or texts.get(normal_text(held_out.questions.get(prompt.id, prompt.messages)))) for prompt in held_out]
     overlaps = [f"{held} (training: {trained})" for held, trained in shared if trained is not None]
     if overlaps:
         more = f" and {len(overlaps) - _MAX_NAMED} more" if len(overlaps) > _MAX_NAMED else ""
@@ -43,9 +45,9 @@ def check_disjoint(train: PromptSet, held_out: PromptSet) -> None:
         )
 
 
-def normal_text(prompt: Prompt) -> str:
-    """The messages as one text, case folded and white space collapsed: what `check_disjoint` compares."""
-    return "\n".join(f"{message.role}: {' '.join(message.content.split()).casefold()}" for message in prompt.messages)
+def normal_text(messages: tuple[Message, ...]) -> str:
+    """The messages as one text, case folded, white space collapsed, a task's problem in symbols: what `check_disjoint` compares."""
+    return "\n".join(f"{message.role}: {same_in_symbols(' '.join(message.content.split()).casefold())}" for message in messages)
 
 
 def _bytes(messages: tuple[Message, ...]) -> bytes:

@@ -11,13 +11,13 @@ from selftrain.prompts.dataset import dataset_rows
 from selftrain.prompts.files import read_rows
 from selftrain.prompts.gym import load_gym
 from selftrain.prompts.rows import Columns, prompt_set
-from selftrain.prompts.tasks import mixture
+from selftrain.prompts.tasks import available, mixture
 from selftrain.prompts.templates import apply_template, template_text
 from selftrain.seeds import Stream
 from selftrain.types import Prompt, PromptSet
 
 DEFAULT_TASK_COUNT = 1024
-"""How many prompts a task makes where `prompts.count` is unset."""
+"""How many prompts a task makes where `prompts.count` is unset; fewer where its level has fewer."""
 
 
 def load_prompts(section: PromptsSection, seed: int, exclude: frozenset[str] = frozenset()) -> PromptSet:
@@ -33,10 +33,10 @@ def load_prompts(section: PromptsSection, seed: int, exclude: frozenset[str] = f
             "prompts come from one place",
             "give exactly one of prompts.file, prompts.dataset and prompts.task",
         )
-    template = _template(section, "raw" if section.task is not None else "boxed")
+    template = _template(section, section.task is not None)
     columns = Columns(section.prompt_field, section.answer_field)
     if section.task is not None:
-        return _from_task(section.task, section.count or DEFAULT_TASK_COUNT, seed, template, exclude)
+        return _from_task(section.task, section.count or _default_count(section.task, exclude), seed, template, exclude)
     if section.dataset is not None:
         rows = dataset_rows(section.dataset, section.dataset_split, columns)
         return prompt_set(rows, columns, template, section.count, f"{section.dataset} ({section.dataset_split})")
@@ -46,25 +46,31 @@ def load_prompts(section: PromptsSection, seed: int, exclude: frozenset[str] = f
 def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> PromptSet | None:
     """The held-out problems: of `evals.file`, of `evals.task`, or of the training task; None for a training file or dataset without either.
 
+    They get the template of the training prompts.
     A file may have fewer than `evals.num_problems`. Task problems depend on the seed but not on the number of training prompts: load them first and
     give their ids to `load_prompts` as `exclude`. Raises ConfigError when file and task are both given, PromptError for what they hold.
     """
     if evals.file is not None and evals.task is not None:
         raise ConfigError(f"evals.file = {evals.file!r} and evals.task = {evals.task!r}", "held-out problems come from one place", "give one of the two")
+    source = next((name for name in ("file", "dataset", "task") if getattr(prompts, name) is not None), "task" if evals.file is None else "file")
+    template = _template(prompts, source == "task")
     if evals.file is not None:
-        template = _template(prompts, "boxed")
         columns = Columns(prompts.prompt_field, prompts.answer_field)
         return prompt_set(islice(read_rows(Path(evals.file)), evals.num_problems), columns, template, None, evals.file)
     name = evals.task or prompts.task
     if name is None:
         return None
     held_out_seed = Stream(seed).at(stream="held-out").seed() % 2**32
-    return _from_task(name, evals.num_problems, held_out_seed, _template(prompts, "raw"), frozenset())
+    return _from_task(name, evals.num_problems, held_out_seed, template, frozenset())
 
 
-def _template(section: PromptsSection, unset: str) -> str:
-    """The template's text; `unset` names the one that is used where the section names none."""
-    return template_text(unset if section.template is None else section.template)
+def _template(section: PromptsSection, is_task: bool) -> str:
+    """The template's text; where the section names none, raw for training on a task and boxed for a file or dataset."""
+    return template_text(("raw" if is_task else "boxed") if section.template is None else section.template)
+
+
+def _default_count(names: str, exclude: frozenset[str]) -> int:
+    return DEFAULT_TASK_COUNT if names.startswith("gym:") else available(names, DEFAULT_TASK_COUNT, exclude)
 
 
 def _from_file(path: str, columns: Columns, template: str, count: int | None) -> PromptSet:
@@ -74,4 +80,5 @@ def _from_file(path: str, columns: Columns, template: str, count: int | None) ->
 def _from_task(names: str, count: int, seed: int, template: str, exclude: frozenset[str]) -> PromptSet:
     """`count` problems of one or several tasks, in equal parts, in the template's text."""
     made = load_gym(names, count, seed, exclude).prompts if names.startswith("gym:") else mixture(names, count, seed, exclude=exclude)
-    return PromptSet(tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made), made.sheet, made.origin)
+    prompts = tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made)
+    return PromptSet(prompts, made.sheet, made.origin, {prompt.id: prompt.messages for prompt in made})

@@ -42,6 +42,7 @@ def prompt_set(rows: Iterable[Row], columns: Columns, template: str, count: int 
     """
     prompts: list[Prompt] = []
     answers: dict[str, str] = {}
+    questions: dict[str, tuple[Message, ...]] = {}
     places_by_id: dict[str, str] = {}
     places_by_messages: dict[tuple[Message, ...], str] = {}
     for row in islice(rows, count):
@@ -51,6 +52,7 @@ def prompt_set(rows: Iterable[Row], columns: Columns, template: str, count: int 
         _check_new(places_by_messages, prompt.messages, row.place, f"{origin}, {row.place}", "the same prompt")
         _check_new(places_by_id, prompt.id, row.place, f"{origin}, {row.place}", f"the id {prompt.id!r}")
         prompts.append(prompt)
+        questions[prompt.id] = messages
         answer = answer_text(_value(row.values, columns.answer))
         if answer:
             answers[prompt.id] = answer
@@ -58,7 +60,7 @@ def prompt_set(rows: Iterable[Row], columns: Columns, template: str, count: int 
         raise PromptError(origin, "it has no prompts", "give at least as many prompts as rollout.prompts_per_step asks for")
     if count is not None and len(prompts) < count:
         raise PromptError(f"prompts.count = {count}", f"{origin} has {len(prompts)} prompts", f"set it to {len(prompts)} or less, or leave it out to use all")
-    return PromptSet(tuple(prompts), AnswerSheet(answers), origin)
+    return PromptSet(tuple(prompts), AnswerSheet(answers), origin, questions)
 
 
 def answer_text(answer: Any) -> str:

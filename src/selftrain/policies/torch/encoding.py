@@ -7,8 +7,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftrain.config import PolicySection
-from selftrain.errors import ModelError
+from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.types import Prompt
+
+RESERVED_ARGUMENTS = frozenset(
+    {"conversation", "messages", "add_generation_prompt", "continue_final_message", "tokenize", "padding", "truncation", "max_length"}
+    | {"return_tensors", "return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs"}
+)
+"""Arguments of `apply_chat_template` that are set here or would change what comes back."""
+
+
+def check_format(config: PolicySection) -> None:
+    """ConfigError for a plain template that would leave something out, or an argument of the chat template that is not the user's to set."""
+    if config.prompt_format == "plain":
+        needed = ("{prompt}", "{system}") if config.system_prompt is not None else ("{prompt}",)
+        missing = [name for name in needed if name not in config.plain_template]
+        if missing:
+            lost = "every prompt would be the same" if missing[0] == "{prompt}" else "policy.system_prompt would never be seen"
+            raise ConfigError(
+                f"policy.plain_template = {config.plain_template!r}", f"it has no {missing[0]}, so {lost}", f"write {missing[0]} where the text belongs"
+            )
+    reserved = sorted(RESERVED_ARGUMENTS & config.chat_template_args.keys())
+    if reserved:
+        raise ConfigError(
+            f"policy.chat_template_args: {', '.join(reserved)}",
+            "the policy sets it itself; only variables of the chat template can be given",
+            "leave it out; a variable is for example enable_thinking = false",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,12 +44,21 @@ class Encoder:
     config: PolicySection
 
     def text_of(self, prompt: Prompt) -> str:
-        """The full text before tokenisation. Raises ModelError when the chat template refuses the messages."""
+        """The full text before tokenisation. Raises ModelError when the chat template refuses the messages, PromptError for turns lost or doubled."""
         if self.config.prompt_format == "plain":
+            if len(prompt.messages) > 1:
+                raise PromptError(
+                    f"prompt {prompt.id}",
+                    f"it has {len(prompt.messages)} messages and policy.prompt_format is plain, which has room for one",
+                    "write it as one text, or set policy.prompt_format to chat",
+                )
             system = self.config.system_prompt or ""
             return self.config.plain_template.replace("{system}", system).replace("{prompt}", prompt.text)
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         if self.config.system_prompt is not None:
+            if prompt.messages[0].role == "system":
+                why = "it has a system turn of its own and policy.system_prompt would add another"
+                raise PromptError(f"prompt {prompt.id}", why, "leave policy.system_prompt out, or take the system turn out of the prompt")
             messages.insert(0, {"role": "system", "content": self.config.system_prompt})
         from jinja2 import TemplateError
 

@@ -14,7 +14,7 @@ from selftrain.errors import UpdateError
 from selftrain.objective import Objective
 from selftrain.policies.base import SampleRequest, SamplingParams, UpdateStats
 from selftrain.policies.torch import checkpoint
-from selftrain.policies.torch.encoding import Encoder
+from selftrain.policies.torch.encoding import Encoder, check_format
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.learner import TorchLearner
 from selftrain.policies.torch.loading import LoadedModel, load_model, load_weights
@@ -30,8 +30,9 @@ def load_policy(config: PolicySection, update: UpdateSection, source: str, seque
     """The policy of a Hugging Face folder or hub id `source` (config.model is not read: the caller has resolved `embedded:` names).
 
     seed: of the adapters' start under LoRA; nothing else is random. A CPU policy with config.num_threads sets torch's thread count for the process.
-    Raises ModelError, MissingExtraError (LoRA without peft).
+    Raises ConfigError, ModelError, MissingExtraError (LoRA without peft).
     """
+    check_format(config)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     return TorchPolicy(load_model(source, config), config, update, source, sequences_per_batch, seed)
@@ -68,8 +69,9 @@ class TorchPolicy:
         return self.encoder.encode(prompt)
 
     def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
-        """(prompt id, length in tokens) of every prompt above the limit."""
-        return self.encoder.too_long(prompts, max_prompt_tokens)
+        """(prompt id, length in tokens) of every prompt above the limit, or so long that the model's context has no room for a completion."""
+        context = self.forward.max_positions
+        return self.encoder.too_long(prompts, max_prompt_tokens if context is None else min(max_prompt_tokens, context - 1))
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""

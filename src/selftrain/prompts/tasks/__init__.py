@@ -23,7 +23,7 @@ from selftrain.prompts.tasks.order import SORT, TALL
 from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, Message, Prompt, PromptSet
 
-__all__ = ["TASKS", "Form", "Problem", "Task", "mixture", "split", "task"]
+__all__ = ["TASKS", "Form", "Problem", "Task", "available", "ids_of_forms", "mixture", "same_in_symbols", "split", "task"]
 
 _SHUFFLED_WHOLE = 20_000
 """Levels up to this many problems are shuffled as a whole; larger ones are drawn until enough distinct problems are there."""
@@ -76,8 +76,16 @@ class Task:
         raise PromptError(
             f"{count} problems of task {self.name}:{level}, {len(barred)} ids excluded",
             f"the level has {self.size(level)} distinct problems, {len(found)} of them free",
-            "ask for at least one problem" if count < 1 else "ask for fewer problems or take a higher level",
+            "ask for at least one problem" if count < 1 else "take a higher level, or ask for fewer: prompts.count to train on, evals.num_problems held out",
         )
+
+    def free(self, level: int, form: Form, exclude: Collection[str], enough: int) -> int:
+        """How many problems of a level have no id in `exclude`; `enough` where the level is sure to have as many."""
+        size = self.size(level)
+        if size >= enough + len(exclude):
+            return enough
+        ids = {self.prompt_id(level, self.family.problem(self.family.pick(level, index), form).text) for index in range(size)}
+        return len(ids - set(exclude))
 
     def _order(self, level: int, seed: int, form: Form) -> Iterator[int]:
         """Indices of the level's problems in random order, each once."""
@@ -174,6 +182,33 @@ def mixture(names: str, count: int, seed: int, form: Form | str = Form.SYMBOLS, 
         taken.update(prompt_id for prompt_id, _ in problems)
         turns += [(turn, place, problem) for turn, problem in enumerate(problems)]
     return _prompt_set([problem for _, _, problem in sorted(turns, key=lambda entry: entry[:2])], f"task {names} seed {seed}")
+
+
+def available(names: str, count: int, exclude: Collection[str] = ()) -> int:
+    """`count`, or as many problems as a mixture has in equal parts where that is less; at least 1."""
+    parts = [_part(part.strip(), Form.SYMBOLS) for part in names.split(",")]
+    fewest = min(task(name).free(level, form, exclude, count) for name, level, form in parts)
+    return max(1, min(count, fewest * len(parts)))
+
+
+def same_in_symbols(text: str) -> str:
+    """A problem of any task in its symbol form; any other text as it is."""
+    for one in TASKS.values():
+        numbers = one.family.read(text)
+        if numbers is not None:
+            return one.family.write(numbers, Form.SYMBOLS)
+    return text
+
+
+def ids_of_forms(prompts: PromptSet) -> frozenset[str]:
+    """The ids of these prompts and, for those of a task, of the same problems in the other form."""
+    found = {prompt.id for prompt in prompts}
+    for prompt in prompts:
+        name, _, level = prompt.id.partition("/")[0].rpartition("-")
+        text = prompts.questions.get(prompt.id, prompt.messages)[-1].content
+        if name in TASKS and level.isdecimal() and TASKS[name].solve(text) is not None:
+            found.add(TASKS[name].prompt_id(int(level), TASKS[name].reword(text)))
+    return frozenset(found)
 
 
 def _prompt_set(problems: list[tuple[str, Problem]], origin: str) -> PromptSet:
