@@ -71,7 +71,7 @@ LEVEL_WEIGHTS = {
 
 RECIPES = {
     "default": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, steps=800, schedule_steps=1600),
-    "weak": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, steps=550, schedule_steps=1600, slip_frac=0),
+    "weak": Recipe(hidden=128, layers=4, mlp=240, batch=128, learning_rate=2e-3, steps=620, schedule_steps=1600, slip_frac=0),
     "large": Recipe(hidden=256, layers=5, mlp=640, batch=128, learning_rate=1.5e-3, steps=4000, schedule_steps=4000, slip_frac=0.06),
 }
 
