@@ -147,7 +147,7 @@ def check_combination(config: RunConfig) -> None:
             "Use k2 in the loss, or k1 in the reward.",
         )
     sources = [name for name in ("file", "dataset", "task") if getattr(config.prompts, name) is not None]
-    if not config.policy.model.startswith("toy") and len(sources) != 1:
+    if config.policy.model.partition(":")[0] != "toy" and len(sources) != 1:
         raise ConfigError(
             f"prompts: {' and '.join(sources) or 'no source'}",
             "exactly one of prompts.file, prompts.dataset and prompts.task is needed",

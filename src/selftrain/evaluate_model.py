@@ -36,7 +36,7 @@ def policy_of(config: RunConfig, model: str) -> Policy:
         return load_policy(named(config, model))
     record = read_record(Path(model))
     start = read_config(Path(model)).policy.model
-    if record.handed_over == START or not start.startswith("toy"):
+    if record.handed_over == START or start.partition(":")[0] != "toy":
         return load_policy(named(config, record.handed_over_path))
     policy = load_policy(named(config, start))
     policy.load(Path(record.handed_over_path))
@@ -49,7 +49,7 @@ def named(config: RunConfig, model: str) -> RunConfig:
 
 def problems_of(config: RunConfig) -> PromptSet:
     """The held-out problems. Raises ConfigError when the config names none."""
-    is_toy = config.policy.model.startswith("toy")
+    is_toy = config.policy.model.partition(":")[0] == "toy"
     held_out = load_sets(config).held_out if is_toy else load_problems(config.evals, config.prompts, config.run.seed)
     if held_out is None:
         raise ConfigError("evals.file and evals.task", "neither is given, so there is nothing to evaluate on", "Give --evals.file FILE or --evals.task TASK.")

@@ -9,6 +9,7 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation
+from selftrain.guard import harm_since
 from selftrain.ledger import Ledger, read
 from selftrain.run import START, read_config
 from selftrain.types import StepMetrics, Verdict
@@ -64,6 +65,11 @@ class RunRecord:
     def first_finding_step(self) -> int | None:
         return next((verdict.step for verdict in self.verdicts if verdict.findings), None)
 
+    @property
+    def harm_since_step(self) -> int | None:
+        """Since which step harmful findings have lasted without a break until the last step; None without any."""
+        return harm_since_step(self.verdicts)
+
 
 def read_record(folder: Path) -> RunRecord:
     """Raises RunFolderError when the folder holds no run, LedgerError when its record is damaged."""
@@ -86,12 +92,19 @@ def read_record(folder: Path) -> RunRecord:
     )
 
 
+def harm_since_step(verdicts: tuple[Verdict, ...]) -> int | None:
+    since: int | None = None
+    for verdict in verdicts:
+        since = harm_since(since, verdict.step, verdict.findings)
+    return since
+
+
 def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], window_steps: int) -> str:
     """What the end of the run names. Without an end the newest recorded checkpoint that is there (a killed run may have recorded one and not saved it),
-    after a finding the newest one older than the window it was found in; `start` where there is none."""
+    while the guard sees harm the newest one older than the window it was first seen in; `start` where there is none."""
     if ledger.finished:
         return str(ledger.line(ledger.entries[-1]).body["handed_over"])
-    finding = next((verdict.step for verdict in verdicts if verdict.findings), None)
+    finding = harm_since_step(verdicts)
     there = [one for one in ledger.checkpoints() if (ledger.folder / "checkpoints" / one.name).is_dir()]
     fit = [one for one in there if finding is None or one.step <= finding - window_steps]
     return max(fit, key=lambda one: one.step).name if fit else START

@@ -93,7 +93,7 @@ def handover_sentence(record: RunRecord) -> str:
     """What is handed over and why."""
     if record.end_reason is None:
         return "The run has no end yet, so nothing is handed over." if record.steps else "No step is done yet."
-    first = record.first_finding_step
+    first = record.harm_since_step
     if record.handed_over == START:
         why = "no checkpoint is older than the window in which the guard found something" if first is not None else "no checkpoint was made"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
