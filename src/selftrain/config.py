@@ -68,7 +68,10 @@ class PromptsSection(Section):
     dataset_split: str = option("train", "name", "Split of the dataset.")
     task: str | None = option(None, "name", "A procedural task: add:4 (name:level), several with commas, or gym:NAME:LEVEL for reasoning-gym (extra `gym`).")
     count: int | None = option(
-        None, "prompts", "How many prompts to make, or to use from the start of a file; unset: all rows of a file, 1,024 of a task.", ge=1
+        None,
+        "prompts",
+        "How many prompts to make, or to use from the start of a file; unset: all rows of a file, 1,024 of a task or all that its level has.",
+        ge=1,
     )
     prompt_field: str = option("prompt", "column", "Column with the prompt: a text, or a list of {role, content} messages.")
     answer_field: str = option("answer", "column", "Column with true answers; read for evaluation and by the `reference` label source only.")
