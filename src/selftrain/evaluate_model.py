@@ -10,6 +10,7 @@ from selftrain.errors import ConfigError
 from selftrain.evals import Evaluation, Progress
 from selftrain.evals import evaluate as evaluate_sampler
 from selftrain.policies.base import Policy, SamplingParams
+from selftrain.policies.toy import is_toy
 from selftrain.prompts import load_problems
 from selftrain.report import read_record
 from selftrain.run import START, read_config
@@ -36,7 +37,7 @@ def policy_of(config: RunConfig, model: str) -> Policy:
         return load_policy(named(config, model))
     record = read_record(Path(model))
     start = read_config(Path(model)).policy.model
-    if record.handed_over == START or start.partition(":")[0] != "toy":
+    if record.handed_over == START or not is_toy(start):
         return load_policy(named(config, record.handed_over_path))
     policy = load_policy(named(config, start))
     policy.load(Path(record.handed_over_path))
@@ -49,8 +50,7 @@ def named(config: RunConfig, model: str) -> RunConfig:
 
 def problems_of(config: RunConfig) -> PromptSet:
     """The held-out problems. Raises ConfigError when the config names none."""
-    is_toy = config.policy.model.partition(":")[0] == "toy"
-    held_out = load_sets(config).held_out if is_toy else load_problems(config.evals, config.prompts, config.run.seed)
+    held_out = load_sets(config).held_out if is_toy(config.policy.model) else load_problems(config.evals, config.prompts, config.run.seed)
     if held_out is None:
         raise ConfigError("evals.file and evals.task", "neither is given, so there is nothing to evaluate on", "Give --evals.file FILE or --evals.task TASK.")
     return held_out
