@@ -84,7 +84,7 @@ def load_policy(config: RunConfig) -> Policy:
         return ToyPolicy(config.policy.model, config.update)
     from selftrain.policies.torch import load_policy as load_torch_policy
 
-    policy = load_torch_policy(config.policy, config.update, model_source(config.policy.model), config.rollout.sequences_per_batch, config.run.seed)
+    policy = load_torch_policy(config.policy, config.update, model_source(config.policy.model), config.rollout.cache_mib, config.run.seed)
     if not policy.sampler.stop_ids and not config.rollout.stop:
         raise ModelError(
             f"policy.model = {config.policy.model}",

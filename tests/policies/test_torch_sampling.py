@@ -14,9 +14,11 @@ from torch_models import FAMILIES, PROMPTS, groups_of, policy_of, requests_for, 
 from selftrain.errors import PromptError
 from selftrain.models import __file__ as models_file
 from selftrain.policies.base import Policy, SamplingParams
-from selftrain.policies.torch import forward
+from selftrain.policies.torch import forward, sampler
+from selftrain.policies.torch.cache import bytes_per_token
+from selftrain.policies.torch.decoding import Chunk
 from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
-from selftrain.policies.torch.sampler import Slot, batch_plan
+from selftrain.policies.torch.sampler import chunks_of, rows_within
 from selftrain.seeds import Stream
 from selftrain.types import Finish, Message, Prompt
 
@@ -58,11 +60,15 @@ def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(family: str, t
             assert done.entropies == pytest.approx(torch.distributions.Categorical(logits=expected_TV).entropy().tolist(), abs=1e-4)
 
 
-def test_a_draw_does_not_depend_on_its_batch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [1, 3, 5, 11])
+def test_a_draw_does_not_depend_on_what_is_sampled_beside_it(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_model(tmp_path)
-    together, apart = policy_of(source), policy_of(source, sequences_per_batch=3)
+    together, apart = policy_of(source), policy_of(source)
+    texts = [[done.text for done in group.completions] for group in groups_of(together, max_new_tokens=40)]
+    monkeypatch.setattr(sampler, "rows_within", lambda *_: rows)  # waiting sequences enter as others leave
+    assert [[done.text for done in group.completions] for group in groups_of(apart, max_new_tokens=40)] == texts
+    monkeypatch.undo()
     texts = [[done.text for done in group.completions] for group in groups_of(together)]
-    assert [[done.text for done in group.completions] for group in groups_of(apart)] == texts
     alone = together.sample([replace(requests_for()[1], index=0)], SamplingParams(12), Stream(5, stream="sample"))
     assert [done.text for done in alone[0].completions] == texts[1]
     assert [[done.text for done in group.completions] for group in groups_of(together, step=1)] != texts
@@ -159,12 +165,16 @@ def test_the_context_window_ends_a_completion_and_refuses_a_long_prompt(tmp_path
     assert policy.too_long([long, longer], 125) == [("128", 128)]
 
 
-def test_batch_plan_keeps_groups_whole_where_they_fit() -> None:
-    plan = batch_plan([3, 9, 5], [4, 4, 10], 8)
-    assert [[slot.request for slot in batch] for batch in plan] == [[1] * 4, [2] * 8, [2] * 2 + [0] * 4]
-    assert plan[1][0] == Slot(2, 0)
-    assert plan[2][:2] == [Slot(2, 8), Slot(2, 9)]
-    assert batch_plan([], [], 8) == []
+def test_chunks_keep_groups_whole_where_they_fit_and_start_with_long_prompts() -> None:
+    short, long, middle = (1,) * 3, (2,) * 9, (3,) * 5
+    assert chunks_of([short, long, middle], [4, 4, 10], 8) == [Chunk(long, 4, 4), Chunk(middle, 8, 8), Chunk(middle, 16, 2), Chunk(short, 0, 4)]
+    assert chunks_of([], [], 8) == []
+
+
+def test_the_number_of_sequences_side_by_side_follows_from_the_memory(tmp_path: Path) -> None:
+    assert rows_within(1, 300_000) == 3
+    config = policy_of(write_model(tmp_path, "gemma3")).forward.config
+    assert bytes_per_token(config, 4) == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key-value heads, head size, bytes
 
 
 def test_prompts_become_tokens_by_chat_or_plain_template(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ def write_model(folder: Path, family: str = "llama", seed: int = 0, spread: floa
     return str(folder)
 
 
-def policy_of(source: str, policy: dict[str, Any] | None = None, update: dict[str, Any] | None = None, sequences_per_batch: int = 512) -> TorchPolicy:
-    return load_policy(PolicySection(**(policy or {})), UpdateSection(**(update or {})), source, sequences_per_batch, seed=3)
+def policy_of(source: str, policy: dict[str, Any] | None = None, update: dict[str, Any] | None = None, cache_mib: int = 1024) -> TorchPolicy:
+    return load_policy(PolicySection(**(policy or {})), UpdateSection(**(update or {})), source, cache_mib, seed=3)
 
 
 def requests_for(prompts: Sequence[Prompt] = PROMPTS, count: int = 4, step: int = 0) -> list[SampleRequest]:

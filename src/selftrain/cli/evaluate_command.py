@@ -21,7 +21,7 @@ OPTIONS = (
     "prompts.template",
     "rollout.max_new_tokens",
     "rollout.stop",
-    "rollout.sequences_per_batch",
+    "rollout.cache_mib",
     "run.seed",
 )
 

@@ -1,105 +1,151 @@
-"""Keys and values of the sequences being sampled, in buffers that are allocated ahead and written in place.
+"""Keys and values: of prompts, which are run once, and of the sequences that go on from them.
 
-Transformers asks a cache layer for `update(keys, values) -> all keys, all values`. These layers write each token into its column and hand out a view, so a
-step copies nothing; the buffers grow by blocks, and a sequence that finished leaves by having its row overwritten with the last one. Layers with a
-sliding window store everything too: the mask hides what is out of the window.
+Transformers asks a cache layer for `update(keys, values) -> what to attend to`. A `PromptLayer` keeps what it is given; a `LearningLayer` puts the prompt's
+keys before those of its sequences; a `DecodingLayer` writes one token of each sequence into buffers that are allocated ahead. The latter two hand out
+`Shared` keys (attention.py). Layers with a sliding window store everything too: the mask hides what is out of the window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from selftrain.policies.torch.attention import Decoding, Learning, Shared
+
 BLOCK_TOKENS = 64
 
+Pair = tuple[torch.Tensor, torch.Tensor]
 
-class ColumnLayer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer: keys and values of shape [rows, heads, columns, head size]; `count` rows from row `first` on and `length` columns are in use."""
+
+class Layer(CacheLayerMixin):  # type: ignore[misc]
+    """What transformers wants to know of every layer; positions are always given to the model, so lengths are not asked for."""
 
     def __init__(self, is_sliding: bool) -> None:
         super().__init__()
         self.is_sliding = is_sliding
-        self.total = self.first = self.count = self.length = 0
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        self.keys, self.values = (states[:1, :, :0].expand(self.total, -1, -1, -1) for states in (key_states, value_states))
-        self.is_initialized = True
-
-    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append columns; returns views of all filled columns."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        begin, end = self.length, self.length + key_states.shape[-2]
-        if end > self.keys.shape[-2]:
-            self.keys, self.values = grown(self.keys[: self.total], begin, end), grown(self.values[: self.total], begin, end)
-        rows = slice(self.first, self.first + self.count)
-        self.keys[rows, :, begin:end] = key_states
-        self.values[rows, :, begin:end] = value_states
-        self.length = end
-        return self.keys[rows, :, :end], self.values[rows, :, :end]
-
-    def fill(self, first: int, count: int, total: int) -> None:
-        """Next come `count` rows from row `first` on, from column 0; there will be `total` rows."""
-        self.first, self.count, self.total, self.length = first, count, total, 0
-
-    def expand(self, rows: torch.Tensor) -> None:
-        """Row i becomes a copy of what was row `rows[i]`; a row may come several times."""
-        self.keys, self.values = repeated(self.keys, rows, self.length), repeated(self.values, rows, self.length)
-        self.first, self.count, self.total = 0, len(rows), len(rows)
-
-    def shrink(self, holes: torch.Tensor, movers: torch.Tensor, count: int) -> None:
-        """Copy rows `movers` over rows `holes` and forget all from row `count` on."""
-        for buffer in (self.keys, self.values):
-            buffer[holes, :, : self.length] = buffer[movers, :, : self.length]
-        self.count = self.total = count
+        raise NotImplementedError("layers are made with their buffers")
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.length + query_length, 0
+        return query_length, 0
 
     def get_seq_length(self) -> int:
-        return self.length
+        return 0
 
     def get_max_length(self) -> int:
         return -1
 
 
-def grown(buffer: torch.Tensor, filled: int, needed: int) -> torch.Tensor:
-    """A copy with room for at least `needed` columns, and half as many again so that copying stays a small share."""
-    capacity = -(-(needed + needed // 2) // BLOCK_TOKENS) * BLOCK_TOKENS
-    larger = buffer.new_empty((*buffer.shape[:2], capacity, buffer.shape[3]))
-    larger[:, :, :filled] = buffer[:, :, :filled]
+class PromptLayer(Layer):
+    """Keys and values [P, K, L, D] of the prompts of one pass."""
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> Pair:
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+class LearningLayer(Layer):
+    """Sequences of one micro-batch behind their prompts; nothing is kept."""
+
+    def __init__(self, is_sliding: bool, prompt: Pair, layout: Learning) -> None:
+        super().__init__(is_sliding)
+        self.prompt, self.layout = prompt, layout
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> tuple[Shared, Shared]:
+        return Shared(self.prompt[0], key_states, self.layout, self.is_sliding), Shared(self.prompt[1], value_states, self.layout, self.is_sliding)
+
+
+class DecodingLayer(Layer):
+    """Buffers of one layer: `prompt` [S, K, L, D] for S prompts and `own` [R, K, C, D] for R sequences of up to C tokens, keys and values each."""
+
+    def __init__(self, is_sliding: bool) -> None:
+        super().__init__(is_sliding)
+        self.prompt: list[torch.Tensor] = []
+        self.own: list[torch.Tensor] = []
+
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> tuple[Shared, Shared]:
+        """Write one token of each of the first B rows into its column; hand out the columns in use."""
+        for buffer, states in zip(self.own, (key_states, value_states), strict=True):
+            buffer[self.rows_B, :, self.columns_B] = states[:, :, 0].to(buffer.dtype)
+        keys, values = (
+            Shared(prompt[: self.num_prompts, :, : self.prompt_width], own[: len(self.rows_B), :, : self.width], self.layout, self.is_sliding)
+            for prompt, own in zip(self.prompt, self.own, strict=True)
+        )
+        return keys, values
+
+    def at(self, rows_B: torch.Tensor, columns_B: torch.Tensor, widths: tuple[int, int, int], layout: Decoding) -> None:
+        """The next token of row `rows_B[i]` goes into column `columns_B[i]`. widths: prompts in use, their columns, the sequences' columns."""
+        self.rows_B, self.columns_B, self.layout = rows_B, columns_B, layout
+        self.num_prompts, self.prompt_width, self.width = widths
+
+
+class DecodingCache(Cache):  # type: ignore[misc]
+    """One `DecodingLayer` per model layer. Buffers grow when needed, so a short run of sequences needs little."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(layers=[DecodingLayer(is_sliding) for is_sliding in sliding_layers(config)])
+
+    def store(self, slots: Sequence[int], prompts: Cache, num_slots: int) -> None:
+        """Put the keys and values of prompts [P, K, L, D] into these slots."""
+        index = torch.tensor(slots, device=prompts.layers[0].keys.device)
+        for layer, filled in zip(self.layers, prompts.layers, strict=True):
+            states = (filled.keys, filled.values)
+            if not layer.prompt:
+                layer.prompt = [state.new_zeros((num_slots, state.shape[1], 0, state.shape[3])) for state in states]
+                layer.own = [state.new_zeros((0, state.shape[1], 0, state.shape[3])) for state in states]
+            for at, state in enumerate(states):
+                layer.prompt[at] = with_room(layer.prompt[at], num_slots, state.shape[2])
+                layer.prompt[at][index, :, : state.shape[2]] = state
+
+    def make_room(self, rows: int, columns: int) -> None:
+        """At least so many rows and columns for the sequences' own tokens."""
+        for layer in self.layers:
+            layer.own = [with_room(buffer, rows, columns) for buffer in layer.own]
+
+    def move(self, sources: torch.Tensor, targets: torch.Tensor, columns: int) -> None:
+        """Copy rows `sources` over rows `targets`, the first columns of them."""
+        for layer in self.layers:
+            for buffer in layer.own:
+                buffer[targets, :, :columns] = buffer[sources, :, :columns]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(buffer.numel() * buffer.element_size() for layer in self.layers for buffer in (*layer.prompt, *layer.own))
+
+
+def with_room(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The buffer, or a copy with at least so many rows and columns: whole blocks, and half as many columns again, so that copying stays a small share.
+
+    New room holds zeros: what was never written is multiplied by weight 0, which a NaN would survive.
+    """
+    if buffer.shape[0] >= rows and buffer.shape[2] >= columns:
+        return buffer
+    capacity = buffer.shape[2] if buffer.shape[2] >= columns else -(-(columns + buffer.shape[2] // 2) // BLOCK_TOKENS) * BLOCK_TOKENS
+    larger = buffer.new_zeros((max(rows, buffer.shape[0]), buffer.shape[1], capacity, buffer.shape[3]))
+    larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
     return larger
 
 
-def repeated(buffer: torch.Tensor, rows: torch.Tensor, filled: int) -> torch.Tensor:
-    """The chosen rows in a new buffer of the same capacity."""
-    chosen = buffer.new_empty((len(rows), *buffer.shape[1:]))
-    chosen[:, :, :filled] = buffer[:, :, :filled].index_select(0, rows)
-    return chosen
+def prompt_cache(config: Any) -> Cache:
+    """An empty `PromptLayer` per model layer."""
+    return Cache(layers=[PromptLayer(is_sliding) for is_sliding in sliding_layers(config)])
 
 
-class SamplingCache(Cache):  # type: ignore[misc]
-    """One `ColumnLayer` per model layer."""
+def learning_cache(config: Any, prompts: Sequence[Pair], layout: Learning) -> Cache:
+    """A `LearningLayer` per model layer, behind the keys and values of each."""
+    return Cache(layers=[LearningLayer(is_sliding, pair, layout) for is_sliding, pair in zip(sliding_layers(config), prompts, strict=True)])
 
-    def __init__(self, config: Any) -> None:
-        super().__init__(layers=[ColumnLayer(is_sliding) for is_sliding in sliding_layers(config)])
 
-    def fill(self, first: int, count: int, total: int) -> None:
-        """The next forward pass fills `count` sequences from `first` on, from column 0; there will be `total`."""
-        for layer in self.layers:
-            layer.fill(first, count, total)
-
-    def expand(self, rows: torch.Tensor) -> None:
-        """Sequence i becomes a copy of what was sequence `rows[i]`."""
-        for layer in self.layers:
-            layer.expand(rows)
-
-    def shrink(self, holes: torch.Tensor, movers: torch.Tensor, count: int) -> None:
-        """Copy sequences `movers` over sequences `holes` and forget all from `count` on."""
-        for layer in self.layers:
-            layer.shrink(holes, movers, count)
+def bytes_per_token(config: Any, element_size: int) -> int:
+    """Bytes of keys and values of one token in all layers."""
+    text = config.get_text_config(decoder=True)
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return int(2 * text.num_hidden_layers * heads * size * element_size)
 
 
 def sliding_layers(config: Any) -> list[bool]:

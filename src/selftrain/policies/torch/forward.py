@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from transformers.cache_utils import Cache
 
 from selftrain.errors import ModelError
-from selftrain.policies.torch.cache import SamplingCache, attends_only
+from selftrain.policies.torch.attention import Decoding, decoding_masks, shared_attention
+from selftrain.policies.torch.cache import DecodingCache, attends_only, prompt_cache
 from selftrain.policies.torch.loading import LoadedModel
 
 PREFILL_TOKENS = 16384
@@ -24,12 +26,11 @@ class Forward:
         self.model, self.pad_id, self.config = loaded.model, loaded.pad_id, loaded.model.config
         self.device: torch.device = next(self.model.parameters()).device
         self.dtype = dtype
-        self.takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        self.element_size = 2 if dtype == "bfloat16" else 4
         self.max_positions: int | None = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
         self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
         text = self.config.get_text_config(decoder=True)
         self.window: int = getattr(text, "sliding_window", None) or sys.maxsize
-        self.takes_whole_mask = getattr(text, "rope_parameters", None) is not None and self.config._attn_implementation == "sdpa"
         if not attends_only(self.config):
             raise ModelError(
                 f"a model of type {self.config.model_type!r}",
@@ -51,34 +52,66 @@ class Forward:
                 "its logits depend on later tokens, or are made of its hidden states in a way that is not known here",
                 "give a decoder-only model whose head is a linear layer",
             )
+        self.check_shared(logits_TV[1], scale)
+
+    def check_shared(self, expected_V: torch.Tensor, scale: float) -> None:
+        """Raises ModelError when a token behind a cached prompt does not give the logits of a plain forward pass."""
+        zero = torch.zeros(1, dtype=torch.int64, device=self.device)
+        try:
+            with torch.inference_mode():
+                prompts, cache = prompt_cache(self.config), DecodingCache(self.config)
+                self.prompts([(self.pad_id,)], prompts)
+                cache.store([0], prompts, 1)
+                cache.make_room(1, 1)
+                layout = Decoding(zero, 1, decoding_masks([False, True], zero, zero + 1, zero + 1, (1, 1), self.window))
+                for layer in cache.layers:
+                    layer.at(zero, zero, (1, 1, 1), layout)
+                mine_V = self.decode(zero, zero + 1, cache)[0]
+            fits = torch.allclose(mine_V, expected_V, atol=1e-3 * scale, rtol=1e-3)
+        except (AttributeError, TypeError, RuntimeError, IndexError, ValueError, NotImplementedError):
+            fits = False
+        if not fits:
+            raise ModelError(
+                f"a model of type {self.config.model_type!r}",
+                "its attention is not exchangeable in transformers, so sequences cannot share their prompt",
+                "give a model whose attention goes through transformers' attention interface (Llama, Qwen, Gemma, SmolLM, Mistral, Phi, GPT-2 ...)",
+            )
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 arithmetic on float32 weights where asked, else nothing."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
 
-    def prefill(self, ids_PT: torch.Tensor, pads_P: torch.Tensor, cache: SamplingCache) -> torch.Tensor:
-        """Logits [P, V] after each prompt. ids_PT: padded on the left by pads_P tokens; the cache receives P rows of T columns, some rows at a time."""
-        positions_PT = (torch.arange(ids_PT.shape[1], device=self.device) - pads_P[:, None]).clamp(min=0)
-        rows, parts = max(1, PREFILL_TOKENS // ids_PT.shape[1]), []
-        for first in range(0, len(ids_PT), rows):
-            part = slice(first, first + rows)
-            cache.fill(first, len(ids_PT[part]), len(ids_PT))
-            parts.append(self._cached(ids_PT[part], positions_PT[part], pads_P[part], cache))
-        return torch.cat(parts)
+    def prompt_parts(self, lengths: Sequence[int]) -> list[slice]:
+        """Slices of prompts that are run in one pass: at most `PREFILL_TOKENS` padded tokens, or one prompt."""
+        parts, begin = [], 0
+        for end in range(1, len(lengths) + 1):
+            if end == len(lengths) or (end + 1 - begin) * max(lengths[begin : end + 1]) > PREFILL_TOKENS:
+                parts.append(slice(begin, end))
+                begin = end
+        return parts
 
-    def decode(self, tokens_B: torch.Tensor, pads_B: torch.Tensor, column: int, cache: SamplingCache) -> torch.Tensor:
-        """Logits [B, V] after one more token, which goes into `column` of the cache."""
-        return self._cached(tokens_B[:, None], (column - pads_B)[:, None], pads_B, cache)
+    def prompts(self, prompts: Sequence[tuple[int, ...]], cache: Cache) -> torch.Tensor:
+        """Hidden states [P, H] of each prompt's last token; the cache receives keys and values of all."""
+        width = max(len(ids) for ids in prompts)
+        ids_PL = torch.tensor([[*ids, *[self.pad_id] * (width - len(ids))] for ids in prompts], device=self.device)
+        hidden_PLH = self._decoder(ids_PL, torch.arange(width, device=self.device)[None], cache)
+        return hidden_PLH[torch.arange(len(prompts), device=self.device), [len(ids) - 1 for ids in prompts]]
 
-    def _cached(self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, pads_B: torch.Tensor, cache: SamplingCache) -> torch.Tensor:
-        columns = cache.get_seq_length() + ids_BT.shape[1]
-        mask = torch.arange(columns, device=self.device) >= pads_B[:, None]
-        if ids_BT.shape[1] == 1 and self.takes_whole_mask and columns <= self.window:
-            mask = mask[:, None, None]  # in its final form [B, 1, 1, columns], which saves transformers making one a step
-        extra = {"position_ids": positions_BT} if self.takes_positions else {}
-        output = self.model(input_ids=ids_BT, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=1, **extra)
-        logits_BV: torch.Tensor = output.logits[:, -1]
-        return logits_BV
+    def decode(self, tokens_B: torch.Tensor, positions_B: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Logits [B, V] after one more token at these positions."""
+        with shared_attention(self.config):
+            hidden_BTH = self._decoder(tokens_B[:, None], positions_B[:, None], cache)
+        return self.head(hidden_BTH[:, 0])
+
+    def after_prompts(self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
+        """Hidden states [B, T, H] of tokens that go on from the prompts in a learning cache."""
+        with shared_attention(self.config):
+            return self._decoder(ids_BT, positions_BT, cache)
+
+    def _decoder(self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
+        output = self.model.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True)
+        hidden_BTH: torch.Tensor = output.last_hidden_state
+        return hidden_BTH
 
     def hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, T, H] before the head. Sequences are padded on the right, where causal attention never looks, so no mask is needed."""

@@ -26,7 +26,7 @@ from selftrain.seeds import Stream
 from selftrain.types import Group, PolicyVersion, Prompt, TrainingSample
 
 
-def load_policy(config: PolicySection, update: UpdateSection, source: str, sequences_per_batch: int = 512, seed: int = 0) -> TorchPolicy:
+def load_policy(config: PolicySection, update: UpdateSection, source: str, cache_mib: int = 1024, seed: int = 0) -> TorchPolicy:
     """The policy of a Hugging Face folder or hub id `source` (config.model is not read: the caller has resolved `embedded:` names).
 
     seed: of the adapters' start under LoRA; nothing else is random. A CPU policy with config.num_threads sets torch's thread count for the process.
@@ -35,7 +35,7 @@ def load_policy(config: PolicySection, update: UpdateSection, source: str, seque
     check_format(config)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    return TorchPolicy(load_model(source, config), config, update, source, sequences_per_batch, seed)
+    return TorchPolicy(load_model(source, config), config, update, source, cache_mib, seed)
 
 
 class TorchPolicy:
@@ -44,7 +44,7 @@ class TorchPolicy:
     A sample may be `max_stale_updates` updates older than the learner: as many as the config's minibatches and epochs make.
     """
 
-    def __init__(self, loaded: LoadedModel, config: PolicySection, update: UpdateSection, source: str, sequences_per_batch: int, seed: int) -> None:
+    def __init__(self, loaded: LoadedModel, config: PolicySection, update: UpdateSection, source: str, cache_mib: int, seed: int) -> None:
         self.source, self.config = source, config
         self.tokenizer, self.pad_id = loaded.tokenizer, loaded.pad_id
         self.adapters: Any = None
@@ -53,7 +53,7 @@ class TorchPolicy:
             self.adapters = add_adapters(loaded.model, config.lora_rank, config.lora_alpha, adapter_seed)
         self.encoder = Encoder(loaded.tokenizer, config)
         self.forward = Forward(loaded, config.dtype)
-        self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, sequences_per_batch)
+        self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, cache_mib)
         self.learner = TorchLearner(self.forward, update, config.gradient_checkpointing)
         self.max_stale_updates = update.num_minibatches * update.num_epochs - 1
         self.tokens_per_microbatch = update.tokens_per_microbatch

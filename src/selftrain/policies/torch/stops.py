@@ -18,14 +18,16 @@ class StopTexts:
         self.window_tokens = 4 * max(len(stop) for stop in stops) + 8
         self._may_end: dict[int, bool] = {}
 
-    def hits(self, tokens_TB: torch.Tensor, active_B: torch.Tensor) -> torch.Tensor:
-        """For each of B sequences with T tokens so far: whether its text now contains a stop text."""
-        found_B = torch.zeros_like(active_B)
-        rows = [row for row, token in enumerate(tokens_TB[-1].tolist()) if self.may_end(token)]
-        for row in rows:
-            ids = tokens_TB[-self.window_tokens :, row].tolist()
+    def hits(self, tokens_ST: torch.Tensor, sequences_B: torch.Tensor, lengths_B: torch.Tensor, open_B: torch.Tensor) -> torch.Tensor:
+        """For each of B sequences whether its text now contains a stop text. Sequence i has lengths_B[i] tokens in row sequences_B[i]; only open ones count."""
+        found_B = torch.zeros_like(open_B)
+        newest = tokens_ST[sequences_B, (lengths_B - 1).clamp(min=0)].tolist()
+        wanted = [row for row, (token, is_open) in enumerate(zip(newest, open_B.tolist(), strict=True)) if is_open and self.may_end(token)]
+        places, lengths = sequences_B.tolist(), lengths_B.tolist()
+        for row in wanted:
+            ids = tokens_ST[places[row], max(0, lengths[row] - self.window_tokens) : lengths[row]].tolist()
             found_B[row] = any(stop in self.text.decode(ids) for stop in self.stops)
-        return found_B & active_B
+        return found_B
 
     def may_end(self, token: int) -> bool:
         """Whether a stop text's last character can come from this token."""

@@ -1,0 +1,145 @@
+"""Attention of sequences that share their prompt: over the prompt's keys, kept once for all its votes, and over each sequence's own.
+
+A cache layer hands transformers a `Shared` in place of the keys and one in place of the values; the attention function that is registered here takes
+them apart. Shape letters: P prompts, L their padded length, B sequences, T own tokens, Q queries of each (1 when decoding, T when learning), N places a
+prompt has for its sequences, K key-value heads, G query heads of each, D head size.
+
+The scores of both parts are joined before the softmax, so this is plain attention; only the layout differs. When decoding, the queries of one prompt are
+gathered into one matrix, so that its keys are read once for all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+NAME = "selftrain_shared"
+
+
+class Shared(NamedTuple):
+    """Keys (or values) of a layer: of P prompts [P, K, L, D] and of B sequences [B, K, T, D]; how they belong together."""
+
+    prompt: torch.Tensor
+    own: torch.Tensor
+    layout: Decoding | Learning
+    is_sliding: bool
+
+
+class Decoding(NamedTuple):
+    """One query a sequence. places_B: indices prompt * N + place, distinct. lengths_B: own tokens, the query's included. lengths_P: of the prompts.
+
+    masks: by is_sliding, what is added to scores [B, K, G, L + T].
+    """
+
+    places_B: torch.Tensor
+    num_places: int
+    masks: dict[bool, torch.Tensor]
+
+    def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
+        """[B, 1, H, D]."""
+        (batch, heads, _, size), kv_heads = query_BHQD.shape, keys.own.shape[1]
+        query_BKGD = query_BHQD.reshape(batch, kv_heads, heads // kv_heads, size) * scaling
+        of_prompt = self.from_prompts(self.to_prompts(query_BKGD, len(keys.prompt)) @ keys.prompt.transpose(-1, -2), heads // kv_heads)
+        scores_BKGL = torch.cat([of_prompt, query_BKGD @ keys.own.transpose(-1, -2)], -1).float()
+        if softcap is not None:
+            scores_BKGL = torch.tanh(scores_BKGL / softcap) * softcap
+        weights_BKGL = (scores_BKGL + self.masks[keys.is_sliding]).softmax(-1).to(keys.own.dtype)
+        prompt_BKGL, own_BKGT = weights_BKGL.split([keys.prompt.shape[2], keys.own.shape[2]], -1)
+        out_BKGD = own_BKGT @ values.own
+        out_BKGD = out_BKGD + self.from_prompts(self.to_prompts(prompt_BKGL, len(keys.prompt)) @ values.prompt, heads // kv_heads)
+        return out_BKGD.reshape(batch, 1, heads, size)
+
+    def to_prompts(self, rows_BKGX: torch.Tensor, prompts: int) -> torch.Tensor:
+        """Rows gathered by prompt: [P, K, N * G, X], zeros where a place is empty."""
+        _, kv_heads, group, width = rows_BKGX.shape
+        placed = rows_BKGX.new_zeros((prompts * self.num_places, kv_heads, group, width)).index_copy_(0, self.places_B, rows_BKGX)
+        return placed.view(prompts, self.num_places, kv_heads, group, width).transpose(1, 2).reshape(prompts, kv_heads, -1, width)
+
+    def from_prompts(self, placed_PKMX: torch.Tensor, group: int) -> torch.Tensor:
+        """The way back: [B, K, G, X]."""
+        prompts, kv_heads, _, width = placed_PKMX.shape
+        rows = placed_PKMX.view(prompts, kv_heads, self.num_places, group, width).transpose(1, 2).reshape(-1, kv_heads, group, width)
+        return rows.index_select(0, self.places_B)
+
+
+class Learning(NamedTuple):
+    """All T tokens of each sequence at once, with gradient. prompts_B: the prompt of each. masks: by is_sliding, allowed pairs [B, 1, T, L + T]."""
+
+    prompts_B: torch.Tensor
+    masks: dict[bool, torch.Tensor]
+
+    def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
+        """[B, T, H, D]."""
+        group = query_BHQD.shape[1] // keys.own.shape[1]
+        full = [torch.cat([part.prompt.index_select(0, self.prompts_B), part.own], 2) for part in (keys, values)]
+        keys_BHLD, values_BHLD = (part.repeat_interleave(group, 1) if group > 1 else part for part in full)
+        mask = self.masks[keys.is_sliding]
+        if softcap is None:
+            out = torch.nn.functional.scaled_dot_product_attention(query_BHQD, keys_BHLD, values_BHLD, attn_mask=mask, scale=scaling)
+        else:
+            scores = torch.tanh((query_BHQD @ keys_BHLD.transpose(-1, -2)).float() * (scaling / softcap)) * softcap
+            out = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(query_BHQD.dtype) @ values_BHLD
+        return out.transpose(1, 2)
+
+
+def decoding_masks(
+    kinds: Sequence[bool], prompts_B: torch.Tensor, lengths_P: torch.Tensor, lengths_B: torch.Tensor, widths: tuple[int, int], window: int
+) -> dict[bool, torch.Tensor]:
+    """Masks of a decode step: 0 where the query may look, else the least float. kinds: which of is_sliding occur. widths: (L, T)."""
+    prompt_B1, own_B1 = lengths_P[prompts_B][:, None], lengths_B[:, None]
+    at_L, at_T = (torch.arange(width, device=prompts_B.device) for width in widths)
+    masks = {}
+    for is_sliding in kinds:
+        prompt_BL, own_BT = at_L < prompt_B1, at_T < own_B1
+        if is_sliding:  # the query stands at prompt + own - 1 and sees `window` tokens, itself included
+            prompt_BL = prompt_BL & (at_L >= prompt_B1 + own_B1 - window)
+            own_BT = own_BT & (at_T >= own_B1 - window)
+        allowed = torch.cat([prompt_BL, own_BT], 1)
+        masks[is_sliding] = torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None, None]
+    return masks
+
+
+def learning_masks(kinds: Sequence[bool], prompts_B: torch.Tensor, lengths_P: torch.Tensor, widths: tuple[int, int], window: int) -> dict[bool, torch.Tensor]:
+    """Masks of a learning pass: the prompt's tokens, and the own ones up to the query's."""
+    prompt_B11 = lengths_P[prompts_B][:, None, None]
+    at_L, at_T = (torch.arange(width, device=prompts_B.device) for width in widths)
+    masks = {}
+    for is_sliding in kinds:
+        reach = window if is_sliding else sys.maxsize >> 1
+        prompt_BTL = (at_L < prompt_B11) & (at_L > prompt_B11 + at_T[:, None] - reach)
+        own_TT = (at_T <= at_T[:, None]) & (at_T > at_T[:, None] - reach)
+        masks[is_sliding] = torch.cat([prompt_BTL, own_TT.expand(len(prompts_B), -1, -1)], 2)[:, None]
+    return masks
+
+
+def attend(
+    module: Any,  # noqa: ARG001
+    query: torch.Tensor,
+    key: Any,
+    value: Any,
+    attention_mask: Any,  # noqa: ARG001
+    scaling: float | None = None,
+    softcap: float | None = None,
+    **_kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function as transformers calls it; what may be looked at is known from the layout."""
+    return key.layout.attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling, softcap), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+
+
+@contextmanager
+def shared_attention(config: Any) -> Iterator[None]:
+    """Inside, the model's layers attend by `Shared` keys; transformers makes no masks for it."""
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
