@@ -19,6 +19,8 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "selftrain_shared"
+SHORT_TOKENS = 128
+"""Up to so many keys plain matrix products are faster than the fused attention of a CPU, forward and backward."""
 
 
 class Shared(NamedTuple):
@@ -49,15 +51,16 @@ class Decoding(NamedTuple):
         if softcap is not None:
             scores_BKGL = torch.tanh(scores_BKGL / softcap) * softcap
         weights_BKGL = (scores_BKGL + self.masks[keys.is_sliding]).softmax(-1).to(keys.own.dtype)
-        prompt_BKGL, own_BKGT = weights_BKGL.split([keys.prompt.shape[2], keys.own.shape[2]], -1)
+        width = keys.prompt.shape[2]
+        prompt_BKGL, own_BKGT = weights_BKGL[..., :width], weights_BKGL[..., width:]
         out_BKGD = own_BKGT @ values.own
         out_BKGD = out_BKGD + self.from_prompts(self.to_prompts(prompt_BKGL, len(keys.prompt)) @ values.prompt, heads // kv_heads)
         return out_BKGD.reshape(batch, 1, heads, size)
 
     def to_prompts(self, rows_BKGX: torch.Tensor, prompts: int) -> torch.Tensor:
-        """Rows gathered by prompt: [P, K, N * G, X], zeros where a place is empty."""
+        """Rows gathered by prompt: [P, K, N * G, X], anything where a place is empty: nobody takes it back."""
         _, kv_heads, group, width = rows_BKGX.shape
-        placed = rows_BKGX.new_zeros((prompts * self.num_places, kv_heads, group, width)).index_copy_(0, self.places_B, rows_BKGX)
+        placed = rows_BKGX.new_empty((prompts * self.num_places, kv_heads, group, width)).index_copy_(0, self.places_B, rows_BKGX)
         return placed.view(prompts, self.num_places, kv_heads, group, width).transpose(1, 2).reshape(prompts, kv_heads, -1, width)
 
     def from_prompts(self, placed_PKMX: torch.Tensor, group: int) -> torch.Tensor:
@@ -79,10 +82,12 @@ class Learning(NamedTuple):
         full = [torch.cat([part.prompt.index_select(0, self.prompts_B), part.own], 2) for part in (keys, values)]
         keys_BHLD, values_BHLD = (part.repeat_interleave(group, 1) if group > 1 else part for part in full)
         mask = self.masks[keys.is_sliding]
-        if softcap is None:
+        if softcap is None and (mask.is_cuda or mask.shape[-1] > SHORT_TOKENS):
             out = torch.nn.functional.scaled_dot_product_attention(query_BHQD, keys_BHLD, values_BHLD, attn_mask=mask, scale=scaling)
         else:
-            scores = torch.tanh((query_BHQD @ keys_BHLD.transpose(-1, -2)).float() * (scaling / softcap)) * softcap
+            scores = (query_BHQD * scaling @ keys_BHLD.transpose(-1, -2)).float()
+            if softcap is not None:
+                scores = torch.tanh(scores / softcap) * softcap
             out = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(query_BHQD.dtype) @ values_BHLD
         return out.transpose(1, 2)
 

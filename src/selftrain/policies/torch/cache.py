@@ -70,16 +70,22 @@ class DecodingLayer(Layer):
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> tuple[Shared, Shared]:
         """Write one token of each of the first B rows into its column; hand out the columns in use."""
         for buffer, states in zip(self.own, (key_states, value_states), strict=True):
-            buffer[self.rows_B, :, self.columns_B] = states[:, :, 0].to(buffer.dtype)
+            if isinstance(self.columns, int):
+                buffer[: len(states), :, self.columns] = states[:, :, 0]
+            else:
+                buffer[self.rows_B, :, self.columns] = states[:, :, 0].to(buffer.dtype)
         keys, values = (
             Shared(prompt[: self.num_prompts, :, : self.prompt_width], own[: len(self.rows_B), :, : self.width], self.layout, self.is_sliding)
             for prompt, own in zip(self.prompt, self.own, strict=True)
         )
         return keys, values
 
-    def at(self, rows_B: torch.Tensor, columns_B: torch.Tensor, widths: tuple[int, int, int], layout: Decoding) -> None:
-        """The next token of row `rows_B[i]` goes into column `columns_B[i]`. widths: prompts in use, their columns, the sequences' columns."""
-        self.rows_B, self.columns_B, self.layout = rows_B, columns_B, layout
+    def at(self, rows_B: torch.Tensor, columns: torch.Tensor | int, widths: tuple[int, int, int], layout: Decoding) -> None:
+        """The next token of row `rows_B[i]` (0, 1, ...) goes into column `columns[i]`, or into one column for all.
+
+        widths: prompts in use, their columns, the sequences' columns.
+        """
+        self.rows_B, self.columns, self.layout = rows_B, columns, layout
         self.num_prompts, self.prompt_width, self.width = widths
 
 

@@ -28,11 +28,11 @@ DONE_EVERY = {"cpu": 1, "cuda": 8}
 
 
 class Chunk(NamedTuple):
-    """Sequences first, first + 1, ... first + count - 1 go on from these prompt tokens."""
+    """Sequences first, first + 1, ... first + size - 1 go on from these prompt tokens."""
 
     prompt_ids: tuple[int, ...]
     first: int
-    count: int
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class Decoder:
         self.entropies_ST = torch.zeros((total, columns), device=device)
         self.lengths_S = torch.zeros(total, dtype=torch.int64, device=device)
         self.stopped_S = torch.zeros(total, dtype=torch.bool, device=device)
-        self.places = max(chunk.count for chunk in plan.chunks)
-        self.slots = max(1, min(len(plan.chunks), plan.rows // min(chunk.count for chunk in plan.chunks)))
+        self.places = max(chunk.size for chunk in plan.chunks)
+        self.slots = max(1, min(len(plan.chunks), plan.rows // min(chunk.size for chunk in plan.chunks)))
         self.prompt_width = max(len(chunk.prompt_ids) for chunk in plan.chunks)
         self.prompt_lengths = torch.zeros(self.slots, dtype=torch.int64, device=device)
         self.cache = DecodingCache(forward.config)
@@ -95,17 +95,17 @@ class Decoder:
         free = [slot for slot in range(self.slots) if slot not in self.entered]
         chunks: list[Chunk] = []
         room = self.plan.rows - self.active
-        while waiting and len(chunks) < len(free) and waiting[-1].count <= room:
+        while waiting and len(chunks) < len(free) and waiting[-1].size <= room:
             chunks.append(waiting.pop())
-            room -= chunks[-1].count
+            room -= chunks[-1].size
         if not chunks:
             return
         slots = free[: len(chunks)]
         logits_PV = self._prefill(chunks, slots)
         device = logits_PV.device
-        of_chunk = torch.repeat_interleave(torch.arange(len(chunks), device=device), torch.tensor([chunk.count for chunk in chunks], device=device))
-        sequences = torch.tensor([chunk.first + at for chunk in chunks for at in range(chunk.count)], device=device)
-        places = torch.tensor([slot * self.places + at for chunk, slot in zip(chunks, slots, strict=True) for at in range(chunk.count)], device=device)
+        of_chunk = torch.repeat_interleave(torch.arange(len(chunks), device=device), torch.tensor([chunk.size for chunk in chunks], device=device))
+        sequences = torch.tensor([chunk.first + at for chunk in chunks for at in range(chunk.size)], device=device)
+        places = torch.tensor([slot * self.places + at for chunk, slot in zip(chunks, slots, strict=True) for at in range(chunk.size)], device=device)
         rows = slice(self.active, self.active + len(sequences))
         self.state[:, rows] = torch.stack([sequences, places, *(torch.zeros_like(sequences),) * 3])
         self.active = rows.stop
@@ -128,7 +128,8 @@ class Decoder:
         if self.active == 0:
             return
         self.step += 1
-        width = self.step - min(step for _, step in self.entered.values())
+        entries = {step for _, step in self.entered.values()}
+        width = self.step - min(entries)
         self.cache.make_room(self.plan.rows, width)
         rows = slice(0, self.active)
         _, places_A, tokens_A, drawn_A, _ = self.state[:, rows]
@@ -139,8 +140,9 @@ class Decoder:
             decoding_masks(self.kinds, prompts_A, self.prompt_lengths, drawn_A, (self.prompt_width, width), self.forward.window),
         )
         all_rows = torch.arange(self.active, device=places_A.device)
+        columns = drawn_A - 1 if len(entries) > 1 else width - 1  # one column is faster; what a row that is done writes there is not looked at
         for layer in self.cache.layers:
-            layer.at(all_rows, drawn_A - 1, (self.slots, self.prompt_width, width), layout)
+            layer.at(all_rows, columns, (self.slots, self.prompt_width, width), layout)
         positions_A = self.prompt_lengths[prompts_A] + drawn_A - 1
         self._record(self.forward.decode(tokens_A, positions_A, self.cache), rows)
 
@@ -173,7 +175,7 @@ class Decoder:
         self.cache.move(movers, holes, width)
         self.state[:, holes] = self.state[:, movers]
         self.active = active
-        used = set((self.state[1, :active] // self.places).unique().tolist())
+        used = set((self.state[1, :active] // self.places).tolist())
         self.entered = {slot: entry for slot, entry in self.entered.items() if slot in used}
         ended(gone)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from selftrain.config import UpdateSection
 from selftrain.errors import UpdateError
 from selftrain.objective import Objective
 from selftrain.policies.base import UpdateStats
+from selftrain.policies.torch.behind import Prompts
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches, rows_of, token_logprobs
 from selftrain.types import TrainingSample
@@ -74,26 +75,54 @@ class TorchLearner:
         sequences = [TokenSequence(sample.prompt_ids, sample.token_ids, [at for at, wanted in enumerate(sample.mask) if wanted]) for sample in used]
         sums = Sums()
         with self._training_mode():
-            for batch in microbatches([sequence.length for sequence in sequences], self.config.tokens_per_microbatch):
-                sums = sums.plus(self._backward([used[at] for at in batch], [sequences[at] for at in batch], objective))
+            for prompts, chosen in self._parts(sequences):
+                lengths = [sequences[at].length if prompts is None else max(1, len(sequences[at].token_ids) - 1) for at in chosen]
+                for batch in microbatches(lengths, self.config.tokens_per_microbatch):
+                    part = [chosen[at] for at in batch]
+                    sums = sums.plus(self._backward([used[at] for at in part], [sequences[at] for at in part], objective, prompts))
+                if prompts is not None:
+                    prompts.backward()
         for weight in self.weights.values():
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
         return sums
 
-    def _backward(self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], objective: Objective) -> Sums:
-        """Gradient of one micro-batch. The head runs on chunks of positions, forward and backward at once, so that only one chunk of logits exists."""
+    def _parts(self, sequences: Sequence[TokenSequence]) -> Iterator[tuple[Prompts | None, list[int]]]:
+        """Prompts, as many as the budget holds, run once, and the indices of their sequences; all at once and no prompts where activations are recomputed,
+        which transformers does without a cache only.
+        """
+        if self.checkpointing:
+            yield None, list(range(len(sequences)))
+            return
+        of_prompt: dict[tuple[int, ...], list[int]] = {}
+        for at, sequence in enumerate(sequences):
+            of_prompt.setdefault(sequence.prompt_ids, []).append(at)
+        prompts = sorted(of_prompt, key=len, reverse=True)
+        for batch in microbatches([len(ids) for ids in prompts], self.config.tokens_per_microbatch, cut_padding=False):
+            with self.forward.autocast():
+                shared = Prompts(self.forward, [prompts[at] for at in batch])
+            yield shared, [at for prompt in batch for at in of_prompt[prompts[prompt]]]
+
+    def _hidden(self, sequences: Sequence[TokenSequence], prompts: Prompts | None) -> torch.Tensor:
+        """Hidden states [K, H] that predict the wanted tokens."""
+        if prompts is not None:
+            return prompts.hidden(sequences)
         rows = rows_of(sequences, self.forward.pad_id, self.forward.device)
+        return self.forward.hidden(rows.ids_BT).flatten(0, 1).index_select(0, rows.positions_K)
+
+    def _backward(self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], objective: Objective, prompts: Prompts | None) -> Sums:
+        """Gradient of one micro-batch. The head runs on chunks of positions, forward and backward at once, so that only one chunk of logits exists."""
         names = ("advantages", "logprobs", "ref_logprobs") if objective.kl_coef else ("advantages", "logprobs")
         numbers = {name: self._gather(samples, sequences, name) for name in names}
         scale_K = torch.tensor([sample.scale for sample, sequence in zip(samples, sequences, strict=True) for _ in sequence.wanted], device=self.forward.device)
         with self.forward.autocast():
-            hidden_KH = self.forward.hidden(rows.ids_BT).flatten(0, 1).index_select(0, rows.positions_K)
+            hidden_KH = self._hidden(sequences, prompts)
+        targets_K = torch.tensor([sequence.token_ids[at] for sequence in sequences for at in sequence.wanted], device=self.forward.device)
         sums, slopes_KH = Sums(), torch.empty_like(hidden_KH)
         for part in head_chunks(len(hidden_KH), self.forward.vocabulary):
             leaf_KH = hidden_KH[part].detach().requires_grad_()
             with self.forward.autocast():
-                logprobs_K = token_logprobs(self.forward, leaf_KH, rows.targets_K[part], objective.temperature)
+                logprobs_K = token_logprobs(self.forward, leaf_KH, targets_K[part], objective.temperature)
             reference_K = numbers["ref_logprobs"][part] if objective.kl_coef else None
             sampled_K = numbers["logprobs"][part]
             terms = objective.token_loss(torch, logprobs_K.detach(), sampled_K, numbers["advantages"][part], reference_K)

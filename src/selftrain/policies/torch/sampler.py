@@ -57,13 +57,13 @@ class TorchSampler:
     def _plan(self, requests: Sequence[SampleRequest], prompts: Sequence[tuple[int, ...]], params: SamplingParams, seeds: Stream) -> Plan:
         """Sequences are numbered by request and vote; chunks with the longest prompts come first."""
         total, limit = sum(request.count for request in requests), self.forward.max_positions
-        uniforms, limits = np.zeros((total, params.max_new_tokens + 1)), []
+        uniforms, limits = np.zeros((total, params.max_new_tokens + 1)), list[int]()
         for request, prompt_ids in zip(requests, prompts, strict=True):
             room = params.max_new_tokens if limit is None else min(params.max_new_tokens, limit - len(prompt_ids))
             for vote in range(request.count):
                 if params.temperature > 0:
                     stream = seeds.at(step=request.step, prompt_id=request.prompt.id, index=vote)
-                    stream.generator().random(out=uniforms[len(limits), : params.max_new_tokens])
+                    uniforms[len(limits), :-1] = stream.generator().random(params.max_new_tokens)
                 limits.append(room)
         longest = max(len(ids) for ids in prompts) + max(limits)
         rows = rows_within(self.cache_mib, bytes_per_token(self.forward.config, self.forward.element_size) * longest)
@@ -105,8 +105,8 @@ class TorchSampler:
 def completion(drawn: Drawn, texts: Sequence[Text], at: int, version: PolicyVersion) -> Completion:
     """Sequence `at` of what was drawn."""
     length, (text, ends) = drawn.lengths_S[at], texts[at]
-    ids, logprobs, entropies = (tuple(values[at][:length]) for values in (drawn.tokens_ST, drawn.logprobs_ST, drawn.entropies_ST))
-    return Completion(text, ids, logprobs, ends, entropies, Finish.STOP if drawn.stopped_S[at] else Finish.LENGTH, version)
+    logprobs, entropies = (tuple(values[at][:length]) for values in (drawn.logprobs_ST, drawn.entropies_ST))
+    return Completion(text, tuple(drawn.tokens_ST[at][:length]), logprobs, ends, entropies, Finish.STOP if drawn.stopped_S[at] else Finish.LENGTH, version)
 
 
 def rows_within(cache_mib: int, bytes_each: int) -> int:

@@ -1,0 +1,364 @@
+"""Times whole training steps of this package against TRL, side by side, and prints one table.
+
+    python benchmarks/speed.py                                    # the embedded model, CPU
+    python benchmarks/speed.py --rows embedded smollm --smollm FOLDER --prompts gsm8k_train.jsonl
+    python benchmarks/speed.py --rows qwen qwen-vllm --qwen FOLDER --prompts gsm8k_train.jsonl      # one GPU
+    python benchmarks/speed.py --rows scaling                     # time and memory against votes and length, CSV and PNG
+
+Needs `pip install trl==1.16.0 psutil` beside this package for the peer (a row without its packages says so and goes on); row qwen-vllm also vllm >= 0.22;
+`scaling --plot FILE.png` also matplotlib. Models: a Hugging Face folder of SmolLM2-135M-Instruct, of Qwen2.5-Coder-0.5B-Instruct.
+
+How it is measured: both sides run in processes of their own, in turn, `--rounds` times; each makes `--steps` steps after `--warmup` others, and the median step
+of all rounds counts. Same weights, prompts, votes, threads, type. Lengths are fixed: no end token ends a completion before its limit. Rewards are fixed: they
+alternate within each group, so every group trains. Ours is the whole step of `selftrain train` (sampling, reading, vote, label, ledger on the disk, guard,
+update, record); TRL's is GRPOTrainer's step with a reward function that reads answers and votes, without a KL term, without gradient checkpointing. Its
+micro-batch is the fastest of those given by --trl-batches. Memory is the peak of the process (VmHWM), on a GPU that of torch's allocator.
+
+The floor is 2 operations a weight and sampled token plus 6 a weight and trained token, each prompt counted once, at the matrix rate measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import selftrain.models
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. target: times as fast as the peer; None where there is none."""
+
+    name: str
+    model: str
+    peer: str
+    prompts: int
+    votes: int
+    new_tokens: int
+    device: str = "cpu"
+    dtype: str = "float32"
+    target: float | None = None
+
+
+EMBEDDED = str(Path(selftrain.models.__file__).parent / "default")
+ROWS = {
+    "embedded": Row("embedded", EMBEDDED, "generate", 32, 16, 48, target=2.0),
+    "smollm": Row("smollm", "smollm", "generate", 8, 8, 64, target=2.0),
+    "qwen": Row("qwen", "qwen", "generate", 32, 16, 300, "cuda", "bfloat16", target=8.0),
+    "qwen-vllm": Row("qwen-vllm", "qwen", "vllm", 32, 16, 300, "cuda", "bfloat16", target=1.5),
+}
+
+
+def main() -> None:
+    options = parsed()
+    if options.side:
+        print("RESULT " + json.dumps(SIDES[options.side](Row(**json.loads(options.row)), options)))
+        return
+    if options.rows == ["scaling"]:
+        scaling(options)
+        return
+    names = ("ours, s", "peer, s", "factor", "target", "floor, s", "over it", "sampling", "update", "rest")
+    print(f"{'row':12}" + "".join(f"{name:>10}" for name in names) + f"{'memory':>16}{'share':>7}")
+    for name in options.rows:
+        row = named_row(name, options)
+        ours, peer = [], []
+        for _ in range(options.rounds):
+            ours.append(run_side("ours", row, options))
+            peer.append(run_side("trl", row, options))
+        print_row(row, [one for one in ours if one], [one for one in peer if one])
+
+
+def named_row(name: str, options: argparse.Namespace) -> Row:
+    row = ROWS[name]
+    folder = {"smollm": options.smollm, "qwen": options.qwen}.get(row.model, row.model)
+    if folder is None:
+        sys.exit(f"row {name} needs a model: give its Hugging Face folder with --{row.model}")
+    return replace(row, model=str(folder))
+
+
+def run_side(side: str, row: Row, options: argparse.Namespace) -> dict[str, Any] | None:
+    """One process; None, with its last words on the screen, where it failed."""
+    command = [
+        sys.executable,
+        __file__,
+        "--side",
+        side,
+        "--row",
+        json.dumps(row.__dict__),
+        "--steps",
+        str(options.steps),
+        "--threads",
+        str(options.threads),
+        "--warmup",
+        str(options.warmup),
+    ]
+    command += ["--prompts", options.prompts] if options.prompts else []
+    command += ["--trl-batches", *map(str, options.trl_batches)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": str(options.threads)})
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT "):
+            found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+            return found
+    print(f"{row.name}: {side} gave no result: {(done.stderr or done.stdout).strip().splitlines()[-1:]}", flush=True)
+    return None
+
+
+def print_row(row: Row, ours: Sequence[dict[str, Any]], peer: Sequence[dict[str, Any]]) -> None:
+    if not ours:
+        return
+    mine = median([second for one in ours for second in one["seconds"]])
+    floor = median([one["floor"] for one in ours])
+    stages = {stage: median([one["stages"][stage] for one in ours]) for stage in ("sample", "update", "rest")}
+    numbers: list[float | None] = [mine, None, None, row.target, floor, mine / floor, *stages.values()]
+    last = ""
+    if peer:
+        its = median([second for one in peer for second in one["seconds"]])
+        numbers[1:3] = its, its / mine
+        memory = [median([one["memory_mib"] for one in side]) for side in (ours, peer)]
+        last = f"{memory[0]:8.0f}/{memory[1]:.0f} MiB{memory[0] / memory[1]:7.0%}   peer's micro-batch {peer[0]['batch']}"
+    line = f"{row.name:12}" + "".join(f"{'-':>10}" if number is None else f"{number:10.2f}" for number in numbers) + last
+    print(line, flush=True)
+
+
+def prompt_texts(row: Row, options: argparse.Namespace) -> list[str]:
+    """As many prompts as one run needs, the same for both sides."""
+    count = row.prompts * 4
+    if options.prompts and row.model != EMBEDDED:
+        rows = [json.loads(line) for line in Path(options.prompts).read_text(encoding="utf-8").splitlines()[:count]]
+        return [str(one.get("prompt") or one.get("question")) for one in rows]
+    from selftrain.prompts.tasks import mixture
+
+    return [prompt.text for prompt in mixture("add:4", count, seed=0).prompts]
+
+
+def ours(row: Row, options: argparse.Namespace) -> dict[str, Any]:
+    """Whole steps of a run of this package, in a temporary folder."""
+    import torch
+
+    torch.set_num_threads(options.threads)
+    rate = matrix_rate(row)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "prompts.jsonl"
+        file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in prompt_texts(row, options)), encoding="utf-8")
+        run = selftrain.start(config_of(row, options, str(file), folder))
+        fix_lengths(run.policy)
+        reports, times = [], [time.perf_counter()]
+        for event in run.events():
+            if isinstance(event, selftrain.StepReport):
+                times.append(time.perf_counter())
+                reports.append(event)
+    assert all(one.trained for report in reports for one in report.scored), "every group has to train"
+    seconds = [after - before for before, after in pairwise(times)][options.warmup :]
+    stages = {stage: median([report.seconds.get(stage, 0.0) for report in reports[options.warmup :]]) for stage in ("sample", "update")}
+    stages["rest"] = median(seconds) - stages["sample"] - stages["update"]
+    weights = sum(weight.numel() for weight in run.policy.learner.weights.values())
+    groups = [one.voted.group for one in reports[-1].scored]
+    sampled = sum(len(done.token_ids) for group in groups for done in group.completions)
+    prompts = sum(len(group.prompt_ids) for group in groups)
+    floor = weights * (2 * (sampled + prompts) + 6 * (sampled + prompts)) / rate
+    return {"seconds": seconds, "floor": floor, "stages": stages, "memory_mib": peak_mib(row), "gap": reports[-1].metrics.values.get("policy/logprob_gap_nats")}
+
+
+def config_of(row: Row, options: argparse.Namespace, file: str, folder: str) -> Any:
+    overrides: dict[str, Any] = {
+        "policy.model": "embedded:default" if row.model == EMBEDDED else row.model,
+        "policy.device": row.device,
+        "policy.dtype": row.dtype,
+        "policy.num_threads": options.threads,
+        "prompts.file": file,
+        "prompts.template": "raw",
+        "rollout.prompts_per_step": row.prompts,
+        "rollout.num_votes": row.votes,
+        "rollout.max_new_tokens": row.new_tokens,
+        "labels.source": "speed_rules:labels",
+        "reward.rule": "speed_rules:reward",
+        "advantage.rule": "speed_rules:advantages",
+        "guard.action": "warn",
+        "update.learning_rate": 1e-9,
+        "update.tokens_per_microbatch": options.microbatch or (4096 if row.device == "cpu" else 16384),
+        "run.num_steps": options.steps + options.warmup,
+        "run.checkpoint_every_steps": options.steps + options.warmup,
+        "run.folder": folder,
+    }
+    sys.path.insert(0, str(Path(__file__).parent))
+    return selftrain.load_config(overrides=overrides)
+
+
+def fix_lengths(policy: Any) -> None:
+    """No token ends a completion, and reaching the limit counts as ending: every completion has the same length and may train."""
+    from selftrain.types import Finish
+
+    policy.sampler = replace(policy.sampler, stop_ids=frozenset())
+    sample = policy.sample
+
+    def finished(*args: Any) -> Any:
+        return [replace(group, completions=tuple(replace(done, finish=Finish.STOP) for done in group.completions)) for group in sample(*args)]
+
+    policy.sample = finished
+
+
+def trl(row: Row, options: argparse.Namespace) -> dict[str, Any]:
+    """Steps of TRL's GRPOTrainer; the fastest of the micro-batch sizes given."""
+    batches = [size for size in options.trl_batches if size <= row.prompts * row.votes] or [row.prompts * row.votes]
+    best: dict[str, Any] | None = None
+    for batch in batches:
+        found = trl_once(row, options, batch)
+        if best is None or median(found["seconds"]) < median(best["seconds"]):
+            best = found
+    assert best is not None
+    return best
+
+
+def trl_once(row: Row, options: argparse.Namespace, batch: int) -> dict[str, Any]:
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    from selftrain.answers import read
+    from selftrain.vote import count
+
+    torch.set_num_threads(options.threads)
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
+            if row.device == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter())
+
+    def reward(completions: Sequence[Any], **_: Any) -> list[float]:
+        texts = [one if isinstance(one, str) else one[0]["content"] for one in completions]
+        for begin in range(0, len(texts), row.votes):
+            count(read(texts[begin : begin + row.votes]).keys)
+        return [float(at % 2) for at in range(len(texts))]
+
+    total = row.prompts * row.votes
+    no_end = {"ignore_eos": True} if row.peer == "vllm" else {"min_new_tokens": row.new_tokens}
+    with tempfile.TemporaryDirectory() as folder:
+        config = GRPOConfig(
+            output_dir=folder, max_steps=options.steps + options.warmup, per_device_train_batch_size=batch, gradient_accumulation_steps=total // batch,
+            num_generations=row.votes, max_completion_length=row.new_tokens, temperature=1.0, beta=0.0, learning_rate=1e-9, lr_scheduler_type="constant",
+            use_cpu=row.device == "cpu", bf16=row.dtype == "bfloat16", gradient_checkpointing=False, logging_steps=1000, save_strategy="no", report_to="none",
+            disable_tqdm=True, seed=0, use_vllm=row.peer == "vllm", generation_kwargs=no_end,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(row.model, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(row.model, dtype=torch.float32)
+        data = Dataset.from_list([{"prompt": [{"role": "user", "content": text}]} for text in prompt_texts(row, options)])
+        trainer = GRPOTrainer(model=model, args=config, reward_funcs=reward, train_dataset=data, processing_class=tokenizer, callbacks=[Clock()])
+        trainer.train()
+    return {"seconds": [after - before for before, after in pairwise(times)][options.warmup - 1 :], "memory_mib": peak_mib(row), "batch": batch}
+
+
+SIDES: dict[str, Callable[[Row, argparse.Namespace], dict[str, Any]]] = {"ours": ours, "trl": trl}
+
+
+def peak_mib(row: Row) -> float:
+    """Peak memory of this process, or of torch's allocator on the GPU."""
+    if row.device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**20
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("this system does not tell the peak memory of a process")
+
+
+def matrix_rate(row: Row) -> float:
+    """Operations a second of a matrix product in the row's type, the best of twenty."""
+    import torch
+
+    size, dtype = (512, torch.float32) if row.device == "cpu" else (8192, torch.bfloat16)
+    left, right = (torch.randn(shape, device=row.device, dtype=dtype) for shape in ((4096, size), (size, size)))
+    best = float("inf")
+    for _ in range(20):
+        begin = time.perf_counter()
+        left @ right
+        if row.device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - begin)
+    return 2 * 4096 * size * size / best
+
+
+def scaling(options: argparse.Namespace) -> None:
+    """Seconds and peak memory of a step against the number of votes, the length and the size of the model, ours alone; each point in its own process."""
+    points = list(scaling_rows(options))
+    lines = ["axis,value,seconds,memory_mib,tokens"]
+    for axis, value, row in points:
+        found = run_side("ours", row, options)
+        if found:
+            lines.append(f"{axis},{value},{median(found['seconds']):.3f},{found['memory_mib']:.0f},{row.prompts * row.votes * row.new_tokens}")
+            print(lines[-1], flush=True)
+    if options.csv:
+        Path(options.csv).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if options.plot:
+        plot([line.split(",") for line in lines[1:]], options.plot)
+
+
+def scaling_rows(options: argparse.Namespace) -> Iterator[tuple[str, int, Row]]:
+    base = ROWS["embedded"]
+    for votes in (4, 16, 64, 256):
+        yield "votes", votes, replace(base, prompts=8, votes=votes)
+    for length in (64, 128, 256, 480):
+        yield "new tokens", length, replace(base, prompts=8, votes=8, new_tokens=length)
+    for length in (64, 256, 1024, 4096):
+        if options.long:
+            yield "new tokens, long context", length, replace(base, model=str(options.long), prompts=1, votes=4, new_tokens=length)
+    for folder in options.sizes:
+        weights = sum(file.stat().st_size for file in Path(folder).glob("*.safetensors"))
+        yield "bytes of weights", weights, replace(base, model=str(folder), prompts=2, votes=8, new_tokens=32)
+
+
+def plot(rows: Sequence[Sequence[str]], file: str) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    axes = list(dict.fromkeys(row[0] for row in rows))
+    figure, panels = pyplot.subplots(2, len(axes), figsize=(3.6 * len(axes), 5.4), squeeze=False)
+    for at, axis in enumerate(axes):
+        values = [(float(row[1]), float(row[2]), float(row[3])) for row in rows if row[0] == axis]
+        for panel, column, unit in ((panels[0][at], 1, "seconds a step"), (panels[1][at], 2, "peak memory, MiB")):
+            panel.plot([one[0] for one in values], [one[column] for one in values], "o-")
+            panel.set(xlabel=axis, ylabel=unit if at == 0 else "", ylim=(0, None))
+            panel.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(file, dpi=110)
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", default=["embedded"], choices=[*ROWS, "scaling"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=2, help="steps that do not count")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--microbatch", type=int, help="our tokens per micro-batch")
+    parser.add_argument("--trl-batches", type=int, nargs="+", default=[512, 64], help="micro-batch sizes to try for the peer")
+    parser.add_argument("--prompts", help="JSON lines with a prompt or question each")
+    parser.add_argument("--smollm")
+    parser.add_argument("--qwen")
+    parser.add_argument("--long", help="scaling: a model folder with a context of at least 4,200 tokens")
+    parser.add_argument("--sizes", nargs="*", default=[], help="scaling: model folders of several sizes")
+    parser.add_argument("--csv")
+    parser.add_argument("--plot")
+    parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
