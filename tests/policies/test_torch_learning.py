@@ -215,7 +215,8 @@ def test_gradient_checkpointing_changes_no_gradient(tmp_path: Path) -> None:
     source = write_model(tmp_path)
     plain, saving = policy_of(source), policy_of(source, {"gradient_checkpointing": True})
     samples = samples_of(groups_of(plain))
-    assert largest_gap(gradient_of(saving, samples, REINFORCE), gradient_of(plain, samples, REINFORCE)) < 1e-6  # another order of summation: with checkpointing prompts are not shared
+    # another order of summation: with checkpointing prompts are not shared
+    assert largest_gap(gradient_of(saving, samples, REINFORCE), gradient_of(plain, samples, REINFORCE)) < 5e-6
     assert not saving.forward.model.training
 
 
