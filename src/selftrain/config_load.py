@@ -159,6 +159,12 @@ def check_combination(config: RunConfig) -> None:
             "a reference answer is compared by its canonical key, not by clusters",
             "Leave labels.clustering at exact, or take a vote as label source.",
         )
+    if config.labels.source == "frozen" and config.labels.clustering not in ("exact", "text"):
+        raise ConfigError(
+            f"labels.source = frozen, labels.clustering = {config.labels.clustering}",
+            "the teacher's answers would be clustered apart from the policy's, so its label would mean nothing among them",
+            "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source.",
+        )
     if config.evals.file is not None and config.evals.task is not None:
         raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")
     if config.update.num_minibatches > rollout.prompts_per_step:
