@@ -119,6 +119,15 @@ def validate(merged: Layer) -> RunConfig:
     return config
 
 
+RETIRED = ("rollout.sequences_per_batch",)
+"""options of earlier versions that said how the work is cut up and not what it gives; recorded configs may still hold them"""
+
+
+def validate_recorded(recorded: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """The config of a recorded run, which an earlier version may have written. Raises ConfigError as `validate` does."""
+    return validate({section: {field: value for field, value in values.items() if f"{section}.{field}" not in RETIRED} for section, values in recorded.items()})
+
+
 def what_to_give(name: str) -> str:
     """What an option takes, its unit and its meaning: `Give a number (allowed: above 0). update.learning_rate [1/update]: Peak learning rate.`"""
     section, _, field = name.partition(".")

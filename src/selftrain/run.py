@@ -29,7 +29,7 @@ from selftrain.compose import (
     role_readers,
 )
 from selftrain.config import RunConfig
-from selftrain.config_load import validate
+from selftrain.config_load import validate_recorded
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.evals import Evaluation, evaluate
 from selftrain.extras import Extras
@@ -273,7 +273,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
 def read_config(folder: Path) -> RunConfig:
     """The resolved config of a run, with its place. Raises RunFolderError when the folder is no run."""
     values = read(folder).header["config"]
-    return validate({**values, "run": {**values["run"], "name": folder.name, "folder": str(folder.parent)}})
+    return validate_recorded({**values, "run": {**values["run"], "name": folder.name, "folder": str(folder.parent)}})
 
 
 def resume(folder: Path) -> Run:

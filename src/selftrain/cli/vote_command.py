@@ -29,7 +29,7 @@ JUDGE_OPTIONS = (
     "policy.plain_template",
     "policy.system_prompt",
     "policy.chat_template_args",
-    "rollout.sequences_per_batch",
+    "rollout.cache_mib",
 )
 """options of the config that also say how a judge is asked"""
 DEFAULTS = LabelsSection()
