@@ -15,13 +15,14 @@ from selftrain.answers.freeform import reader
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.extras import Extras
-from selftrain.labels import Bounds
+from selftrain.labels import LABEL_SOURCES, Bounds
 from selftrain.labels.frozen import Frozen
 from selftrain.ledger import read
 from selftrain.policies.base import ExtraRequest, SampleRequest, SamplingParams
 from selftrain.policies.toy import ToyPolicy
 from selftrain.reading import JudgedReading, PlainReading, read_judge, verdict_of
 from selftrain.replay import replay
+from selftrain.report.words import SOURCES, who_decides
 from selftrain.run import Outcome, read_config, resume, start, train_to_end
 from selftrain.seeds import Stream
 from selftrain.train import StepReport
@@ -243,6 +244,13 @@ def test_a_judge_is_told_the_question_without_the_template() -> None:
     (asked,) = reading.requests([group])
     assert asked.prompt.text.startswith("Question: Why?\n\nAnswer 1: Because.\n\nAnswer 2: Therefore.\n\n")
     assert asked.params == SamplingParams(16, 0.0)
+
+
+def test_the_report_says_who_decides(tmp_path: Path) -> None:
+    assert set(SOURCES) == {*LABEL_SOURCES, "reference"}
+    judged, frozen = (who_decides(read(train_to_end(config(tmp_path, name, options)).folder).header) for name, options in (("a", JUDGED), ("b", FROZEN)))
+    assert "majority vote of the model's own completions. Which answers say the same is judged by the model that is trained. Label-free" in judged
+    assert "decided by the vote of the model as it was at the start. Label-free" in frozen
 
 
 def test_frozen_asks_once_for_as_many_completions_as_vote() -> None:
