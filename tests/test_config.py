@@ -64,6 +64,8 @@ def test_truth_values_are_no_numbers_and_stay_truth_values() -> None:
         ({"prompts.file": "a", "prompts.task": "add:2"}, "exactly one of"),
         ({"evals.file": "a", "evals.task": "add:2"}, "held-out problems come from one place"),
         ({"labels.source": "reference", "labels.clustering": "overlap"}, "not by clusters"),
+        ({"labels.source": "frozen", "labels.clustering": "judge"}, "would be clustered apart"),
+        ({"judge.temperature": -1}, "Give a number (allowed: at least 0). judge.temperature [factor]: "),
         ({"update.num_minibatches": 99}, "never split"),
     ],
 )

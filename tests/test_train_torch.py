@@ -11,8 +11,10 @@ import pytest
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.ledger import read
-from selftrain.run import Outcome, Run, resume, start, train_to_end
+from selftrain.replay import replay
+from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
+from selftrain.types import Role
 from tests.killing import killed_and_resumed
 
 SMALL = {
@@ -69,6 +71,22 @@ def test_drift_is_measured_against_the_start_also_after_a_resume(tmp_path: Path,
     key = "reward/kl_penalty_mean_nats" if "kl_estimator" not in str(options) else "update/kl_loss_nats"
     drift = [abs(step.metrics.values[key]) for step in read(whole.folder).steps() if key in step.metrics.values]
     assert drift[0] < max(drift[1:])
+
+
+@pytest.mark.parametrize(("options", "role"), [({"labels.source": "frozen"}, Role.TEACHER), ({"labels.clustering": "judge"}, Role.JUDGE)], ids=str)
+def test_extra_samples_are_drawn_again_after_a_resume_and_replayed(tmp_path: Path, options: Mapping[str, Any], role: Role) -> None:
+    chosen = {**SMALL, "run.num_steps": 3, "run.checkpoint_every_steps": 1, **options, "judge.max_pairs": 2, "judge.max_new_tokens": 4}
+    whole = train_to_end(config(tmp_path, "whole", chosen))
+    run = start(config(tmp_path, "cut", chosen))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 1:
+            run.stop()
+    assert finish(resume(tmp_path / "cut")).head == whole.head
+    ledger = read(whole.folder)
+    extras = [extra.group for one in ledger.groups(2) for extra in one.voted.group.extras]
+    assert {group.role for group in extras} == {role}
+    assert {str(done.version) for group in extras for done in group.completions} == {"0:0" if role is Role.TEACHER else "0:2"}
+    assert replay(ledger, read_config(whole.folder)).agrees
 
 
 def test_killed_twice(tmp_path: Path) -> None:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Any
 
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
-from selftrain.answers.freeform import CLUSTERINGS
+from selftrain.answers.freeform import CLUSTERINGS, reader
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
-from selftrain.extension import resolve, source_hash
-from selftrain.labels import LABEL_SOURCES, Bounds
+from selftrain.extension import requests_of, resolve, source_hash
+from selftrain.extras import RoleReader
+from selftrain.labels import LABEL_SOURCES, Bounds, Labelling
 from selftrain.labels.reference import Reference, answers_hash
 from selftrain.models import folder as embedded_folder
-from selftrain.policies.base import Policy
+from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
 from selftrain.policies.toy import problems as toy_problems
 from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, prompt_set_hash
+from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
-from selftrain.types import AnswerSheet, Label, PromptSet, VotedGroup
+from selftrain.types import AnswerSheet, Message, PromptSet, Role
 
 TOY_PROMPTS = 256
 TOY_HELD_OUT_FIRST = 1_000_000
@@ -118,7 +120,7 @@ def model_source(model: str) -> str:
     return str(embedded_folder(name)) if kind == "embedded" else model
 
 
-def label_source(config: RunConfig, sheet: AnswerSheet) -> Callable[[Sequence[VotedGroup]], list[Label]]:
+def make_labelling(config: RunConfig, sheet: AnswerSheet) -> Labelling:
     """The label source with its bounds. Only `reference` is handed the true answers."""
     bounds = Bounds(config.labels.min_read_frac, config.labels.min_share_frac)
     if config.labels.source == "reference":
@@ -128,11 +130,25 @@ def label_source(config: RunConfig, sheet: AnswerSheet) -> Callable[[Sequence[Vo
                 f"no prompt has a true answer in column {config.prompts.answer_field}",
                 "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
             )
-        reference = Reference(sheet)
-        return lambda voted: reference(voted, bounds)
+        return Labelling(Reference(sheet), None, bounds)
     known: Mapping[str, Callable[..., Any]] = {**LABEL_SOURCES, "reference": Reference}
     source = resolve("labels.source", config.labels.source, known)
-    return lambda voted: source(voted, bounds)
+    return Labelling(source, requests_of("labels.source", config.labels.source, known), bounds)
+
+
+def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]) -> Reading:
+    """How completions are read. questions: by prompt id, what was asked without the template, which is what a judge is told."""
+    if config.labels.clustering != "judge":
+        return PlainReading(reader(config.labels.clustering))
+    section = config.judge
+    return JudgedReading(
+        section.max_pairs, SamplingParams(section.max_new_tokens, section.temperature), lambda prompt: questions.get(prompt.id, prompt.messages)[-1].content
+    )
+
+
+def role_readers(reading: Reading) -> Mapping[Role, RoleReader]:
+    """How the groups of each role are read: a teacher's answers as the votes are, a judge's replies as verdicts."""
+    return {Role.TEACHER: reading, Role.JUDGE: read_judge}
 
 
 def make_scorer(config: RunConfig) -> Scorer:

@@ -97,15 +97,25 @@ class LabelsSection(Section):
     source: str = option(
         "majority",
         "name",
-        "majority: the vote; split_vote: each half of the group labels the other; reference: true answers (not label-free); or package.module:function.",
+        "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
+        "reference: true answers (not label-free); or package.module:function.",
     )
     clustering: str = option(
         "exact",
         "name",
-        "Which answers are one. exact: canonical keys; for free-form answers text, overlap (nearly the same words) or package.module:function.",
+        "Which answers are one. exact: canonical keys; for free-form answers text, overlap (nearly the same words), judge (the policy is asked) or "
+        "package.module:function.",
     )
     min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
+
+
+class JudgeSection(Section):
+    """labels.clustering = judge: how a model is asked whether two free-form answers say the same."""
+
+    max_pairs: int = option(32, "pairs", "Pairs of different answers judged in a group, the most frequent first; any other pair counts as different.", ge=1)
+    max_new_tokens: int = option(16, "tokens", "Longest reply; the first yes or no in it counts. A model that thinks first needs more.", ge=1)
+    temperature: float = option(0.0, "factor", "Temperature of the replies; 0 is greedy: the more likely verdict.", ge=0)
 
 
 class RewardSection(Section):
@@ -187,6 +197,7 @@ class RunConfig(Section):
     prompts: PromptsSection = PromptsSection()
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
+    judge: JudgeSection = JudgeSection()
     reward: RewardSection = RewardSection()
     advantage: AdvantageSection = AdvantageSection()
     objective: ObjectiveSection = ObjectiveSection()

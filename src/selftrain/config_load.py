@@ -119,6 +119,15 @@ def validate(merged: Layer) -> RunConfig:
     return config
 
 
+RETIRED = ("rollout.sequences_per_batch",)
+"""options of earlier versions that said how the work is cut up and not what it gives; recorded configs may still hold them"""
+
+
+def validate_recorded(recorded: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """The config of a recorded run, which an earlier version may have written. Raises ConfigError as `validate` does."""
+    return validate({section: {field: value for field, value in values.items() if f"{section}.{field}" not in RETIRED} for section, values in recorded.items()})
+
+
 def what_to_give(name: str) -> str:
     """What an option takes, its unit and its meaning: `Give a number (allowed: above 0). update.learning_rate [1/update]: Peak learning rate.`"""
     section, _, field = name.partition(".")
@@ -158,6 +167,12 @@ def check_combination(config: RunConfig) -> None:
             f"labels.source = reference, labels.clustering = {config.labels.clustering}",
             "a reference answer is compared by its canonical key, not by clusters",
             "Leave labels.clustering at exact, or take a vote as label source.",
+        )
+    if config.labels.source == "frozen" and config.labels.clustering not in ("exact", "text"):
+        raise ConfigError(
+            f"labels.source = frozen, labels.clustering = {config.labels.clustering}",
+            "the teacher's answers would be clustered apart from the policy's, so its label would mean nothing among them",
+            "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source.",
         )
     if config.evals.file is not None and config.evals.task is not None:
         raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")

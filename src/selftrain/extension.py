@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Any, TypeVar
 
 from selftrain.errors import ConfigError, SelftrainError
+from selftrain.policies.base import ExtraRequest
 from selftrain.types import Label
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,6 +23,23 @@ def resolve(option: str, name: str, known: Mapping[str, F]) -> F:
     """The function behind `name`. Raises ConfigError when it is neither known nor importable, and from each call of an outside function that fails."""
     if name in known:
         return known[name]
+    return checked(option, f"{option} = {name}", imported(option, name, known))  # type: ignore[return-value]
+
+
+def requests_of(option: str, name: str, known: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """The function `requests` of what `name` stands for, its first phase; None where it has none. Raises ConfigError as `resolve` does."""
+    found = known[name] if name in known else imported(option, name, known)
+    requests = getattr(found, "requests", None)
+    if requests is None or name in known:
+        return requests
+    given = f"{option} = {name}"
+    if not callable(requests):
+        raise ConfigError(given, "its `requests` is not a function", "Give it the signature in docs/extending.md.")
+    return checked("requests", given, requests)
+
+
+def imported(option: str, name: str, known: Mapping[str, Any]) -> Callable[..., Any]:
+    """The function that `package.module:function` names. Raises ConfigError when there is none, or none whose source can be recorded."""
     if ":" not in name:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -37,7 +55,7 @@ def resolve(option: str, name: str, known: Mapping[str, F]) -> F:
     if not callable(found):
         raise ConfigError(given, "it is not a function", "Name a function with the signature in docs/extending.md.")
     source_of(given, module_name)
-    return checked(option, given, found)  # type: ignore[return-value]
+    return found  # type: ignore[no-any-return]
 
 
 def source_hash(name: str, known: Mapping[str, Any]) -> str | None:
@@ -88,6 +106,12 @@ def labels_checked(given: str, value: Any, voted: Any, _bounds: Any) -> list[Lab
     return list(value)
 
 
+def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:
+    if not isinstance(value, list | tuple) or not all(isinstance(one, ExtraRequest) for one in value):
+        raise ConfigError(given, f"its requests are {shown(value)}, not a list of ExtraRequest", MEND)
+    return list(value)
+
+
 def reward_checked(given: str, value: Any, *_: Any) -> float:
     if not is_finite(value):
         raise ConfigError(given, f"it returned {shown(value)}, not a finite number", MEND)
@@ -107,7 +131,12 @@ def advantages_checked(given: str, value: Any, rewards: Any) -> tuple[float, ...
     return tuple(float(one) for one in found)
 
 
-CHECKS: Mapping[str, Callable[..., Any]] = {"labels.source": labels_checked, "reward.rule": reward_checked, "advantage.rule": advantages_checked}
+CHECKS: Mapping[str, Callable[..., Any]] = {
+    "labels.source": labels_checked,
+    "requests": requests_checked,
+    "reward.rule": reward_checked,
+    "advantage.rule": advantages_checked,
+}
 """What the values of an outside function must keep, by option: (what was given, value, the function's arguments) -> the value."""
 
 

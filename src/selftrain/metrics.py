@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selftrain.policies.base import UpdateStats
-from selftrain.types import Admission, Completion, Finish, PolicyVersion, ScoredGroup, StepMetrics
+from selftrain.types import Admission, Completion, Finish, PolicyVersion, Role, ScoredGroup, StepMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ METRICS: Mapping[str, Metric] = {
     "completion/compress_ratio": Metric("ratio", "zlib size / size of the step's completions, texts joined by newlines; low means repetition"),
     "policy/entropy_mean_nats": Metric("nats", "mean over sampled tokens of the entropy of the distribution sampled from"),
     "policy/logprob_mean_nats": Metric("nats", "mean log-probability of the sampled tokens"),
+    "cost/vote_tokens": Metric("tokens", "tokens sampled for the completions that vote"),
+    "cost/judge_tokens": Metric("tokens", "tokens sampled for judgements on free-form answers; not there in a step without any"),
+    "cost/teacher_tokens": Metric("tokens", "tokens sampled for the votes of a teacher; not there in a step without any"),
     "update/loss": Metric("loss", "value of the objective, mean over the step's updates"),
     "update/grad_norm": Metric("norm", "gradient norm before clipping, mean over the step's updates"),
     "update/learning_rate": Metric("1/update", "rate that was applied"),
@@ -51,7 +54,7 @@ METRICS: Mapping[str, Metric] = {
 
 def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup], updates: Sequence[UpdateStats] = ()) -> StepMetrics:
     """The metrics of a step; those of the update only where there was one."""
-    values = {**vote_values(scored), **completion_values(scored), **(update_values(updates) if updates else {"update/num_updates": 0.0})}
+    values = {**vote_values(scored), **completion_values(scored), **cost_values(scored), **(update_values(updates) if updates else {"update/num_updates": 0.0})}
     unknown = set(values) - set(METRICS)
     assert not unknown, unknown
     return StepMetrics(step, version, values)
@@ -111,6 +114,15 @@ def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         "policy/entropy_mean_nats": mean(entropies),
         "policy/logprob_mean_nats": mean(logprobs),
     }
+
+
+def cost_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
+    """Tokens sampled in a step, by the role of the groups."""
+    tokens: Counter[Role] = Counter()
+    for one in scored:
+        for group in (one.voted.group, *(extra.group for extra in one.voted.group.extras)):
+            tokens[group.role] += sum(len(completion.token_ids) for completion in group.completions)
+    return {f"cost/{role.value}_tokens": float(number) for role, number in tokens.items()}
 
 
 def update_values(updates: Sequence[UpdateStats]) -> dict[str, float]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selftrain.admission import admit
-from selftrain.answers.freeform import reader
-from selftrain.compose import label_source, load_sets, make_scorer
+from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
 from selftrain.config import RunConfig
 from selftrain.guard import Guard
+from selftrain.labels import Labelling
 from selftrain.ledger import Ledger, ReplayReport, verify_replay
 from selftrain.metrics import measure
+from selftrain.reading import Reading
 from selftrain.reward import rewards_of
-from selftrain.rollout import read_and_count
 from selftrain.run import relocated
-from selftrain.types import AnswerSheet, Label, ScoredGroup, VotedGroup
+from selftrain.types import AnswerSheet, Label, ScoredGroup
 from selftrain.vote import count
 
 
@@ -50,25 +51,39 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
 class StepLabels:
     """The labels of a recorded step, made as in training: from all its groups at once, by index."""
 
-    def __init__(self, ledger: Ledger, label: Callable[[Sequence[VotedGroup]], list[Label]]) -> None:
-        self._ledger, self._label = ledger, label
+    def __init__(self, ledger: Ledger, reading: Reading, labelling: Labelling) -> None:
+        self._ledger, self._reading, self._labelling = ledger, reading, labelling
         self._step: int | None = None
-        self._labels: dict[int, Label] = {}
+        self._labels: dict[int, Label | None] = {}
+        self._missing: Counter[int] = Counter()
 
-    def __call__(self, scored: ScoredGroup) -> Label:
-        group = scored.voted.group
-        if group.step != self._step:
-            voted = [one.voted for one in self._ledger.groups(group.step)]
-            self._labels = {one.group.index: label for one, label in zip(voted, self._label(voted), strict=True)}
-            self._step = group.step
-        return self._labels[group.index]
+    def label(self, scored: ScoredGroup) -> Label | None:
+        """The label of a recorded group; None in a step whose record misses samples that the source asks for."""
+        self._load(scored.voted.group.step)
+        return self._labels[scored.voted.group.index]
+
+    def num_missing(self, scored: ScoredGroup) -> int:
+        """How many samples the reading or the label source asks for that are not in the record."""
+        self._load(scored.voted.group.step)
+        return self._missing[scored.voted.group.index]
+
+    def _load(self, step: int) -> None:
+        if step == self._step:
+            return
+        voted = [one.voted for one in self._ledger.groups(step)]
+        asked = self._labelling.requests(voted)
+        labels: Sequence[Label | None] = [None] * len(voted) if asked else self._labelling(voted)
+        self._labels = {one.group.index: label for one, label in zip(voted, labels, strict=True)}
+        self._missing = Counter(one.serves for one in [*self._reading.requests([one.group for one in voted]), *asked])
+        self._step = step
 
 
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:
     """What each recorded value should be, from the recorded ones before it."""
     home = Path(ledger.environment["cwd"])
     sheet = load_sets(relocated(config, home)).train.sheet if config.labels.source == "reference" else AnswerSheet({})
-    label, scorer, read = label_source(config, sheet), make_scorer(config), reader(config.labels.clustering)
+    reading, scorer = make_reading(config, {}), make_scorer(config)
+    readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, sheet))
 
     def shaped(scored: ScoredGroup) -> tuple[float, ...]:
         if not scored.kl_penalties:
@@ -76,9 +91,11 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
         return tuple(reward - scorer.kl_coef * penalty for reward, penalty in zip(scored.rewards.values, scored.kl_penalties, strict=True))
 
     return {
-        "answers": lambda scored: read_and_count(scored.voted.group, read).answers,
+        "extras": lambda scored: tuple(readers[extra.group.role](extra.group) for extra in scored.voted.group.extras),
+        "missing_extras": labels.num_missing,
+        "answers": lambda scored: reading(scored.voted.group).answers,
         "vote": lambda scored: count(scored.voted.answers.keys),
-        "label": StepLabels(ledger, label),
+        "label": labels.label,
         "rewards": lambda scored: rewards_of(scored.voted, scored.label, scorer.reward),
         "shaped_rewards": shaped,
         "advantages": lambda scored: scorer.advantage(scored.shaped_rewards) if scored.label.is_decided else (),

@@ -19,7 +19,12 @@ def rollout(sampler: Sampler, prompts: Sequence[Prompt], step: int, num_votes: i
     return sampler.sample(requests, params, seeds.at(stream="sample"))
 
 
+def readable_texts(group: Group) -> list[str]:
+    """The texts of the completions, empty for a truncated one: it was cut off before it was done, so it has no answer."""
+    return [completion.text if completion.finish is Finish.STOP else "" for completion in group.completions]
+
+
 def read_and_count(group: Group, reader: Reader = read) -> VotedGroup:
-    """The group with its answers and vote. A truncated completion has no answer: it was cut off before it was done."""
-    answers = reader([completion.text if completion.finish is Finish.STOP else "" for completion in group.completions])
+    """The group with its answers and vote."""
+    answers = reader(readable_texts(group))
     return VotedGroup(group, answers, count(answers.keys))

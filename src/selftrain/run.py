@@ -15,18 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import checkpoints
-from selftrain.answers.freeform import reader
 from selftrain.checkpoints import checkpoint_name
-from selftrain.compose import Problems, check_lengths, config_hash, header_of, label_source, load_policy, load_sets, make_scorer
+from selftrain.compose import (
+    Problems,
+    check_lengths,
+    config_hash,
+    header_of,
+    load_policy,
+    load_sets,
+    make_labelling,
+    make_reading,
+    make_scorer,
+    role_readers,
+)
 from selftrain.config import RunConfig
-from selftrain.config_load import validate
+from selftrain.config_load import validate_recorded
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.evals import Evaluation, evaluate
+from selftrain.extras import Extras
 from selftrain.guard import Guard
 from selftrain.ledger import LedgerWriter, read
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.seeds import Stream
-from selftrain.train import Parts, StepReport, train
+from selftrain.train import Parts, StepReport, train, vote_params
 from selftrain.types import Action
 
 START = "start"
@@ -96,12 +107,14 @@ class Run:
         yield from self._finish(reason)
 
     def _parts(self) -> Parts:
+        reading = make_reading(self.config, self.problems.train.questions)
         return Parts(
             config=self.config,
             policy=self.policy,
             prompts=self.problems.train,
-            read=reader(self.config.labels.clustering),
-            label=label_source(self.config, self.problems.train.sheet),
+            read=reading,
+            label=make_labelling(self.config, self.problems.train.sheet),
+            extras=Extras(self.policy, vote_params(self.config), role_readers(reading), self.seeds),
             scorer=make_scorer(self.config),
             guard=self.guard,
             ledger=self.ledger,
@@ -227,9 +240,9 @@ def start(config: RunConfig) -> Run:
     config = resolved(config)
     folder = new_folder(config)
     problems = load_sets(config)
-    label_source(config, problems.train.sheet)
+    make_labelling(config, problems.train.sheet)
     make_scorer(config)
-    reader(config.labels.clustering)
+    make_reading(config, problems.train.questions)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
@@ -260,7 +273,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
 def read_config(folder: Path) -> RunConfig:
     """The resolved config of a run, with its place. Raises RunFolderError when the folder is no run."""
     values = read(folder).header["config"]
-    return validate({**values, "run": {**values["run"], "name": folder.name, "folder": str(folder.parent)}})
+    return validate_recorded({**values, "run": {**values["run"], "name": folder.name, "folder": str(folder.parent)}})
 
 
 def resume(folder: Path) -> Run:
@@ -272,6 +285,9 @@ def resume(folder: Path) -> Run:
     record = read(folder)
     if record.finished:
         raise RunFolderError(f"run {folder}", "it has ended", f"See `selftrain report {folder}`, or start a new run.")
+    if not record.is_writable:
+        why = f"its record has format {record.format}, which this version reads and does not write"
+        raise RunFolderError(f"run {folder}", why, "Resume it with the version that began it, or start a new run.")
     if config_hash(config) != record.header["config_hash"]:
         raise RunFolderError(f"{folder / 'run.json'}", "its config is not the one the run was started with", "Undo the edit; a changed config is a new run.")
     at_home = relocated(config, Path(record.environment["cwd"]))

@@ -9,33 +9,37 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from selftrain.answers.freeform import Reader
 from selftrain.config import RunConfig
+from selftrain.extras import Extras
 from selftrain.guard import Guard
+from selftrain.labels import Labelling
 from selftrain.ledger import LedgerWriter
 from selftrain.metrics import measure
 from selftrain.objective import Objective
 from selftrain.policies.base import Policy, SamplingParams, UpdateStats
 from selftrain.prompts import draw
-from selftrain.rollout import read_and_count, rollout
+from selftrain.reading import Reading
+from selftrain.rollout import rollout
 from selftrain.schedule import learning_rate
 from selftrain.scoring import RefLogprobs, Scorer, compile_samples, minibatches
 from selftrain.seeds import Stream
-from selftrain.types import Action, Group, Label, PromptSet, ScoredGroup, StepMetrics, Verdict, VotedGroup
+from selftrain.types import Action, Group, PromptSet, ScoredGroup, StepMetrics, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All that the loop works with.
 
-    read: completions to answers. label: the label source with its bounds. checkpoint: called with the number of steps done after each step that did not halt.
+    read: completions to answers and votes. label: the label source with its bounds. Both may ask for samples beyond the votes; `extras` draws them.
+    checkpoint: called with the number of steps done after each step that did not halt.
     """
 
     config: RunConfig
     policy: Policy
     prompts: PromptSet
-    read: Reader
-    label: Callable[[Sequence[VotedGroup]], list[Label]]
+    read: Reading
+    label: Labelling
+    extras: Extras
     scorer: Scorer
     guard: Guard
     ledger: LedgerWriter
@@ -73,14 +77,17 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
     What is decided is in the ledger before it is done: groups before the verdict, the verdict before the update.
     """
     config, policy, ledger = parts.config, parts.policy, parts.ledger
-    params = SamplingParams(config.rollout.max_new_tokens, config.rollout.temperature, stop=config.rollout.stop)
+    params = vote_params(config)
     for step in range(first_step, config.run.num_steps):
         clock = StageClock()
         prompts = draw(parts.prompts, step, config.rollout.prompts_per_step, parts.seeds)
         groups = rollout(policy, prompts, step, config.rollout.num_votes, (params, parts.seeds))
+        groups = parts.extras.sampled(groups, parts.read.requests)
         clock.lap("sample")
-        voted = [read_and_count(group, parts.read) for group in groups]
+        voted = [parts.read(group) for group in groups]
         clock.lap("vote")
+        voted = parts.extras.sampled(voted, parts.label.requests)
+        clock.lap("sample")
         labels = parts.label(voted)
         clock.lap("label")
         reference = reference_logprobs(parts, groups)
@@ -103,6 +110,11 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         yield StepReport(metrics, verdict, tuple(scored), clock.seconds, ledger.head)
         if verdict.action is Action.HALT:
             return
+
+
+def vote_params(config: RunConfig) -> SamplingParams:
+    """How the completions that vote are drawn."""
+    return SamplingParams(config.rollout.max_new_tokens, config.rollout.temperature, stop=config.rollout.stop)
 
 
 def reference_logprobs(parts: Parts, groups: Sequence[Group]) -> RefLogprobs:

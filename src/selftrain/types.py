@@ -15,6 +15,17 @@ AnswerKey = NewType("AnswerKey", str)
 """The canonical, printable form of an answer; two answers are equal if and only if their keys are. Example: the key of `0.5` is the key of `1/2`."""
 
 
+class Role(StrEnum):
+    """What the completions of a group are for. Only those of `vote` groups are rewarded and trained on."""
+
+    VOTE = "vote"
+    """to be voted on, labelled and rewarded"""
+    JUDGE = "judge"
+    """to say whether two free-form answers say the same"""
+    TEACHER = "teacher"
+    """to give the label by the vote of another policy"""
+
+
 class Finish(StrEnum):
     """Why a completion ended."""
 
@@ -155,7 +166,8 @@ class Completion:
 class Group:
     """All N completions of one prompt in one step, sampled together.
 
-    index: position of the group in its step, 0 <= index < P. prompt_ids: the tokens the policy was given.
+    index: position of the group in its step: 0 <= index < P for those that vote, from P on for the others. prompt_ids: the tokens the policy was given.
+    extras: the groups of other roles that were sampled for this one, read and counted, in the order of their indexes; only a vote group has any.
     """
 
     step: int
@@ -163,6 +175,12 @@ class Group:
     prompt: Prompt
     prompt_ids: tuple[int, ...]
     completions: tuple[Completion, ...]
+    role: Role = Role.VOTE
+    extras: tuple[VotedGroup, ...] = ()
+
+    def extras_of(self, role: Role) -> list[VotedGroup]:
+        """The extra groups of one role."""
+        return [extra for extra in self.extras if extra.group.role is role]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +235,10 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class VotedGroup:
-    """A group, what was read in it, and the count: all that a label source sees of the completions."""
+    """A group, what was read in it, and the count: all that a label source sees of the completions.
+
+    What is read depends on the group's role: the final answers of votes and teachers, the verdicts `yes` and `no` of judges.
+    """
 
     group: Group
     answers: Answers
@@ -230,7 +251,7 @@ class Label:
 
     targets: for each of the N completions the key that is rewarded in it. One key N times for most sources; `split_vote` has two halves.
       None where that completion has no label.
-    source: name of the label source. decided_by: `vote 0:17` (a policy version) or `reference`.
+    source: name of the label source. decided_by: `vote 0:17` (a policy version), `teacher 0:0` or `reference`.
     uses_truth: whether a true answer touched this label (design law 1).
     """
 

@@ -18,6 +18,7 @@ from typing import Any
 from selftrain.answers import read
 from selftrain.answers.explanation import kind_of, why_equal
 from selftrain.answers.freeform import Reader
+from selftrain.answers.reading import key_of
 from selftrain.errors import PromptError
 from selftrain.types import AnswerKey, Answers, Vote
 from selftrain.vote import count
@@ -26,6 +27,15 @@ PROMPT_FIELDS = ("prompt", "prompt_id", "id", "question")
 COMPLETION_FIELDS = ("completion", "text", "response", "output")
 GROUP_FIELDS = ("completions", "texts", "responses", "outputs")
 Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RawGroup:
+    """The completions of one prompt as they came. prompt: as in GroupVote; question: the text of a `prompt` or `question` field, of messages the last one."""
+
+    prompt: str
+    question: str
+    texts: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,27 +125,46 @@ class Overview:
 
 def votes_of(path: str, reader: Reader = read) -> Iterator[GroupVote]:
     """The votes of a file of JSON lines or Parquet, or of standard input for `-`. reader: how completions are read (`answers.freeform.reader`)."""
-    return votes_of_rows(_parquet_rows(path) if path.endswith((".parquet", ".pq")) else _json_rows(path), path, reader)
+    return (vote_of(group, reader) for group in groups_of(path))
 
 
 def votes_of_rows(rows: Iterable[Row], origin: str, reader: Reader = read) -> Iterator[GroupVote]:
-    """The votes of rows, one per run of rows with one prompt; a prompt that comes back later is a group of its own. `origin` is named in errors."""
-    numbered = ((number, *_parts(row, origin, number)) for number, row in enumerate(rows, 1))
-    for (prompt, _), run in groupby(numbered, key=lambda part: (part[1], part[0] if part[3] else 0)):
-        texts = [text for _, _, completions, _ in run for text in completions]
-        answers = reader(texts)
-        yield GroupVote(prompt, answers, count(answers.keys))
+    """The votes of rows; `groups_of_rows` says which rows are a group."""
+    return (vote_of(group, reader) for group in groups_of_rows(rows, origin))
 
 
-def explain(group: GroupVote) -> list[ExplainedCompletion]:
-    """For every completion of a group, in order: its answer, its key, and why it counts as the same answer as the most frequent spelling of its cluster."""
+def vote_of(group: RawGroup, reader: Reader) -> GroupVote:
+    answers = reader(group.texts)
+    return GroupVote(group.prompt, answers, count(answers.keys))
+
+
+def groups_of(path: str) -> Iterator[RawGroup]:
+    """The groups of a file of JSON lines or Parquet, or of standard input for `-`."""
+    return groups_of_rows(_parquet_rows(path) if path.endswith((".parquet", ".pq")) else _json_rows(path), path)
+
+
+def groups_of_rows(rows: Iterable[Row], origin: str) -> Iterator[RawGroup]:
+    """One group per run of rows with one prompt; a prompt that comes back later is a group of its own. `origin` is named in errors."""
+    numbered = ((number, row, *_parts(row, origin, number)) for number, row in enumerate(rows, 1))
+    for (prompt, _), run in groupby(numbered, key=lambda part: (part[2], part[0] if part[4] else 0)):
+        parts = list(run)
+        yield RawGroup(prompt, _question(parts[0][1], prompt), tuple(text for part in parts for text in part[3]))
+
+
+def explain(group: GroupVote, clustering: str = "exact") -> list[ExplainedCompletion]:
+    """For every completion of a group, in order: its answer, its key, and why it counts as the same answer as the most frequent spelling of its cluster.
+
+    clustering: by which the keys were made; it is named where canonical keys alone would not have made one answer of two.
+    """
     leading = {key: max(forms.items(), key=lambda item: (item[1], item[0]))[0] for key, forms in group.surface_forms().items()}
     lines: list[ExplainedCompletion] = []
     for index, (text, key) in enumerate(zip(group.answers.texts, group.answers.keys, strict=True)):
         if text is None or key is None:
             lines.append(ExplainedCompletion(index, None, None, "unread", "no answer was found: no finished marker, phrase or number"))
         else:
-            lines.append(ExplainedCompletion(index, text, key, kind_of(key), why_equal(text, leading[key])))
+            alike = clustering == "exact" or key_of(text) == key_of(leading[key])
+            why = why_equal(text, leading[key]) if alike else f"the same as {leading[key]!r} by clustering {clustering}"
+            lines.append(ExplainedCompletion(index, text, key, kind_of(key), why))
     return lines
 
 
@@ -160,6 +189,14 @@ def _parts(row: Row, origin: str, number: int) -> tuple[str, list[str], bool]:
         raise PromptError(f"{origin}, row {number}", "a completion is not a text", "give each completion as a string")
     shown = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, sort_keys=True)
     return shown, texts, completions is not None
+
+
+def _question(row: Row, prompt: str) -> str:
+    """What was asked, for a judge to read."""
+    asked = next((row[name] for name in ("prompt", "question") if row.get(name) is not None), prompt)
+    if isinstance(asked, list) and asked and isinstance(asked[-1], dict):
+        asked = asked[-1].get("content", prompt)
+    return asked if isinstance(asked, str) else prompt
 
 
 def _json_rows(path: str) -> Iterator[Row]:

@@ -47,23 +47,6 @@ def test_any_judge_gives_clusters_whose_pairs_all_agree(letters, agreeing):
     assert freeform.cluster([answers[i] for i in order], same) == tuple(keys[i] for i in order)
 
 
-def test_a_judge_decides_in_both_directions():
-    pairs = freeform.judge_pairs(["It rains a lot.", "Much rain falls.", None, "it rains a lot"])
-    assert len(pairs) == 2
-    assert pairs[0] == pairs[1][::-1]
-    one_way = {pairs[0]: True, pairs[1]: False}
-    both = dict.fromkeys(pairs, True)
-    answers = [pairs[0][0], pairs[0][1]]
-    assert len(set(freeform.by_verdicts(answers, one_way))) == 2
-    assert len(set(freeform.by_verdicts(answers, both))) == 1
-    assert "Answer 1: a\n\nAnswer 2: b" in freeform.judge_prompt("q", "a", "b")
-
-
-@pytest.mark.parametrize(("reply", "verdict"), [("Yes.", True), ("<think>no</think> yes", True), ("No, it is not", False), ("ja", True), ("perhaps", None)])
-def test_verdicts(reply, verdict):
-    assert freeform.read_verdict(reply) is verdict
-
-
 def test_clusterings_by_name():
     assert freeform.clustering("overlap") is freeform.by_overlap
     assert freeform.clustering("selftrain.answers.freeform:by_text") is freeform.by_text

@@ -6,11 +6,19 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from selftrain.config import UpdateSection
+from selftrain.judge_stream import GROUPS_AT_ONCE, PAIRS_AT_ONCE, Judge
+from selftrain.policies.base import SampleRequest, SamplingParams
+from selftrain.policies.toy import ToyPolicy
+from selftrain.seeds import Stream
+from selftrain.types import Group
+from selftrain.vote_stream import RawGroup
 from tests.cli.conftest import Selftrain, assert_refused
 
 ROWS = [
@@ -151,3 +159,76 @@ def test_a_byte_order_mark_is_no_text(command: Selftrain, tmp_path: Path, monkey
     assert votes(command("vote", "c.jsonl", "--quiet").out)[0]["answer"] == "1"
     monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + text))
     assert votes(command("vote", "--quiet").out)[0]["answer"] == "1"
+
+
+SENTENCES = [
+    {"prompt": "toy-3", "completions": ["#### 1", "#### 3", "#### 3", "#### 2", "hm"]},
+    {"question": "toy-4", "id": "b", "completion": "#### 4"},
+    {"question": "toy-4", "id": "b", "completion": "#### 6"},
+]
+
+
+def test_a_model_judges_which_answers_say_the_same(command: Selftrain, tmp_path: Path) -> None:
+    """The toy says that two even or two odd digits are the same."""
+    called = command("vote", write(tmp_path / "c.jsonl", list(SENTENCES)), "--clustering", "judge", "--judge-model", "toy")
+    first, second = votes(called.out)
+    assert (first["key"], first["counts"]) == ("3", [["3", 3], ["'hm'", 1], ["2", 1]])
+    assert (second["prompt"], second["outcome"], second["share_frac"]) == ("b", "decided", 1.0)
+    assert called.err.splitlines()[-1] == (
+        "judge: 7 pairs of different answers, 0 of them beyond --judge.max-pairs and not judged; "
+        "0 replies without yes or no, 0 questions too long for the model"
+    )
+
+
+def test_pairs_beyond_the_bound_are_different(command: Selftrain, tmp_path: Path) -> None:
+    rows = write(tmp_path / "c.jsonl", list(SENTENCES))
+    called = command("vote", rows, "--clustering", "judge", "--judge-model", "toy", "--judge.max-pairs", "1")
+    assert [len(vote["counts"]) for vote in votes(called.out)] == [4, 1]  # type: ignore[arg-type]
+    assert "7 pairs of different answers, 5 of them beyond" in called.err
+    explained = command("vote", rows, "--clustering", "judge", "--judge-model", "toy", "--explain", "b").out.splitlines()
+    assert explained[0] == "completion 0: answer '4', key '4' (number): the same as '6' by clustering judge"
+
+
+def test_many_groups_are_judged_together_in_flat_memory() -> None:
+    """Never more than PAIRS_AT_ONCE pairs or GROUPS_AT_ONCE groups are drawn from the stream ahead of the votes, and the votes are those of one at a time."""
+    taken = 0
+
+    def groups() -> Iterator[RawGroup]:
+        nonlocal taken
+        for number in range(3000):
+            taken += 1
+            yield RawGroup(f"g{number}", f"toy-{number}", tuple(f"#### {(number + i * i) % 8}" for i in range(number % 7)))
+
+    calls: list[int] = []
+
+    class Counting(ToyPolicy):
+        def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
+            calls.append(len(requests))
+            return super().sample(requests, params, seeds)
+
+    judge = Judge(Counting("toy", UpdateSection()), SamplingParams(4, 0.0), 32)
+    given = 0
+    for vote in judge.votes(groups()):
+        given += 1
+        assert taken - given <= GROUPS_AT_ONCE + 1
+        assert len(vote.vote.counts) <= 2
+    assert given == 3000
+    assert max(calls) <= PAIRS_AT_ONCE
+    assert sum(calls) / len(calls) > 100
+
+
+def test_a_judge_that_is_missing_or_not_wanted(command: Selftrain, tmp_path: Path) -> None:
+    rows = write(tmp_path / "c.jsonl", list(SENTENCES))
+    assert_refused(command("vote", rows, "--clustering", "judge"), 2, "--clustering judge", "no model is named that could judge")
+    assert_refused(command("vote", rows, "--judge-model", "toy"), 2, "--judge-model", "--clustering is exact")
+    assert_refused(command("vote", rows, "--judge.max-pairs", "3", "--policy.device", "cuda"), 2, "--judge.max-pairs, --policy.device", "--clustering is exact")
+    assert_refused(command("vote", rows, "--clustering", "judge", "--judge-model", "./nothing"), 2, "./nothing", "no such model folder")
+    assert_refused(command("vote", rows, "--clustering", "judge", "--judge-model", "embedded:nothing"), 2, "embedded model 'nothing'", "default, weak")
+    assert_refused(command("vote", rows, "--clustering", "judge", "--judge-model", "toy", "--judge.max-pairs", "0"), 2, "judge.max_pairs = ", "greater than")
+
+
+def test_a_question_that_is_too_long_for_the_judge_makes_its_pair_different(command: Selftrain, tmp_path: Path) -> None:
+    rows = write(tmp_path / "c.jsonl", [{"prompt": "5+7", "completions": ["a" * 600, "b"]}, {"prompt": "5+7", "completions": ["12", "12.0"]}])
+    called = command("vote", rows, "--clustering", "judge", "--judge-model", "embedded:default", "--judge.max-new-tokens", "2")
+    assert [len(vote["counts"]) for vote in votes(called.out)] == [2, 1]  # type: ignore[arg-type]
+    assert called.err.splitlines()[-1].endswith("0 replies without yes or no, 1 questions too long for the model")

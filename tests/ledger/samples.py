@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from selftrain.ledger import LedgerWriter
@@ -20,6 +21,7 @@ from selftrain.types import (
     PolicyVersion,
     Prompt,
     Rewards,
+    Role,
     ScoredGroup,
     StepMetrics,
     Verdict,
@@ -66,6 +68,19 @@ def decided(step: int, index: int = 0) -> ScoredGroup:
     )
 
 
+def extra(step: int, index: int, verdict: str | None) -> VotedGroup:
+    """A judge's reply to a prompt of its own; without a completion where the verdict is None."""
+    done = () if verdict is None else (completion(step, index),)
+    keys = () if verdict is None else (AnswerKey(verdict),)
+    prompt = Prompt(f"add/0 judge {index}", (Message("user", "the same?"),))
+    group = Group(step, index, prompt, (9,) * len(done), done, Role.JUDGE)
+    return VotedGroup(group, Answers(keys, keys), Vote(len(keys), len(keys), tuple((key, 1) for key in keys)))
+
+
+def with_extras(scored: ScoredGroup, *extras: VotedGroup) -> ScoredGroup:
+    return replace(scored, voted=replace(scored.voted, group=replace(scored.voted.group, extras=extras)))
+
+
 def undecided(step: int, index: int = 1) -> ScoredGroup:
     """A tie: no label, no rewards."""
     group = Group(step, index, Prompt("logic/1", (Message("user", "who lies?"),)), (), (completion(step, 0), completion(step, 1, length=0)))
@@ -82,7 +97,8 @@ def undecided(step: int, index: int = 1) -> ScoredGroup:
 
 
 def groups(step: int) -> list[ScoredGroup]:
-    return [decided(step), undecided(step)]
+    """The extra samples of the two groups are numbered across them."""
+    return [with_extras(decided(step), extra(step, 2, "yes"), extra(step, 4, None)), with_extras(undecided(step), extra(step, 3, "no"))]
 
 
 def verdict(step: int) -> Verdict:

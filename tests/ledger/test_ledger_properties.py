@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import Counter
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -28,6 +29,7 @@ from selftrain.types import (
     PolicyVersion,
     Prompt,
     Rewards,
+    Role,
     ScoredGroup,
     Vote,
     VotedGroup,
@@ -90,7 +92,12 @@ def scored_groups(draw: st.DrawFn, step: int, index: int) -> ScoredGroup:
 
 @st.composite
 def steps(draw: st.DrawFn) -> list[ScoredGroup]:
-    return [draw(scored_groups(3, index)) for index in range(draw(st.integers(0, 3)))]
+    voting = [draw(scored_groups(3, index)) for index in range(draw(st.integers(0, 3)))]
+    extras: list[list[VotedGroup]] = [[] for _ in voting]
+    for index in range(draw(st.integers(0, 3)) if voting else 0):
+        extra = draw(scored_groups(3, len(voting) + index)).voted
+        extras[draw(st.integers(0, len(voting) - 1))].append(replace(extra, group=replace(extra.group, role=draw(st.sampled_from([Role.JUDGE, Role.TEACHER])))))
+    return [replace(one, voted=replace(one.voted, group=replace(one.voted.group, extras=tuple(served)))) for one, served in zip(voting, extras, strict=True)]
 
 
 @settings(max_examples=50, deadline=None)

@@ -77,7 +77,7 @@ def test_an_exact_run_refuses_another_replay_and_says_where(tmp_path: Path) -> N
     before = tree(tmp_path)
     first, second = read(tmp_path).checkpoints()
     with LedgerWriter.resume(tmp_path, first.head, exact=True) as writer:
-        changed = replace(decided(3), advantages=(0.5, 0.5, -0.5, -0.5))
+        changed = replace(groups(3)[0], advantages=(0.5, 0.5, -0.5, -0.5))
         with pytest.raises(LedgerError, match=r"completions.sha256 was '[0-9a-f]{64}' and is"):
             writer.append_groups(3, [changed, *groups(3)[1:]])
         writer.append_groups(3, groups(3))
@@ -206,7 +206,7 @@ def test_another_header_and_a_missing_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a/run.json").write_text(text.replace("1e-06", "2e-06"))
     with pytest.raises(LedgerError, match="not the one in the ledger"):
         LedgerWriter.resume(tmp_path / "a", None, exact=True)
-    (tmp_path / "a/run.json").write_text(text.replace('"format":1', '"format":7'))
+    (tmp_path / "a/run.json").write_text(text.replace('"format":2', '"format":7'))
     with pytest.raises(LedgerError, match="has format 7"):
         read(tmp_path / "a")
     with pytest.raises(RunFolderError, match=r"no run\.json"):

@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from samples import HEADER, decided, groups, metrics, verdict, write_run, write_step
+from samples import HEADER, decided, extra, groups, metrics, verdict, with_extras, write_run, write_step
 
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.ledger import LedgerWriter, read
+from selftrain.types import Answers
 
 
 def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -75,6 +76,9 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             (replace(decided(1), advantages=(1.0,)), "1 advantages"),
             (replace(decided(1), trained=(3, 1)), "not sorted"),
             (decided(2), "handed over with step 1"),
+            (with_extras(decided(1), extra(2, 3, "yes")), "group 3 of step 2: it was handed over with step 1"),
+            (with_extras(decided(1), extra(1, 0, "yes")), "two of them share an index"),
+            (with_extras(decided(1), replace(extra(1, 3, "yes"), answers=Answers((), ()))), "1 completions and 0 answer texts"),
         ):
             with pytest.raises(LedgerError, match=words):
                 writer.append_groups(1, [broken])

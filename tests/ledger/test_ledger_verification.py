@@ -14,7 +14,7 @@ from samples import HEADER, decided, groups, write_run, write_step
 
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.ledger import LedgerWriter, Status, read, records, segments, verify, verify_replay
-from selftrain.ledger.chain import Line, make_line
+from selftrain.ledger.chain import FORMAT, Line, make_line
 from selftrain.ledger.columns import digest
 from selftrain.ledger.reader import read_segment
 from selftrain.types import Answers, ScoredGroup
@@ -236,7 +236,7 @@ def test_rows_other_than_the_recorded_ones_are_caught_without_the_checksum(run: 
     (copy / "ledger/segments/000001.completions.parquet").write_bytes(data)
     repaired = replace(line, files=dict(line.files) | {"000001.completions.parquet": segments.checksum(data)})
     with pytest.raises(LedgerError, match="its rows are not those that were recorded"):
-        read_segment(copy / "ledger/segments", repaired)
+        read_segment(copy / "ledger/segments", repaired, FORMAT)
 
 
 def test_a_damaged_segment_is_not_read(run: tuple[Path, str], tmp_path: Path) -> None:
@@ -262,5 +262,5 @@ def test_replay_recomputes_and_compares(run: tuple[Path, str]) -> None:
     assert (report.num_groups, report.num_mismatches, len(report.mismatches)) == (8, 4, 2)
     first = report.mismatches[0]
     assert (first.step, first.group_index, first.name, first.recorded) == (1, 0, "answers", decided(1).voted.answers)
-    with pytest.raises(LedgerError, match="choose from answers, vote"):
+    with pytest.raises(LedgerError, match="choose from extras, missing_extras, answers, vote"):
         verify_replay(ledger, {"votes": reads_all})

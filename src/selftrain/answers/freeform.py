@@ -2,8 +2,8 @@
 
 A clustering takes the N answers of a group and gives one key each, equal for answers that say the same. Two answers share a key only where *all* pairs
 of their cluster agree, in both directions, so the result is an equivalence relation whatever the pairwise judgement is; it does not depend on the order
-of the answers. Shipped: `text` (normalised text), `overlap` (the same numbers, negations and nearly the same content words), and the two pure phases of a
-judged clustering (`judge_pairs` and `judge_prompt`, then `by_verdicts`) with which a policy decides. Others are named `package.module:function`.
+of the answers. Shipped: `text` (normalised text), `overlap` (the same numbers, negations and nearly the same content words), and `judge`, where a policy is
+asked (`answers.judge`). Others are named `package.module:function`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
 
 from selftrain.answers.extraction import marked_span
 from selftrain.answers.keys import key
@@ -88,38 +87,6 @@ def by_overlap(answers: Sequence[str | None]) -> tuple[AnswerKey | None, ...]:
     return cluster(answers, same)
 
 
-def judge_pairs(answers: Sequence[str | None]) -> list[tuple[str, str]]:
-    """The ordered pairs of different answers, each in both directions, that a judge has to decide; sorted, without repeats."""
-    written = {key(answer): answer for answer in sorted((answer for answer in answers if answer is not None), reverse=True)}
-    return [pair for a, b in combinations(sorted(written.values()), 2) for pair in ((a, b), (b, a))]
-
-
-def judge_prompt(question: str, a: str, b: str) -> str:
-    """The text that asks a policy whether answer `a` says the same as answer `b`."""
-    return (
-        f"Question: {question}\n\nAnswer 1: {a}\n\nAnswer 2: {b}\n\n"
-        "Does answer 1 say the same as answer 2, so that both are right or both are wrong? Reply with one word, yes or no."
-    )
-
-
-def read_verdict(reply: str) -> bool | None:
-    """The judge's yes or no: the first such word after its thoughts; None where there is none."""
-    for word in _WORD.findall(reply.rpartition("</think>")[2].casefold()):
-        if word in ("yes", "ja", "no", "nein"):
-            return word in ("yes", "ja")
-    return None
-
-
-def by_verdicts(answers: Sequence[str | None], verdicts: Mapping[tuple[str, str], bool]) -> tuple[AnswerKey | None, ...]:
-    """Keys of N answers by the verdicts of a judge on `judge_pairs(answers)`; a missing verdict counts as "not the same"."""
-    chosen = {key(answer): answer for answer in sorted((answer for answer in answers if answer is not None), reverse=True)}
-
-    def same(a: str, b: str) -> bool:
-        return verdicts.get((chosen[key(a)], chosen[key(b)]), False)
-
-    return cluster(answers, same)
-
-
 CLUSTERINGS: dict[str, Clustering] = {"text": by_text, "overlap": by_overlap}
 
 
@@ -129,7 +96,9 @@ def clustering(name: str) -> Clustering:
         return CLUSTERINGS[name]
     module, _, function = name.partition(":")
     if not module or not function:
-        raise ConfigError(f"clustering {name!r}", "there is no clustering of this name", f"use exact, {', '.join(CLUSTERINGS)} or package.module:function")
+        raise ConfigError(
+            f"clustering {name!r}", "there is no clustering of this name", f"use exact, {', '.join(CLUSTERINGS)}, judge or package.module:function"
+        )
     try:
         found = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

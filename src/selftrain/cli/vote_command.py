@@ -10,19 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selftrain.cli.options import ConfigCommand, config_options, overrides
 from selftrain.config import LabelsSection
 from selftrain.errors import ConfigError, PromptError
 
 if TYPE_CHECKING:
+    from selftrain.judge_stream import Judge
     from selftrain.labels import Bounds
     from selftrain.vote_stream import GroupVote, Overview
 
 NUM_LISTED = 10
+JUDGE_OPTIONS = (
+    "judge.",
+    "policy.device",
+    "policy.dtype",
+    "policy.num_threads",
+    "policy.prompt_format",
+    "policy.plain_template",
+    "policy.system_prompt",
+    "policy.chat_template_args",
+    "rollout.cache_mib",
+)
+"""options of the config that also say how a judge is asked"""
 DEFAULTS = LabelsSection()
 NOTHING = 'Write rows such as {"prompt": "1+1", "completion": "#### 2"}.'
 
 
-@click.command("vote")
+@click.command("vote", cls=ConfigCommand)
 @click.argument("file", default="-", metavar="[FILE|-]")
 @click.option(
     "--min-read-frac",
@@ -42,7 +56,13 @@ NOTHING = 'Write rows such as {"prompt": "1+1", "completion": "#### 2"}.'
     "--clustering",
     default=DEFAULTS.clustering,
     show_default=True,
-    help="Which answers are one. exact: canonical keys; for free-form answers text, overlap (nearly the same words) or package.module:function.",
+    help="Which answers are one. exact: canonical keys; for free-form answers text, overlap (nearly the same words), judge (--judge-model is asked) or "
+    "package.module:function.",
+)
+@click.option(
+    "--judge-model",
+    metavar="MODEL",
+    help="For --clustering judge: the model that is asked, as in --policy.model; how, say the options below.",
 )
 @click.option(
     "--explain", metavar="PROMPT", help="Instead of votes, show one prompt: the answer and key of each completion, and why two ways of writing are one."
@@ -50,32 +70,69 @@ NOTHING = 'Write rows such as {"prompt": "1+1", "completion": "#### 2"}.'
 @click.option("--table", type=click.Path(dir_okay=False), help="Write the table of closest calls, ties and unread answers to this file instead of stderr.")
 @click.option("--quiet", is_flag=True, help="No table.")
 @click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-def command(file: str, clustering: str, explain: str | None, table: str | None, quiet: bool, min_read_frac: float, min_share_frac: float) -> None:
+@config_options(*JUDGE_OPTIONS)
+def command(file: str, clustering: str, explain: str | None, table: str | None, quiet: bool, **given: Any) -> None:
     """Completions in, consensus answers out: one JSON line per prompt, in flat memory.
 
     FILE is JSON lines or Parquet, - (the default) is JSON lines on standard input. A row has a prompt (prompt, prompt_id, id or question) and a completion
     (completion, text, response or output), rows of one prompt following each other, or a list of completions (completions, ...). Answers are compared
     by their canonical keys, as in training. The outcome of a vote is decided, tie, no_answer, below_quorum or below_min_share.
     """
-    from selftrain.answers.freeform import reader
     from selftrain.labels import Bounds
-    from selftrain.vote_stream import Overview, votes_of
+    from selftrain.vote_stream import Overview
 
+    bounds = Bounds(given.pop("min_read_frac"), given.pop("min_share_frac"))
     check_table(table)
-    votes = votes_of(file, reader(clustering))
+    judge = judge_of(file, clustering, given.pop("judge_model"), overrides(given))
+    votes = votes_in(file, clustering, judge)
     if explain is not None:
-        click.echo(encodable("\n".join(explained(explain, votes))))
+        click.echo(encodable("\n".join(explained(explain, votes, clustering))))
         return
-    bounds, overview = Bounds(min_read_frac, min_share_frac), Overview(limit=NUM_LISTED)
+    overview = Overview(limit=NUM_LISTED)
     for group in votes:
         overview.add(group)
         print(encodable(json.dumps(as_json(group, bounds), ensure_ascii=False)), flush=file == "-")
     if not overview.num_groups:
         raise PromptError("standard input" if file == "-" else file, "there is no completion in it", NOTHING)
+    lines = encodable("\n".join([*summary(overview), *([] if judge is None else [judged(judge)])]))
     if table is not None:
-        Path(table).write_text(encodable("\n".join(summary(overview))) + "\n", "utf-8")
+        Path(table).write_text(lines + "\n", "utf-8")
     elif not quiet:
-        click.echo(encodable("\n".join(summary(overview))), err=True)
+        click.echo(lines, err=True)
+
+
+def judge_of(file: str, clustering: str, model: str | None, options: dict[str, Any]) -> Judge | None:
+    """The model that is asked; None unless the clustering asks one. Raises ConfigError for options that do not fit together, ModelError."""
+    if clustering != "judge":
+        unused = ["--judge-model"] * (model is not None) + [f"--{name.replace('_', '-')}" for name in options]
+        if unused:
+            why = f"it is for a model that judges, and --clustering is {clustering}"
+            raise ConfigError(", ".join(unused), why, "Add --clustering judge, or leave it out.")
+        return None
+    if model is None:
+        raise ConfigError("--clustering judge", "no model is named that could judge", "Name one with --judge-model, for example a Hugging Face folder.")
+    from selftrain.compose import load_policy
+    from selftrain.config_load import load_config
+    from selftrain.judge_stream import Judge
+    from selftrain.policies.base import SamplingParams
+
+    config = load_config((), {"prompts.file": file, **options, "policy.model": model})
+    return Judge(load_policy(config), SamplingParams(config.judge.max_new_tokens, config.judge.temperature), config.judge.max_pairs)
+
+
+def votes_in(file: str, clustering: str, judge: Judge | None) -> Iterator[GroupVote]:
+    from selftrain.answers.freeform import reader
+    from selftrain.vote_stream import groups_of, votes_of
+
+    return votes_of(file, reader(clustering)) if judge is None else judge.votes(groups_of(file))
+
+
+def judged(judge: Judge) -> str:
+    """What became of the pairs, for a person."""
+    return (
+        f"judge: {judge.num_pairs} pairs of different answers, {judge.num_beyond} of them beyond --judge.max-pairs and not judged; "
+        f"{judge.num_unread} replies without yes or no, {judge.num_too_long} questions too long for the model"
+    )
 
 
 def check_table(table: str | None) -> None:
@@ -129,14 +186,14 @@ def summary(overview: Overview) -> Iterator[str]:
             yield f"  {' '.join(group.prompt.split())[:60]}  {votes or 'nothing read'}  ({group.vote.num_read} of {group.vote.num_votes} read)"
 
 
-def explained(prompt: str, votes: Iterator[GroupVote]) -> Iterator[str]:
+def explained(prompt: str, votes: Iterator[GroupVote], clustering: str) -> Iterator[str]:
     """The completions of one prompt with what was read in each and why it counts as its cluster's answer, then the clusters."""
     from selftrain.vote_stream import explain
 
     group = next((one for one in votes if one.prompt == prompt), None)
     if group is None:
         raise PromptError(f"--explain {prompt}", "there is no such prompt in the input", "Give the prompt or its id as it stands in the rows.")
-    for one in explain(group):
+    for one in explain(group, clustering):
         read = "no answer" if one.key is None else f"answer {one.text!r}, key {one.key!r} ({one.kind})"
         yield f"completion {one.index}: {read}: {one.why}"
     for key, forms in group.surface_forms().items():

@@ -21,7 +21,7 @@ from pathlib import Path
 from selftrain.errors import LedgerError
 from selftrain.ledger import storage
 
-FORMAT = 1
+FORMAT = 2
 """Version of everything in the ledger folder; the header carries it."""
 
 NO_HASH = "0" * 64

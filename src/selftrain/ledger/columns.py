@@ -38,23 +38,25 @@ class Column:
 
 GROUPS = (
     Column("step", "i64", "the step that sampled the group"),
-    Column("group_index", "i64", "position of the group in its step, from 0"),
-    Column("prompt_id", "str", "id of the prompt in its set"),
+    Column("group_index", "i64", "position of the group in its step, from 0; those that vote come first"),
+    Column("role", "str", "what its completions are for: `vote`, or an extra sample: `judge`, `teacher`"),
+    Column("serves", "i64", "`group_index` of the group that an extra sample is for; null for `vote`", nullable=True),
+    Column("prompt_id", "str", "id of the prompt in its set; of an extra sample, unique among those of its role and step"),
     Column("message_roles", "list<str>", "role of each turn of the prompt"),
     Column("message_contents", "list<str>", "text of each turn of the prompt, beside `message_roles`"),
     Column("prompt_token_ids", "list<i32>", "the tokens the policy was given"),
     Column("policy_version", "str", "`branch:updates` of the policy that sampled; null where the completions differ in it", nullable=True),
-    Column("num_votes", "i64", "completions that voted"),
+    Column("num_votes", "i64", "completions that were counted"),
     Column("num_read", "i64", "of these, the ones with a readable answer"),
     Column("vote_keys", "list<str>", "the answer keys that were voted for, most votes first, then by key"),
     Column("vote_counts", "list<i64>", "votes of each key, beside `vote_keys`"),
-    Column("label_outcome", "str", "`decided`, or why there is no label"),
+    Column("label_outcome", "str", "`decided`, or why there is no label; null but for `vote`", nullable=True),
     Column("label_key", "str", "the pseudo-label, where all completions share one", nullable=True),
     Column("label_targets", "list<str>", "the key rewarded in each completion; null where it is `label_key` in all of them", nullable=True),
-    Column("label_source", "str", "name of the label source"),
-    Column("label_decided_by", "str", "`vote` and the policy version, or `reference`"),
+    Column("label_source", "str", "name of the label source; null but for `vote`", nullable=True),
+    Column("label_decided_by", "str", "`vote` or `teacher` and the policy version, or `reference`; null but for `vote`", nullable=True),
     Column("label_uses_truth", "bool", "whether a true answer touched the label"),
-    Column("admission", "str", "`admitted`, or why the group does not train"),
+    Column("admission", "str", "`admitted`, or why the group does not train; null but for `vote`", nullable=True),
 )
 
 COMPLETIONS = (
@@ -68,10 +70,10 @@ COMPLETIONS = (
     Column("token_ends", "list<i32>", "offset into `text` (in characters, before escaping) where each token's characters end"),
     Column("finish", "str", "`stop` or `length` (truncated)"),
     Column("policy_version", "str", "`branch:updates` of the policy that sampled it"),
-    Column("answer_text", "str", "the final answer as it was read; null where none was", nullable=True),
+    Column("answer_text", "str", "the final answer as it was read, of a judge its `yes` or `no`; null where none was", nullable=True),
     Column("answer_key", "str", "its canonical form, which votes", nullable=True),
-    Column("reward", "f64", "null where the group is undecided", nullable=True),
-    Column("reward_reason", "str", "`match`, `mismatch`, `unread`, `truncated`; null where the group is undecided", nullable=True),
+    Column("reward", "f64", "null where the group is undecided or an extra sample", nullable=True),
+    Column("reward_reason", "str", "`match`, `mismatch`, `unread`, `truncated`; null where there is no reward", nullable=True),
     Column("kl_penalty_nats", "f64", "what was subtracted from the reward for drift from the reference policy; null without", nullable=True),
     Column("shaped_reward", "f64", "the reward the advantages are made of", nullable=True),
     Column("advantage", "f64", "reward minus the group's baseline, as it was used", nullable=True),
@@ -158,10 +160,10 @@ def _from_array(type_name: str, array: pa.Array) -> list[Any]:
     return [tuple(items[start:end]) for start, end in pairwise(offsets)]
 
 
-def digest(name: str, table: pa.Table) -> str:
-    """SHA-256 of the canonical bytes of a table (`groups` or `completions`), hexadecimal."""
+def digest(name: str, table: pa.Table, columns: Sequence[Column] | None = None) -> str:
+    """SHA-256 of the canonical bytes of a table (`groups` or `completions`), hexadecimal. columns: those of an older format."""
     state = hashlib.sha256()
-    columns = TABLES[name]
+    columns = TABLES[name] if columns is None else columns
     state.update(_text(name) + _count(table.num_rows) + _count(len(columns)))
     for column in columns:
         state.update(_text(column.name) + _text(column.type))

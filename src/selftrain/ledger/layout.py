@@ -9,6 +9,7 @@ from typing import Any
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.ledger import storage
 from selftrain.ledger.chain import FORMAT, canonical, decode, plain
+from selftrain.ledger.migrations import is_readable
 
 
 def chain_path(folder: Path) -> Path:
@@ -42,8 +43,8 @@ def read_run_json(folder: Path) -> dict[str, Any]:
         raise LedgerError(f"{folder}/run.json", f"it is not JSON ({error})", "go back to a copy of the run folder") from error
     if not isinstance(run, dict) or run.keys() != {"format", "header", "environment"}:
         raise LedgerError(f"{folder}/run.json", "it does not have the fields of a run", "go back to a copy of the run folder")
-    if run["format"] != FORMAT:
+    if not is_readable(run["format"]):
         raise LedgerError(
-            f"{folder}/run.json", f"its ledger has format {run['format']}; this version reads format {FORMAT}", "read it with the version that wrote it"
+            f"{folder}/run.json", f"its ledger has format {run['format']}; this version reads formats 1 to {FORMAT}", "read it with the version that wrote it"
         )
     return run

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.ledger import records, segments, storage
-from selftrain.ledger.chain import NO_HASH, Line, parse_line, read_chain
+from selftrain.ledger.chain import FORMAT, NO_HASH, Line, parse_line, read_chain
 from selftrain.ledger.columns import TABLES, digest
 from selftrain.ledger.layout import chain_path, read_run_json, segments_folder
+from selftrain.ledger.migrations import columns_of, migrated
 from selftrain.ledger.records import CheckpointRecord, ForkRecord, StepRecord
 from selftrain.ledger.sidefiles import latest
 from selftrain.types import ScoredGroup, Verdict
@@ -36,12 +37,18 @@ class Ledger:
         self.folder = folder
         self.header: Mapping[str, Any] = run["header"]
         self.environment: Mapping[str, Any] = run["environment"]
+        self.format: int = run["format"]
         self.entries = entries
 
     @property
     def head(self) -> str:
         """Hash of the last record."""
         return self.entries[-1].hash if self.entries else NO_HASH
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether it has the format that this version writes."""
+        return self.format == FORMAT
 
     @property
     def finished(self) -> bool:
@@ -88,11 +95,14 @@ class Ledger:
         return list(dict.fromkeys(entry.step for entry in self.entries if entry.kind == "segment" and entry.step is not None))
 
     def groups(self, step: int) -> list[ScoredGroup]:
-        """The groups of a step as they were appended; none for a step that has none. Raises LedgerError when a segment is damaged."""
+        """The groups that voted in a step, as they were appended, with their extra samples; none for a step that has none.
+
+        Raises LedgerError when a segment is damaged.
+        """
         found: list[ScoredGroup] = []
         for entry in self.entries:
             if entry.kind == "segment" and entry.step == step:
-                found += records.from_tables(**read_segment(segments_folder(self.folder), self.line(entry)))
+                found += records.from_tables(**read_segment(segments_folder(self.folder), self.line(entry), self.format))
         return found
 
     def evals(self) -> list[dict[str, Any]]:
@@ -118,8 +128,11 @@ def read(folder: Path) -> Ledger:
     return Ledger(folder, run, entries)
 
 
-def read_segment(folder: Path, line: Line) -> dict[str, Any]:
-    """The tables of a segment's record, checked against it. Raises LedgerError when a file is missing or is not what was recorded."""
+def read_segment(folder: Path, line: Line, written: int) -> dict[str, Any]:
+    """The tables of a segment's record, checked against it in the format in which they were `written`, then brought to the present one.
+
+    Raises LedgerError when a file is missing or is not what was recorded.
+    """
     body: Mapping[str, Any] = line.body
     if sorted(line.files) != sorted(segments.file_names(line)):
         raise segments.damaged(segments.file_name(body["segment"], "groups"), "its record names other files")
@@ -131,7 +144,8 @@ def read_segment(folder: Path, line: Line) -> dict[str, Any]:
             raise segments.damaged(file, "it is missing")
         if segments.checksum(data) != line.files.get(file):
             raise segments.damaged(file, "its bytes are not those that were written")
-        tables[name] = segments.decode(name, data, body["segment"], line.prev)
-        if digest(name, tables[name]) != body[name]["sha256"] or tables[name].num_rows != body[name]["rows"]:
+        table = segments.decode(name, data, body["segment"], line.prev, written)
+        if digest(name, table, columns_of(written, name)) != body[name]["sha256"] or table.num_rows != body[name]["rows"]:
             raise segments.damaged(file, "its rows are not those that were recorded")
+        tables[name] = migrated(written, name, table)
     return tables

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from selftrain.types import (
     PolicyVersion,
     Prompt,
     Rewards,
+    Role,
     ScoredGroup,
     StepMetrics,
     Verdict,
@@ -62,19 +64,32 @@ class ForkRecord:
     head: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A group as it is recorded: one that votes with all that was decided about it, or an extra sample for the group with index `serves`."""
+
+    voted: VotedGroup
+    scored: ScoredGroup | None
+    serves: int | None
+
+
 def to_tables(step: int, scored: Sequence[ScoredGroup]) -> dict[str, pa.Table]:
     """The rows of both tables, by table name. Raises LedgerError when a group is of another step or its parts do not fit together."""
     for item in scored:
         _check(step, item)
-    return {"groups": to_table(GROUPS, _group_values(scored)), "completions": to_table(COMPLETIONS, _completion_values(scored))}
+    extras = [_Row(extra, None, item.voted.group.index) for item in scored for extra in item.voted.group.extras]
+    rows = [*(_Row(item.voted, item, None) for item in scored), *sorted(extras, key=lambda row: row.voted.group.index)]
+    indexes = [row.voted.group.index for row in rows]
+    if len(set(indexes)) != len(indexes):
+        raise LedgerError(f"the groups of step {step} with indexes {indexes}", "two of them share an index", "give each group of a step its own index")
+    return {"groups": to_table(GROUPS, _group_values(rows)), "completions": to_table(COMPLETIONS, _completion_values(rows))}
 
 
 def _check(step: int, scored: ScoredGroup) -> None:
     group, num = scored.voted.group, len(scored.voted.group.completions)
+    for one in (scored.voted, *group.extras):
+        _check_read(step, one)
     given = f"group {group.index} of step {group.step}"
-    if group.step != step:
-        raise LedgerError(given, f"it was handed over with step {step}", "append each step's groups with that step")
-    whole = {"answer texts": scored.voted.answers.texts, "answer keys": scored.voted.answers.keys}
     optional = {
         "rewards": scored.rewards.values,
         "reward reasons": scored.rewards.reasons,
@@ -82,20 +97,32 @@ def _check(step: int, scored: ScoredGroup) -> None:
         "shaped rewards": scored.shaped_rewards,
         "advantages": scored.advantages,
     }
-    for name, values in (whole | optional).items():
-        if len(values) != num and (name in whole or values):
+    for name, values in optional.items():
+        if len(values) != num and values:
             raise LedgerError(given, f"it has {num} completions and {len(values)} {name}", "give one per completion, or none where there are none")
     if list(scored.trained) != sorted({index for index in scored.trained if 0 <= index < num}):
         raise LedgerError(given, f"the trained completions {scored.trained} are not sorted indices below {num}", "give each trained completion once, in order")
 
 
-def _group_values(scored: Sequence[ScoredGroup]) -> dict[str, Sequence[Any]]:
-    groups = [item.voted.group for item in scored]
-    votes = [item.voted.vote for item in scored]
-    labels = [item.label for item in scored]
+def _check_read(step: int, voted: VotedGroup) -> None:
+    group = voted.group
+    given = f"group {group.index} of step {group.step}"
+    if group.step != step:
+        raise LedgerError(given, f"it was handed over with step {step}", "append each step's groups with that step")
+    for name, values in {"answer texts": voted.answers.texts, "answer keys": voted.answers.keys}.items():
+        if len(values) != len(group.completions):
+            raise LedgerError(given, f"it has {len(group.completions)} completions and {len(values)} {name}", "give one per completion")
+
+
+def _group_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
+    groups = [row.voted.group for row in rows]
+    votes = [row.voted.vote for row in rows]
+    labels = [None if row.scored is None else row.scored.label for row in rows]
     return {
         "step": [group.step for group in groups],
         "group_index": [group.index for group in groups],
+        "role": [group.role.value for group in groups],
+        "serves": [row.serves for row in rows],
         "prompt_id": [group.prompt.id for group in groups],
         "message_roles": [[message.role for message in group.prompt.messages] for group in groups],
         "message_contents": [[message.content for message in group.prompt.messages] for group in groups],
@@ -105,13 +132,13 @@ def _group_values(scored: Sequence[ScoredGroup]) -> dict[str, Sequence[Any]]:
         "num_read": [vote.num_read for vote in votes],
         "vote_keys": [[key for key, _ in vote.counts] for vote in votes],
         "vote_counts": [[count for _, count in vote.counts] for vote in votes],
-        "label_outcome": [label.outcome.value for label in labels],
-        "label_key": [label.key for label in labels],
-        "label_targets": [_targets(item) for item in scored],
-        "label_source": [label.source for label in labels],
-        "label_decided_by": [label.decided_by for label in labels],
-        "label_uses_truth": [label.uses_truth for label in labels],
-        "admission": [item.admission.value for item in scored],
+        "label_outcome": [label and label.outcome.value for label in labels],
+        "label_key": [label and label.key for label in labels],
+        "label_targets": [row.scored and _targets(row.scored) for row in rows],
+        "label_source": [label and label.source for label in labels],
+        "label_decided_by": [label and label.decided_by for label in labels],
+        "label_uses_truth": [label is not None and label.uses_truth for label in labels],
+        "admission": [row.scored and row.scored.admission.value for row in rows],
     }
 
 
@@ -125,20 +152,24 @@ def _targets(scored: ScoredGroup) -> tuple[AnswerKey | None, ...] | None:
     return None if scored.label.targets == shared else scored.label.targets
 
 
-def _completion_values(scored: Sequence[ScoredGroup]) -> dict[str, Sequence[Any]]:
-    completions = [completion for item in scored for completion in item.voted.group.completions]
-    sizes = [len(item.voted.group.completions) for item in scored]
+def _completion_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
+    completions = [completion for row in rows for completion in row.voted.group.completions]
+    sizes = [len(row.voted.group.completions) for row in rows]
 
     def each(values: Sequence[Any]) -> list[Any]:
         return [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
 
     def joined(values: Sequence[Sequence[Any]]) -> list[Any]:
-        """Empty where a group has none: null for each of its completions."""
-        return [entry for part, size in zip(values, sizes, strict=True) for entry in (part or (None,) * size)]
+        return [entry for part in values for entry in part]
+
+    def decided(values: Callable[[ScoredGroup], Sequence[Any]]) -> list[Any]:
+        """Null for each completion of a group that has none of them."""
+        parts = [() if row.scored is None else values(row.scored) for row in rows]
+        return [entry for part, size in zip(parts, sizes, strict=True) for entry in (part or (None,) * size)]
 
     return {
-        "step": each([item.voted.group.step for item in scored]),
-        "group_index": each([item.voted.group.index for item in scored]),
+        "step": each([row.voted.group.step for row in rows]),
+        "group_index": each([row.voted.group.index for row in rows]),
         "completion_index": [index for size in sizes for index in range(size)],
         "text": [completion.text for completion in completions],
         "token_ids": [completion.token_ids for completion in completions],
@@ -147,45 +178,62 @@ def _completion_values(scored: Sequence[ScoredGroup]) -> dict[str, Sequence[Any]
         "token_ends": [completion.token_ends for completion in completions],
         "finish": [completion.finish.value for completion in completions],
         "policy_version": [str(completion.version) for completion in completions],
-        "answer_text": joined([item.voted.answers.texts for item in scored]),
-        "answer_key": joined([item.voted.answers.keys for item in scored]),
-        "reward": joined([item.rewards.values for item in scored]),
-        "reward_reason": joined([item.rewards.reasons for item in scored]),
-        "kl_penalty_nats": joined([item.kl_penalties for item in scored]),
-        "shaped_reward": joined([item.shaped_rewards for item in scored]),
-        "advantage": joined([item.advantages for item in scored]),
-        "trained": [index in trained for item, size in zip(scored, sizes, strict=True) for trained in (set(item.trained),) for index in range(size)],
+        "answer_text": joined([row.voted.answers.texts for row in rows]),
+        "answer_key": joined([row.voted.answers.keys for row in rows]),
+        "reward": decided(lambda scored: scored.rewards.values),
+        "reward_reason": decided(lambda scored: scored.rewards.reasons),
+        "kl_penalty_nats": decided(lambda scored: scored.kl_penalties),
+        "shaped_reward": decided(lambda scored: scored.shaped_rewards),
+        "advantage": decided(lambda scored: scored.advantages),
+        "trained": joined([_trained(row, size) for row, size in zip(rows, sizes, strict=True)]),
     }
+
+
+def _trained(row: _Row, size: int) -> list[bool]:
+    trained = frozenset(row.scored.trained) if row.scored is not None else frozenset()
+    return [index in trained for index in range(size)]
 
 
 def from_tables(groups: pa.Table, completions: pa.Table) -> list[ScoredGroup]:
     """The groups behind the rows, equal to those that were written (log-probabilities and entropies rounded to 32 bits).
 
-    Raises LedgerError when the completions are not those of the groups.
+    Raises LedgerError when the completions are not those of the groups, or an extra sample serves no group.
     """
     group_rows, rows = from_table(GROUPS, groups), from_table(COMPLETIONS, completions)
     owners = list(zip(rows["step"], rows["group_index"], strict=True))
-    scored, start = [], 0
+    voting, extras, start = [], defaultdict[int, list[VotedGroup]](list), 0
     for at in range(groups.num_rows):
-        owner, end = (group_rows["step"][at], group_rows["group_index"][at]), start
+        row = {name: values[at] for name, values in group_rows.items()}
+        owner, end = (row["step"], row["group_index"]), start
         while end < len(owners) and owners[end] == owner and rows["completion_index"][end] == end - start:
             end += 1
-        scored.append(_scored({name: values[at] for name, values in group_rows.items()}, {name: values[start:end] for name, values in rows.items()}))
+        own = {name: values[start:end] for name, values in rows.items()}
+        if row["serves"] is None:
+            voting.append((row, own))
+        else:
+            extras[row["serves"]].append(_voted(row, own, ()))
         start = end
     if start != len(owners):
         raise LedgerError(f"the completion in row {start} of a segment", "its group is not in the segment", "run `selftrain verify`")
+    scored = [_scored(row, own, tuple(extras.pop(row["group_index"], ()))) for row, own in voting]
+    if extras:
+        raise LedgerError(f"the extra samples for group {min(extras)}", "that group is not in the segment", "run `selftrain verify`")
     return scored
 
 
-def _scored(row: dict[str, Any], rows: dict[str, list[Any]]) -> ScoredGroup:
+def _voted(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedGroup, ...]) -> VotedGroup:
     messages = tuple(Message(role, content) for role, content in zip(row["message_roles"], row["message_contents"], strict=True))
-    completions = _completions(rows)
-    group = Group(row["step"], row["group_index"], Prompt(row["prompt_id"], messages), row["prompt_token_ids"], completions)
+    prompt = Prompt(row["prompt_id"], messages)
+    group = Group(row["step"], row["group_index"], prompt, row["prompt_token_ids"], _completions(rows), Role(row["role"]), extras)
     counts = tuple((AnswerKey(key), count) for key, count in zip(row["vote_keys"], row["vote_counts"], strict=True))
-    answers = Answers(tuple(rows["answer_text"]), tuple(rows["answer_key"]))
-    targets = row["label_targets"] if row["label_targets"] is not None else (row["label_key"],) * len(completions)
+    return VotedGroup(group, Answers(tuple(rows["answer_text"]), tuple(rows["answer_key"])), Vote(row["num_votes"], row["num_read"], counts))
+
+
+def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedGroup, ...]) -> ScoredGroup:
+    voted = _voted(row, rows, extras)
+    targets = row["label_targets"] if row["label_targets"] is not None else (row["label_key"],) * len(voted.group.completions)
     return ScoredGroup(
-        voted=VotedGroup(group, answers, Vote(row["num_votes"], row["num_read"], counts)),
+        voted=voted,
         label=Label(Outcome(row["label_outcome"]), targets, row["label_source"], row["label_decided_by"], row["label_uses_truth"]),
         rewards=Rewards(_values(rows["reward"]), _values(rows["reward_reason"])),
         kl_penalties=_values(rows["kl_penalty_nats"]),

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from selftrain.errors import LedgerError
 from selftrain.ledger.chain import FORMAT, Line
 from selftrain.ledger.columns import TABLES, arrow_schema
+from selftrain.ledger.migrations import columns_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _SPLIT = ("logprobs.list.element", "entropies.list.element")
 _DICTIONARY = {
-    "groups": ["policy_version", "label_outcome", "label_source", "label_decided_by", "admission", "message_roles.list.element"],
+    "groups": ["role", "policy_version", "label_outcome", "label_source", "label_decided_by", "admission", "message_roles.list.element"],
     "completions": ["finish", "policy_version", "answer_text", "answer_key", "reward_reason"],
 }
 
@@ -51,8 +52,8 @@ def encode(name: str, table: pa.Table, number: int, previous: str) -> bytes:
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
-def decode(name: str, data: bytes, number: int, previous: str) -> pa.Table:
-    """The table in a Parquet file. Raises LedgerError when it is not the file of that table, segment and predecessor."""
+def decode(name: str, data: bytes, number: int, previous: str, written: int = FORMAT) -> pa.Table:
+    """The table in a Parquet file, in the format in which it was written. Raises LedgerError when it is not that of its segment and predecessor."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -62,10 +63,10 @@ def decode(name: str, data: bytes, number: int, previous: str) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise damaged(file, f"it is not readable as Parquet ({str(error).splitlines()[0]})") from error
     metadata = {key.decode(errors="replace"): value.decode(errors="replace") for key, value in (table.schema.metadata or {}).items()}
-    wanted = {"selftrain.format": str(FORMAT), "selftrain.segment": str(number), "selftrain.previous": previous}
+    wanted = {"selftrain.format": str(written), "selftrain.segment": str(number), "selftrain.previous": previous}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         raise damaged(file, "it belongs to another segment or follows another record")
-    if not table.schema.remove_metadata().equals(arrow_schema(TABLES[name])):
+    if not table.schema.remove_metadata().equals(arrow_schema(columns_of(written, name))):
         raise damaged(file, "its columns are not those of the format")
     return table
 

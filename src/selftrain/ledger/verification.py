@@ -75,6 +75,7 @@ class _Verification:
         self._chained: set[str] = set()
         self._named = {"chain.jsonl", "lock", "segments"}
         self._num_segments = 0
+        self._format = FORMAT
         self._ended = False
         self._readable = True
 
@@ -101,7 +102,9 @@ class _Verification:
 
     def _header(self) -> object:
         try:
-            return read_run_json(self._folder)["header"]
+            run = read_run_json(self._folder)
+            self._format = run["format"]
+            return run["header"]
         except LedgerError as error:
             self._fault(0, "run.json", error.why)
             return None
@@ -125,8 +128,8 @@ class _Verification:
             self._fault(line.seq, where, f"a record of kind {line.kind!r} cannot stand there")
         if line.kind == "header" and header is not None and canonical(plain(header)) != canonical(plain(line.body.get("run"))):
             self._fault(0, "run.json", "its header is not the one in the chain")
-        if line.kind == "header" and line.body.get("format") != FORMAT:
-            self._fault(0, where, f"it has format {line.body.get('format')!r}, this version reads {FORMAT}")
+        if line.kind == "header" and line.body.get("format") != self._format:
+            self._fault(0, where, f"it has format {line.body.get('format')!r}, run.json has {self._format}")
         self._heads.append(line.hash)
         self._ended = self._ended or line.kind == "end"
         if line.kind == "segment":
@@ -143,7 +146,7 @@ class _Verification:
     def _segment(self, line: Line, folder: Path) -> None:
         where = folder.relative_to(self._folder).as_posix()
         try:
-            read_segment(folder, line)
+            read_segment(folder, line, self._format)
         except LedgerError as error:
             self._fault(line.seq, f"{where}/{error.given.removeprefix('the ledger file ')}", error.why)
         except (KeyError, TypeError, ValueError):
@@ -233,6 +236,8 @@ class ReplayReport:
 
 
 RECORDED: Mapping[str, Callable[[ScoredGroup], object]] = {
+    "extras": lambda scored: scored.voted.group.extras,
+    "missing_extras": lambda scored: 0,
     "answers": lambda scored: scored.voted.answers,
     "vote": lambda scored: scored.voted.vote,
     "label": lambda scored: scored.label,

@@ -65,9 +65,10 @@ class LedgerWriter:
 
         What is recorded after it stays and is compared with what is appended: equal records change nothing. A different one is a LedgerError when
         `exact`; otherwise the rest of the record is moved to `ledger/abandoned-<first 12 of its head>/` and a fork record names it.
-        Raises RunFolderError when there is no run, LedgerError when the record is damaged or has no such head, StorageError.
+        Raises RunFolderError when there is no run or its record has an older format, LedgerError when it is damaged or has no such head, StorageError.
         """
-        read_run_json(folder)
+        if (written := read_run_json(folder)["format"]) != FORMAT:
+            raise RunFolderError(str(folder), f"its record has format {written} and this version writes {FORMAT}", "go on with the version that began it")
         storage.make_folder(segments_folder(folder))
         return cls._open(folder, storage.WriterLock(folder / "ledger" / "lock"), head, exact)
 

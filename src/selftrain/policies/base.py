@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from selftrain.objective import Objective
 from selftrain.seeds import Stream
-from selftrain.types import Group, PolicyVersion, Prompt, TrainingSample
+from selftrain.types import Group, PolicyVersion, Prompt, Role, TrainingSample
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How completions are drawn.
 
-    max_new_tokens: T at most, end token included, >= 1. temperature: > 0; 0 means greedy (evaluation only).
-    top_p in (0, 1], top_k >= 1 or None, min_p in [0, 1): truncations of the distribution; the loop never uses them (method: the objective's
+    max_new_tokens: T at most, end token included, >= 1. temperature: > 0; 0 means greedy (for what is not trained on).
+    top_p in (0, 1], top_k >= 1 or None, min_p in [0, 1): truncations of the distribution; what is trained on never uses them (method: the objective's
     log-probabilities must be those of the distribution sampled from), evaluation may.
     stop: texts that end a completion; the stop text stays in it.
     """
@@ -38,6 +38,22 @@ class SampleRequest:
     count: int
     step: int
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtraRequest:
+    """What a stage asks the loop to sample beyond the votes: `count` completions of a prompt, for the vote group with index `serves`.
+
+    prompt: its id names the random stream, with role and step, so it is the only one of its role in the step.
+    policy: who answers; `current`, the policy being trained, or `base`, its frozen start. params: None means as the votes are drawn.
+    """
+
+    serves: int
+    role: Role
+    prompt: Prompt
+    count: int
+    policy: Literal["current", "base"] = "current"
+    params: SamplingParams | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +120,12 @@ class Policy(Sampler, Learner, Protocol):
     needed to go on exactly (optimizer moments, version) into the same folder; `load` takes both back.
     """
 
-    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
-        """Prompts that have more tokens than that, as (id, tokens)."""
+    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int | None = None) -> list[tuple[str, int]]:
+        """Prompts that have more tokens than that, or that leave no room for a completion, as (id, tokens)."""
+        ...
+
+    def base(self) -> Sampler:
+        """The frozen start as a sampler; the version of its completions is 0:0."""
         ...
 
     def save(self, folder: Path) -> None: ...

@@ -3,13 +3,14 @@
 A problem is `toy-I`; its true answer is one of NUM_ANSWERS digits. A completion is two tokens: a style word, then a digit (or a token without an
 answer). The digit's logit is  evidence * E[a] + distractor * D[a] + bias[a]  with two fixed random features of the problem: E is 1 at the true
 answer plus noise, D is 1 at one plausible wrong answer. `weak` starts with the distractor ahead, so that the vote is mostly wrong, and the shared
-bias makes collapse onto one constant answer possible. All gradients are exact.
+bias makes collapse onto one constant answer possible. All gradients are exact. Asked whether two answers say the same, the toy judges by a fixed rule.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +32,8 @@ NUM_TOKENS = len(STYLES) + NUM_ANSWERS + 1
 """style words, digits, and one token without an answer"""
 NUM_WEIGHTS = 2 + len(STYLES) + NUM_ANSWERS + 1
 """evidence, distractor, one bias per token"""
+JUDGED = re.compile(r"Question: toy-(\d+)\n\nAnswer 1: (.+)\n\nAnswer 2: (.+)\n\n")
+"""how `answers.judge.judge_prompt` begins for a toy problem"""
 START = {"toy": (1.6, 0.8), "toy:weak": (0.7, 1.5)}
 """first weights of evidence and distractor"""
 
@@ -70,6 +73,7 @@ class ToyPolicy:
     """Implements the Policy protocol. `model` is toy or toy:weak. Learns by AdamW like the others; `weights` has NUM_WEIGHTS float64 values."""
 
     def __init__(self, model: str, update: UpdateSection) -> None:
+        self._model = model
         self.weights: Floats = np.zeros(NUM_WEIGHTS)
         self.weights[:2] = START[model]
         self._reference = self.weights.copy()
@@ -82,15 +86,21 @@ class ToyPolicy:
         return self._version
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """A toy problem is one token, its number. Raises PromptError for any other text."""
+        """A toy problem is one token, its number; a question whether two answers say the same is two more. Raises PromptError for any other text."""
+        if judged := JUDGED.match(prompt.text):
+            return (int(judged[1]), *(int(answer) if answer.isdigit() else NUM_ANSWERS for answer in judged.group(2, 3)))
         name, _, number = prompt.text.partition("-")
         if name != "toy" or not number.isdigit():
             raise PromptError(f"prompt {prompt.id}: {prompt.text[:60]!r}", "the toy policy knows its own problems only", "Choose another policy.model.")
         return (int(number),)
 
-    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
-        """Every toy prompt is one token; reading them here raises PromptError for a text that is no toy problem before the first step."""
-        return [(prompt.id, len(self.encode(prompt))) for prompt in prompts if len(self.encode(prompt)) > max_prompt_tokens]
+    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int | None = None) -> list[tuple[str, int]]:
+        """A toy prompt has one token, or three; reading them here raises PromptError for a text that is no toy problem before the first step."""
+        lengths = [(prompt.id, len(self.encode(prompt))) for prompt in prompts]
+        return [one for one in lengths if max_prompt_tokens is not None and one[1] > max_prompt_tokens]
+
+    def base(self) -> ToyPolicy:
+        return ToyPolicy(self._model, self._update)
 
     def logits(self, text: str, weights: Floats) -> tuple[Floats, Floats]:
         """Logits of the style words and of the answers ([3], [NUM_ANSWERS + 1])."""
@@ -102,6 +112,11 @@ class ToyPolicy:
         return [self._sample_one(request, params, seeds) for request in requests]
 
     def _sample_one(self, request: SampleRequest, params: SamplingParams, seeds: Stream) -> Group:
+        prompt_ids = self.encode(request.prompt)
+        if len(prompt_ids) == 3:
+            streams = (seeds.at(step=request.step, prompt_id=request.prompt.id, index=index) for index in range(request.count))
+            verdicts = tuple(self._verdict(prompt_ids, stream.generator().random(), params.temperature) for stream in streams)
+            return Group(request.step, request.index, request.prompt, prompt_ids, verdicts)
         tables = [log_softmax(logits / max(params.temperature, 1e-6)) for logits in self.logits(request.prompt.text, self.weights)]
         entropies = tuple(float(np.float32(-(np.exp(table) * table).sum())) for table in tables)
         completions = []
@@ -121,7 +136,16 @@ class ToyPolicy:
                     version=self._version,
                 )
             )
-        return Group(request.step, request.index, request.prompt, self.encode(request.prompt), tuple(completions))
+        return Group(request.step, request.index, request.prompt, prompt_ids, tuple(completions))
+
+    def _verdict(self, prompt_ids: tuple[int, ...], draw: float, temperature: float) -> Completion:
+        """The judge's one word: `yes` has log-odds of 2 for two even or two odd digits, of -2 for any other pair."""
+        alike = max(prompt_ids[1:]) < NUM_ANSWERS and prompt_ids[1] % 2 == prompt_ids[2] % 2
+        table = log_softmax(np.array([2.0, 0.0] if alike else [0.0, 2.0]) / max(temperature, 1e-6))
+        pick = 0 if draw < np.exp(table[0]) else 1
+        entropy = float(np.float32(-(np.exp(table) * table).sum()))
+        word = ("yes", "no")[pick]
+        return Completion(word, (NUM_TOKENS + pick,), (float(np.float32(table[pick])),), (len(word),), (entropy,), Finish.STOP, self._version)
 
     def token_logprobs(self, number: int, token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
         """Log-probabilities [T] of the tokens and their gradients [T, NUM_WEIGHTS]."""

@@ -15,8 +15,10 @@ from selftrain.types import Action, Finding
 SOURCES: Mapping[str, str] = {
     "majority": "the majority vote of the model's own completions",
     "split_vote": "a split vote of the model's own completions: each half of a group labels the other half",
+    "frozen": "the vote of the model as it was at the start",
     "reference": "true answers (labels.source = reference)",
 }
+JUDGED = " Which answers say the same is judged by the model that is trained."
 NO_EVIDENCE = "Without true answers this is no evidence of harm, and no evidence of gain either."
 
 
@@ -54,6 +56,7 @@ def who_decides(header: Mapping[str, Any]) -> str:
     """Who decides what is rewarded, and whether the run is label-free."""
     source = header["config"]["labels"]["source"]
     decides = f"What is rewarded is decided by {SOURCES.get(source, f'the function {source}')}."
+    decides += JUDGED if header["config"]["labels"]["clustering"] == "judge" else ""
     if header["label_free"]:
         return f"{decides} Label-free: no true answer reaches training, the guard or the choice of a checkpoint."
     return f"{decides} Not label-free: true answers reach it through {', '.join(header['truth_channels'])}."

@@ -81,7 +81,9 @@ class Encoder:
             raise ModelError(f"prompt {prompt.id}", "it becomes no token at all", "use a template that writes something before the completion")
         return tuple(ids)
 
-    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
-        """(prompt id, length in tokens) of every prompt above the limit, in the order given."""
+    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int | None) -> list[tuple[str, int]]:
+        """(prompt id, length in tokens) of every prompt above the limit, in the order given; none without a limit."""
+        if max_prompt_tokens is None:
+            return []
         lengths = [(prompt.id, len(self.encode(prompt))) for prompt in prompts]
         return [(prompt_id, length) for prompt_id, length in lengths if length > max_prompt_tokens]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +69,14 @@ class TorchPolicy:
         """The token ids the policy is given for this prompt."""
         return self.encoder.encode(prompt)
 
-    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int) -> list[tuple[str, int]]:
+    def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int | None = None) -> list[tuple[str, int]]:
         """(prompt id, length in tokens) of every prompt above the limit, or so long that the model's context has no room for a completion."""
-        context = self.forward.max_positions
-        return self.encoder.too_long(prompts, max_prompt_tokens if context is None else min(max_prompt_tokens, context - 1))
+        limits = [limit for limit in (max_prompt_tokens, self.forward.max_positions and self.forward.max_positions - 1) if limit is not None]
+        return self.encoder.too_long(prompts, min(limits, default=None))
+
+    def base(self) -> TorchBase:
+        """The frozen start as a sampler; without LoRA the first sample loads the start once more and keeps it: 4 bytes for each weight."""
+        return TorchBase(self)
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
@@ -83,8 +88,8 @@ class TorchPolicy:
         Under LoRA the adapters are switched off. Otherwise the first call loads the start once more and keeps it: 4 bytes for each weight.
         """
         sequences = [TokenSequence(group.prompt_ids, done.token_ids, range(len(done.token_ids))) for group in groups for done in group.completions]
-        with self.adapters.disable_adapter() if self.adapters is not None else nullcontext():
-            values = iter(score(self._start(), sequences, temperature, self.tokens_per_microbatch))
+        with self.without_adapters():
+            values = iter(score(self.start(), sequences, temperature, self.tokens_per_microbatch))
         return [[next(values) for _ in group.completions] for group in groups]
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
@@ -123,11 +128,32 @@ class TorchPolicy:
         """After a rollback: later versions carry this branch."""
         self._version = PolicyVersion(branch, self._version.updates)
 
-    def _start(self) -> Forward:
-        """The frozen start, read from `source` when first asked for."""
+    def start(self) -> Forward:
+        """The frozen start, read from `source` when first asked for; under LoRA the weights below the adapters, to be used `without_adapters`."""
         if self.adapters is not None:
             return self.forward
         if self._reference is None:
             model = load_weights(self.source, Path(self.source).is_dir()).to(self.forward.device).requires_grad_(False)
             self._reference = Forward(LoadedModel(model, self.tokenizer, self.pad_id, frozenset()), self.config.dtype)
         return self._reference
+
+    def without_adapters(self) -> AbstractContextManager[Any]:
+        """A context in which the model is its start, under LoRA."""
+        return self.adapters.disable_adapter() if self.adapters is not None else nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class TorchBase:
+    """Implements `policies.base.Sampler`: the frozen start of a policy, drawn from like the policy itself."""
+
+    policy: TorchPolicy
+
+    @property
+    def version(self) -> PolicyVersion:
+        return PolicyVersion(0, 0)
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
+        """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
+        sampler = replace(self.policy.sampler, forward=self.policy.start())
+        with self.policy.without_adapters():
+            return sampler.sample(requests, params, seeds, self.version)

@@ -1,0 +1,35 @@
+"""Frozen teacher: the vote of the start of the run on the same prompt is the label (SRT, arXiv 2505.21444, section on labels fixed by the base).
+
+What decides does not learn, so it cannot be hacked together with the policy; its ceiling is the vote of the start. It costs samples of its own: as many as
+the policy's vote, counted in `cost/teacher_tokens`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selftrain.labels.rules import Bounds, outcome_of
+from selftrain.policies.base import ExtraRequest
+from selftrain.types import Label, Outcome, Role, VotedGroup
+
+
+class Frozen:
+    """A label source with two phases. The bounds of votes apply to the teacher's vote."""
+
+    def requests(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[ExtraRequest]:  # noqa: ARG002
+        """As many completions of the frozen start as vote, for each group that has none yet."""
+        return [
+            ExtraRequest(one.group.index, Role.TEACHER, one.group.prompt, one.vote.num_votes, policy="base")
+            for one in voted
+            if not one.group.extras_of(Role.TEACHER)
+        ]
+
+    def __call__(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[Label]:
+        """One label per group: the teacher's winner for all N completions, or the reason why there is none."""
+        labels = []
+        for one in voted:
+            (teacher,) = one.group.extras_of(Role.TEACHER)
+            outcome = outcome_of(teacher.vote, bounds)
+            key = teacher.vote.winners[0] if outcome is Outcome.DECIDED else None
+            labels.append(Label(outcome, (key,) * one.vote.num_votes, "frozen", f"teacher {teacher.group.completions[0].version}"))
+        return labels
