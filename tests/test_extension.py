@@ -39,6 +39,11 @@ def whole(*_): return 1
 def one_label(voted, bounds): return majority(voted[:1], bounds)
 def told(voted, bounds): return [Label(Outcome.DECIDED, ("1",) * one.vote.num_votes, "told", "a friend", uses_truth=True) for one in voted]
 def narrow(voted, bounds): return [Label(Outcome.DECIDED, ("1",), "narrow", "vote") for one in voted]
+def one_key(answers): return ("a",)
+def numbers(answers): return [1 for _ in answers]
+def all_keys(answers): return ["a" for _ in answers]
+def no_keys(answers): return [None for _ in answers]
+def by_length(answers): return [None if answer is None else str(len(answer)) for answer in answers]
 def of_the_step(voted, bounds): return [Label(Outcome.DECIDED, (str(len(voted)),) * one.vote.num_votes, "step", "vote") for one in voted]
 """
 
@@ -90,6 +95,12 @@ def test_a_name_without_a_module_or_a_source(name: str, words: str) -> None:
         ("advantage.rule", "none", ((1.0, 0.0),), "it returned None, not one advantage per reward"),
         ("advantage.rule", "short", ((1.0, 0.0),), "it returned 1 advantages for 2 rewards"),
         ("advantage.rule", "infinite", ((1.0, 0.0),), "one of its advantages is inf, not a finite number"),
+        ("labels.clustering", "raises", (["x", None],), "it raised KeyError: 'boom'"),
+        ("labels.clustering", "none", (["x", None],), "it returned None, not one key per answer"),
+        ("labels.clustering", "one_key", (["x", None],), "it returned 1 keys for 2 answers"),
+        ("labels.clustering", "numbers", (["x", "y"],), "one of its keys is 1, not a text"),
+        ("labels.clustering", "all_keys", (["x", None],), "it gave a key where there is no answer: 'a'"),
+        ("labels.clustering", "no_keys", (["x", None],), "it gave no key for an answer: 'x'"),
         ("labels.source", "none", ([voted(["1"])], Bounds()), "it returned None, not a list of labels"),
         ("labels.source", "one_label", ([voted(["1"]), voted(["2"])], Bounds()), "it returned 1 labels for 2 groups"),
         ("labels.source", "narrow", ([voted(["1", "2"])], Bounds()), "its label for prompt p0 has 1 targets for 2 completions"),
@@ -109,6 +120,16 @@ def test_good_values_pass(rules: str) -> None:
     source: Any = resolve("labels.source", f"{rules}:of_the_step", {})
     assert reward(None, None, 0) == 1.0
     assert source([voted(["1", "2"])], Bounds()) == [Label(Outcome.DECIDED, ("1", "1"), "step", "vote")]
+
+
+def test_a_clustering_of_the_users_is_in_the_header_and_its_errors_name_it(rules: str, tmp_path: Path) -> None:
+    clustered = {**SMALL, "run.folder": str(tmp_path), "run.name": "r", "labels.clustering": f"{rules}:by_length"}
+    train_to_end(load_config(overrides=clustered))
+    assert list(read(tmp_path / "r").header["outside_code"]) == ["labels.clustering"]
+    assert {key for one in read(tmp_path / "r").groups(0) for key in one.voted.answers.keys} <= {"1", "2", "5", "6", "7"}
+    with pytest.raises(ConfigError, match="it raised KeyError") as caught:
+        train_to_end(load_config(overrides={**clustered, "run.name": "s", "labels.clustering": f"{rules}:raises"}))
+    assert caught.value.given == f"labels.clustering = {rules}:raises"
 
 
 def test_a_label_touched_by_truth_stops_a_label_free_run(rules: str, tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hostile import hostile_answers
-from pairs import generated_pairs, sample_pairs, written_pairs
+from pairs import Pair, generated_pairs, held_out_pairs, sample_pairs, written_pairs
 from workload import KnownGroup, groups
 
 from selftrain.answers import extract, key, read
@@ -33,8 +33,7 @@ NUMBERS = ("integer", "big_integer", "decimal", "integers", "decimals", "decimal
 Equal = Callable[[str, str], bool]
 
 
-def measure_pairs(name: str, equal: Equal, samples: Path) -> None:
-    pairs = [*sample_pairs(samples), *written_pairs(), *generated_pairs()]
+def measure_pairs(name: str, equal: Equal, pairs: Sequence[Pair], title: str = "pairs") -> None:
     wrong: Counter[str] = Counter()
     false_positives = in_numbers = 0
     began = time.process_time()
@@ -46,21 +45,19 @@ def measure_pairs(name: str, equal: Equal, samples: Path) -> None:
     spent = time.process_time() - began
     right = 1 - wrong.total() / len(pairs)
     positives = f"{false_positives} false positives ({in_numbers} in numbers)"
-    print(f"pairs        {name:12} {len(pairs)} pairs, {right:.2%} right, {positives}, {len(pairs) / spent:,.0f} pairs/s")
+    print(f"{title:12} {name:12} {len(pairs)} pairs, {right:.2%} right, {positives}, {len(pairs) / spent:,.0f} pairs/s")
     if wrong:
         print("             " + " " * 13 + "wrong: " + ", ".join(f"{kind} {n}" for kind, n in wrong.most_common(12)))
 
 
-def measure_extraction(name: str, find: Callable[[str], str | None], samples: Path) -> None:
-    lines = (HERE / "completions.jsonl").read_text(encoding="utf-8").splitlines()
-    shipped = samples / "extraction.jsonl"
-    rows = [json.loads(line) for line in lines + (shipped.read_text(encoding="utf-8").splitlines() if shipped.exists() else [])]
+def measure_extraction(name: str, find: Callable[[str], str | None], files: Sequence[Path], title: str = "extraction") -> None:
+    rows = [json.loads(line) for file in files if file.exists() for line in file.read_text(encoding="utf-8").splitlines()]
     right = invented = 0
     for row in rows:
         found = find(row["completion"])
         right += found == row["answer"] or found in row["accept"]
         invented += row["answer"] is None and found is not None
-    print(f"extraction   {name:12} {len(rows)} completions, {right / len(rows):.2%} right, {invented} answers where there is none")
+    print(f"{title:12} {name:12} {len(rows)} completions, {right / len(rows):.2%} right, {invented} answers where there is none")
 
 
 def measure_hostile() -> None:
@@ -252,17 +249,22 @@ def main() -> None:
         measure_hostile_peer()
         return
     measure_hostile()  # first: the peak of the resident size is that of the run so far
-    measure_pairs("selftrain", lambda a, b: key(a) == key(b), given.samples)
-    measure_pairs("plain text", plain_equal, given.samples)
-    measure_extraction("selftrain", extract, given.samples)
-    measure_extraction("plain boxed", plain_extract, given.samples)
+    pairs, held_out = [*sample_pairs(given.samples), *written_pairs(), *generated_pairs()], list(held_out_pairs())
+    completions = [HERE / "completions.jsonl", given.samples / "extraction.jsonl"]
+    measure_pairs("selftrain", lambda a, b: key(a) == key(b), pairs)
+    measure_pairs("selftrain", lambda a, b: key(a) == key(b), held_out, "held-out")
+    measure_pairs("plain text", plain_equal, pairs)
+    measure_extraction("selftrain", extract, completions)
+    measure_extraction("selftrain", extract, [HERE / "held_out_completions.jsonl"], "held-out")
+    measure_extraction("plain boxed", plain_extract, completions)
     measure_workload("selftrain", lambda completions: list(read(completions).keys), 512)
     measure_workload("plain boxed", lambda completions: [plain_extract(completion) for completion in completions], 512)
     measure_stream()
     measure_orders()
     measure_linear()
     if given.peers:
-        measure_pairs("math-verify", peer_equal, given.samples)
+        measure_pairs("math-verify", peer_equal, pairs)
+        measure_pairs("math-verify", peer_equal, held_out, "held-out")
         measure_workload("math-verify", peer_keys, 16)
 
 

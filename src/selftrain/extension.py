@@ -9,11 +9,13 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from selftrain.errors import ConfigError, SelftrainError
-from selftrain.policies.base import ExtraRequest
-from selftrain.types import Label
+from selftrain.types import AnswerKey, Label
+
+if TYPE_CHECKING:
+    from selftrain.policies.base import ExtraRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
 MEND = "Mend the function and start a new run (docs/extending.md has its signature); --debug shows the traceback."
@@ -107,6 +109,8 @@ def labels_checked(given: str, value: Any, voted: Any, _bounds: Any) -> list[Lab
 
 
 def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:
+    from selftrain.policies.base import ExtraRequest  # with numpy, which reading answers needs not
+
     if not isinstance(value, list | tuple) or not all(isinstance(one, ExtraRequest) for one in value):
         raise ConfigError(given, f"its requests are {shown(value)}, not a list of ExtraRequest", MEND)
     return list(value)
@@ -131,8 +135,26 @@ def advantages_checked(given: str, value: Any, rewards: Any) -> tuple[float, ...
     return tuple(float(one) for one in found)
 
 
+def clusters_checked(given: str, value: Any, answers: Any) -> tuple[AnswerKey | None, ...]:
+    """One key per answer, a text, and None exactly where there is no answer."""
+    try:
+        keys = tuple(value)
+    except TypeError as error:
+        raise ConfigError(given, f"it returned {shown(value)}, not one key per answer", MEND) from error
+    if len(keys) != len(answers):
+        raise ConfigError(given, f"it returned {len(keys)} keys for {len(answers)} answers", MEND)
+    for key, answer in zip(keys, answers, strict=True):
+        if key is not None and not isinstance(key, str):
+            raise ConfigError(given, f"one of its keys is {shown(key)}, not a text", MEND)
+        if (key is None) != (answer is None):
+            what = "no key for an answer" if key is None else "a key where there is no answer"
+            raise ConfigError(given, f"it gave {what}: {shown(answer if key is None else key)}", MEND)
+    return tuple(None if key is None else AnswerKey(key) for key in keys)
+
+
 CHECKS: Mapping[str, Callable[..., Any]] = {
     "labels.source": labels_checked,
+    "labels.clustering": clusters_checked,
     "requests": requests_checked,
     "reward.rule": reward_checked,
     "advantage.rule": advantages_checked,

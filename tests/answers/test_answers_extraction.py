@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from selftrain.answers import extract, extract_span, key
 
-MEASURED = Path(__file__).parents[2] / "benchmarks" / "answers" / "completions.jsonl"
+SETS = Path(__file__).parents[2] / "benchmarks" / "answers"
+MEASURED, HELD_OUT = SETS / "completions.jsonl", SETS / "held_out_completions.jsonl"
 SHARED = Path(__file__).parents[3] / "shared" / "cases" / "extraction.jsonl"
 
 
@@ -17,7 +18,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-@pytest.mark.parametrize("row", rows(MEASURED), ids=lambda row: row["kind"])
+@pytest.mark.parametrize("row", rows(MEASURED) + rows(HELD_OUT), ids=lambda row: row["kind"])
 def test_measured_completions(row):
     found = extract(row["completion"])
     assert found == row["answer"] or found in row["accept"]

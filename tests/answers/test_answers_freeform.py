@@ -49,8 +49,11 @@ def test_any_judge_gives_clusters_whose_pairs_all_agree(letters, agreeing):
 
 def test_clusterings_by_name():
     assert freeform.clustering("overlap") is freeform.by_overlap
-    assert freeform.clustering("selftrain.answers.freeform:by_text") is freeform.by_text
-    for name in ("nothing", "no.such.module:f", "selftrain.answers.freeform:nothing", "selftrain.answers.freeform:MAX_ANSWER"):
+    outside = freeform.clustering("selftrain.answers.freeform:by_text")
+    assert outside is not freeform.by_text  # a function that is not named by us is wrapped, so that its errors and values are checked
+    assert outside(["Paris.", None]) == freeform.by_text(["Paris.", None])
+    assert freeform.clustering("exact") is freeform.by_text
+    for name in ("nothing", "judge", "no.such.module:f", "selftrain.answers.freeform:nothing", "selftrain.answers.freeform:MAX_ANSWER"):
         with pytest.raises(ConfigError):
             freeform.clustering(name)
 

@@ -39,16 +39,19 @@ _SPACE = re.compile(
     r"(?<!\\)\\(?:[,;:> \n]|quad(?![a-zA-Z])|qquad(?![a-zA-Z])|thinspace(?![a-zA-Z])|hspace\*?\s?\{[^{}]*\}|[hv]?phantom\s?\{[^{}]*\})|~|&nbsp;"
 )
 _GROUPED_DIGITS = re.compile(r"(?<=\d)\s?(?:\{\s?,\s?\}|\\,|,\s?\\!|\\!,?|\\,|\\;)\s?(?=\d\d\d(?!\d))")
+_BRACED_SIGN = re.compile(r"(?<=\d)\s?\{\s?([.:])\s?\}\s?(?=\d)")
+_BRACED_MINUS = re.compile(r"(?<![\^_\w}])\{\s?([-+])\s?\}(?=\s?[\d\\.(])")
+_COLOR = re.compile(r"\\(?:text)?color\s?\{[A-Za-z]{1,20}\}")
 _BRACED_COMMA = re.compile(r"(?<=\d)\s?\{\s?,\s?\}\s?(?=\d)")
 _UNWRAPPED = re.compile(
-    r"\\(?:text(?:rm|bf|it|sf|tt|up|normal|md|sl|sc|color\{[a-z]+\})?|math(?:rm|bf|it|sf|tt|normal|ord)|mbox|hbox|operatorname\*?|emph|underline|textcolor\{[a-z]+\}|boxed|fbox|bold|unit|ensuremath|tag)\s?\{([^{}]*)\}"
+    r"\\(?:text(?:rm|bf|it|sf|tt|up|normal|md|sl|sc)?|math(?:rm|bf|it|sf|tt|normal|ord)|mbox|hbox|operatorname\*?|emph|underline|boxed|fbox|bold|unit|ensuremath|tag)\s?\{([^{}]*)\}"
 )
 _NESTED_STYLE = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm)?|math(?:bf|it|rm|sf)|boldsymbol|bm|ensuremath|underline|emph)\s?(?=\{)")
 _ROW_SPACE = re.compile(r"\\\\\s?\[-?\d{1,3}(?:\.\d{1,3})?\s?(?:pt|em|ex|mm|cm)\]")
 _DOUBLED = re.compile(
     r"(?<!\\)\\\\(?=(?:[dt]?frac|left|right|sqrt|pi|text|cdot|times|infty|cup|le|ge|in|boxed|pm|begin|end|mathrm|circ|sin|cos|tan|ln|log)(?![a-zA-Z]))"
 )
-_BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb|mathbf)\s?(?:\{([RZNQC])\}|([RZNQC]))")
+_BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb)\s?(?:\{([RZNQC])\}|([RZNQC]))|\\mathbf\s?\{?([RZNQ])(?:\}|(?![A-Za-z]))")
 _DEGREE = re.compile(r"\^\s?(?:\{\s?(?:\\circ|°|o)\s?\}|\\circ(?![a-zA-Z])|°)|\\(?:degrees?|textdegree)(?![a-zA-Z])")
 _FRACTION_STYLE = re.compile(r"\\[dtcx]frac(?![a-z])")
 _PAIRS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ("**", "**"), ("`", "`"), ('"', '"'), ("'", "'"), ("__", "__"))
@@ -60,6 +63,8 @@ _OPENERS = " \t\r\n$\\*`\"'_"
 def undress(answer: str) -> str:
     """The answer in plain LaTeX or ASCII, outer delimiters, styles and final full stops removed; may be empty."""
     text = answer.strip()
+    if text.endswith("\\") and not text.endswith("\\\\"):
+        text = text[:-1]  # a spacing command that lost its space
     if not text.isascii():
         text = _plain_signs(text)
     text = _unwrap_outer(text)
@@ -99,7 +104,9 @@ def _unwrap_outer(text: str) -> str:
 def _without_commands(text: str) -> str:
     if "\\\\" in text and "&" not in text:
         text = _DOUBLED.sub("\\\\", text)
-    text = _BLACKBOARD.sub(lambda found: f"\\{found.group(1) or found.group(2)} ", text)
+    if "color" in text:
+        text = _COLOR.sub(" ", text)
+    text = _BLACKBOARD.sub(lambda found: f"\\{found.group(1) or found.group(2) or found.group(3)} ", text)
     for _ in range(4):
         unwrapped = _UNWRAPPED.sub(r" \1 ", text)
         if unwrapped == text:
@@ -108,8 +115,8 @@ def _without_commands(text: str) -> str:
     text = _ROW_SPACE.sub(r"\\\\ ", _NESTED_STYLE.sub(" ", text))
     text = _DELIMITERS.sub(_delimiter, text)
     text = _STYLE.sub(" ", text)
-    text = _BRACED_COMMA.sub(".", _GROUPED_DIGITS.sub("", text))
-    text = text.replace("\\!", "")
+    text = _BRACED_SIGN.sub(r"\1", _BRACED_COMMA.sub(".", _GROUPED_DIGITS.sub("", text)))
+    text = _BRACED_MINUS.sub(r"\1", text.replace("\\!", ""))
     text = _SPACE.sub(" ", text)
     text = _DEGREE.sub("°", text)
     return _FRACTION_STYLE.sub(r"\\frac", text)

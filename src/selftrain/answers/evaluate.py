@@ -1,8 +1,7 @@
 """Expression tree -> its value at a point.
 
-A value is an exact `Fraction` as long as the arithmetic stays rational, else a fixed-point `Complex`. Free variables take fixed pseudo-random values,
-positive at point 0, negative at point 1, of mixed signs at points 2 and 3 (|a+b| is not |a|+|b|), so that two expressions are one function if their values
-agree at all points (a coincidence has a chance below 10**-40). Everything is bounded: size of numbers, number of operations; beyond the bounds
+A value is an exact `Fraction` as long as the arithmetic stays rational, else a fixed-point `Complex`. Free variables take the fixed values of `points`; two
+expressions are one function if their values agree at all points. Everything is bounded: size of numbers, number of operations; beyond the bounds
 `Unreadable` is raised.
 """
 
@@ -10,34 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
-from hashlib import sha256
 from math import factorial, gcd, isqrt, lcm
 
 from selftrain.answers import precision as fixed
 from selftrain.answers.grammar import Node
 from selftrain.answers.lexer import Unreadable
+from selftrain.answers.points import place
 from selftrain.answers.precision import BITS, ONE, PI, Complex
 
 Value = Fraction | Complex
-NUM_POINTS = 4
 MAX_BITS = 13000
 MAX_COST = 4000
 _COST_OF_CALL = 25
 _MAX_DENOMINATOR = 10**20
 _E: Complex = (fixed.real_exp(ONE), 0)
 _TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "cot", "sec", "csc"))
-
-
-@lru_cache(maxsize=4096)
-def _place(name: str, point: int) -> Complex:
-    """The value of a free variable at a point: 0.9 <= |x| < 0.98 with 380 random bits, so that high powers of x and of x - 1, and arcsines, stay in range."""
-    digest = sha256(f"{name}|{point}".encode("utf-8", "backslashreplace")).digest() + sha256(f"{point}|{name}".encode("utf-8", "backslashreplace")).digest()
-    size = int.from_bytes(digest[:48], "big") >> 1
-    x = ONE * 9 // 10 + (size * (ONE * 2 // 25) >> 383)
-    code = ord(name) if len(name) == 1 else digest[60]
-    negative = point == 1 or (point == 2 and code & 1) or (point == 3 and code & 2)
-    return (-x if negative else x), 0
 
 
 class Evaluator:
@@ -64,7 +50,7 @@ class Evaluator:
         if kind == "num":
             return tree[1]  # type: ignore[no-any-return]
         if kind == "var":
-            return _place(tree[1], self._point)
+            return place(tree[1], self._point)
         if kind == "const":
             return _constant(tree[1])
         if kind == "-":
@@ -125,7 +111,7 @@ class Evaluator:
     def _unknown(self, name: str, arguments: tuple[Node, ...]) -> Value:
         """The value of a function nobody knows: a hash of its name and of 40 digits of its arguments."""
         seen = "|".join(f"{part >> 270}" for argument in arguments for part in as_complex(self._value(argument)))
-        return _place(f"{name}({seen})", 0)
+        return place(f"{name}({seen})", 0)
 
 
 def as_complex(value: Value) -> Complex:
@@ -286,7 +272,7 @@ def _factorial(value: Value, step: int) -> Value:
     while x < ONE:
         x += ONE
         product_x = fixed.multiply(product_x, fixed.invert((x, 0)))
-    return fixed.multiply(product_x, _place(f"!{x >> 270}", 0))
+    return fixed.multiply(product_x, place(f"!{x >> 270}", 0))
 
 
 def _several(name: str, values: list[Value]) -> Value:

@@ -45,7 +45,7 @@ def why_equal(a: str, b: str) -> str:
     if noun == "text":
         return f"the same text but for case and space: {found}"
     if noun == "function":
-        return "the same function: their values agree to 45 digits at four fixed points"
+        return "the same function: their values agree to 45 digits at six fixed points"
     if noun == "irrational number":
         return f"the same number to 45 digits: {found}"
     return f"both are the {noun} {found}"

@@ -7,10 +7,11 @@ from functools import lru_cache
 from hashlib import sha256
 
 from selftrain.answers import precision as fixed
-from selftrain.answers.evaluate import NUM_POINTS, Evaluator, Value, as_complex, rational
+from selftrain.answers.evaluate import Evaluator, Value, as_complex, rational
 from selftrain.answers.grammar import Node, Parser
 from selftrain.answers.lexer import Token, Unreadable
-from selftrain.answers.precision import BITS, ONE, Complex
+from selftrain.answers.points import FAR, NEAR
+from selftrain.answers.precision import BITS, ONE, TINY, Complex
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -27,8 +28,18 @@ class Expression:
         self.has_sign = parser.has_sign
 
     def values(self, sign: int = 1) -> list[Value]:
-        """The value at each point: one for a constant, `NUM_POINTS` otherwise."""
-        return [Evaluator(point, sign).value(self.tree) for point in range(NUM_POINTS if self.variables else 1)]
+        """The value at each point: one for a constant; for a function those near 1, and those far from it where they are real and in range.
+
+        Where it is not real (`\\ln\\frac{1+x}{1-x}` beyond 1) equal forms may take different branches.
+        """
+        if not self.variables:
+            return [Evaluator(0, sign).value(self.tree)]
+        near = [Evaluator(point, sign).value(self.tree) for point in NEAR]
+        try:
+            far = [Evaluator(point, sign).value(self.tree) for point in FAR]
+        except Unreadable:
+            return near
+        return near + far if all(not y and (not x or abs(x) >= TINY) for x, y in map(as_complex, far)) else near
 
 
 def key_of_values(values: list[Value]) -> str:
@@ -47,7 +58,7 @@ def _single_variables() -> dict[str, str]:
     """The fingerprints of single letters, so that a lone variable is shown as its name; a to j are choices, written large."""
     found: dict[str, str] = {}
     for letter in _LETTERS + _LETTERS.upper():
-        shown = [digits(as_complex(Evaluator(point).value(("var", letter)))) for point in range(NUM_POINTS)]
+        shown = [digits(as_complex(Evaluator(point).value(("var", letter)))) for point in (*NEAR, *FAR)]
         found["f:" + sha256("|".join(shown).encode()).hexdigest()[:40]] = letter.upper() if letter in "abcdfghj" else letter
     return found
 

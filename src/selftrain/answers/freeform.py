@@ -8,7 +8,6 @@ asked (`answers.judge`). Others are named `package.module:function`.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from selftrain.answers.extraction import marked_span
 from selftrain.answers.keys import key
 from selftrain.answers.reading import read
 from selftrain.errors import ConfigError
+from selftrain.extension import resolve
 from selftrain.types import AnswerKey, Answers
 
 Clustering = Callable[[Sequence[str | None]], tuple[AnswerKey | None, ...]]
@@ -91,21 +91,10 @@ CLUSTERINGS: dict[str, Clustering] = {"text": by_text, "overlap": by_overlap}
 
 
 def clustering(name: str) -> Clustering:
-    """The clustering of this name, or the function that `package.module:function` names."""
-    if name in CLUSTERINGS:
-        return CLUSTERINGS[name]
-    module, _, function = name.partition(":")
-    if not module or not function:
-        raise ConfigError(
-            f"clustering {name!r}", "there is no clustering of this name", f"use exact, {', '.join(CLUSTERINGS)}, judge or package.module:function"
-        )
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"clustering {name!r}", f"it cannot be imported ({error})", "check the module path and the name of the function") from error
-    if not callable(found):
-        raise ConfigError(f"clustering {name!r}", "it is not a function", "name a function that takes the answers of a group and returns their keys")
-    return found  # type: ignore[no-any-return]
+    """The clustering of this name, or the function that `package.module:function` names, whose values are checked. Raises ConfigError."""
+    if name == "judge":
+        raise ConfigError("clustering judge", "it asks a model", "train with --labels.clustering judge, or vote with --clustering judge --judge-model MODEL")
+    return resolve("labels.clustering", name, {"exact": by_text, **CLUSTERINGS, "judge": by_text})
 
 
 Reader = Callable[[Sequence[str]], Answers]
@@ -120,7 +109,7 @@ def reader(name: str) -> Reader:
 
     def read_freeform(texts: Sequence[str]) -> Answers:
         answers = tuple(freeform_answer(text) for text in texts)
-        return Answers(answers, tuple(grouping(answers)))
+        return Answers(answers, grouping(answers))
 
     return read_freeform
 

@@ -16,13 +16,13 @@ from selftrain.answers.units import split_unit
 from selftrain.answers.words import digits_first, moment, number_in_words, shortened, text_key
 from selftrain.types import AnswerKey
 
-KEY_VERSION = "1"
+KEY_VERSION = "2"
 """Changes whenever some text gets another key than before; the ledger records it."""
 
 MAX_PARSED = 1500
 
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,30})", re.ASCII)
-_CHOICE = re.compile(r"\(\s?([A-Za-z])\s?\)\.?|([A-Ja-df-hj])\s?[.):]?|\[([A-J])\]|(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s\(?([A-Ja-j])\)?")
+_CHOICE = re.compile(r"\(\s?([A-Za-z])\s?\)\.?|([A-Ja-df-hj])\s?[.):]?|([ei])\s?\)|\[([A-J])\]|(?:[Oo]ption|[Cc]hoice|[Aa]nswer)\s\(?([A-Ja-j])\)?")
 _BASE = re.compile(r"\(?\s?([0-9A-F]{1,200})\s?\)?\s?_\s?\{?\s?\(?\s?([0-9]{1,2}|two|three|four|five|six|seven|eight|nine|ten|twelve|sixteen)\s?\)?\s?\}?")
 _BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "twelve": 12, "sixteen": 16}
 _WITH_BASE = re.compile(r"([0-9A-F]{1,200}) (?:in |\()?base[ -]([0-9]{1,2}|[a-z]{3,7})\)?")
@@ -34,6 +34,7 @@ _LEADING = re.compile(
 )
 _MODULUS = re.compile(r"(.+?)\s*(?:\\pmod\s?\{?\s?([0-9]{1,40})\s?\}?|\(\s?\\?b?mod\s?\{?\s?([0-9]{1,40})\s?\}?\s?\))")
 _CHOOSE = re.compile(r"(?<![A-Za-z])C\s?\(\s?(\d{1,4})\s?,\s?(\d{1,4})\s?\)|(?:\{\}|(?<![0-9A-Za-z]))[_^]\{?(\d{1,4})\}?\s?C\s?_\{?(\d{1,4})\}?")
+_CHOOSE_RAISED = re.compile(r"(?<![A-Za-z])C\s?_\s?(?:\{\s?(\d{1,4})\s?\}|(\d))\s?\^\s?(?:\{\s?(\d{1,4})\s?\}|(\d))")
 _TIMES_LETTER = re.compile(r"(?<=[0-9])\s?x\s?(?=10\s?\^)")
 
 
@@ -73,7 +74,7 @@ def structured(text: str) -> str | None:
         return str(number)
     choice = _CHOICE.fullmatch(text)
     if choice:
-        letter = choice.group(1) or choice.group(2) or choice.group(3) or choice.group(4)
+        letter = next(found for found in choice.groups() if found)
         if letter.upper() in "ABCDEFGHIJ":
             return letter.upper()
     special = number_in_words(text) or moment(text) or _base(text)
@@ -95,9 +96,14 @@ def _scaled(found: re.Match[str]) -> str:
 
 
 def _plain_operators(text: str) -> str:
-    """`3 x 10^8`, `C(5,2)` and `_5C_2` with their usual signs."""
+    """`3 x 10^8`, `C(5,2)`, `_5C_2` and `C_5^2` with their usual signs."""
     text = _TIMES_LETTER.sub(r"\\times ", text)
-    return _CHOOSE.sub(lambda found: f"\\binom{{{found.group(1) or found.group(3)}}}{{{found.group(2) or found.group(4)}}}", text) if "C" in text else text
+    return _CHOOSE_RAISED.sub(_chosen, _CHOOSE.sub(_chosen, text)) if "C" in text else text
+
+
+def _chosen(found: re.Match[str]) -> str:
+    above, below = found.group(1) or (found.group(3) if found.re is _CHOOSE else found.group(2)), found.group(4) or found.group(2 if found.re is _CHOOSE else 3)
+    return f"\\binom{{{above}}}{{{below}}}" if int(above) >= int(below) else found.group()
 
 
 def _counted(number: str, unit: str) -> str | None:
@@ -114,7 +120,7 @@ def _counted(number: str, unit: str) -> str | None:
 
 
 def _base(text: str) -> str | None:
-    found = _BASE.fullmatch(text) or _WITH_BASE.fullmatch(text)
+    found = _BASE.fullmatch(text.replace(" ", "") if "_" in text else text) or _WITH_BASE.fullmatch(" ".join(text.split()))
     if found is None or not found.group(1)[0].isdigit():
         return None
     name = found.group(2)

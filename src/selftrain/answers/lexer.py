@@ -40,7 +40,7 @@ _COMMANDS = {
     "geq": ">=", "geqslant": ">=", "geqq": ">=", "lt": "<", "gt": ">", "ne": "!=", "neq": "!=", "approx": "≈", "simeq": "≈", "equiv": "=",
     "in": "∈",
     "cup": "∪", "bigcup": "∪", "vee": "∨", "lor": "∨", "lbrace": "\\{", "rbrace": "\\}", "lbrack": "[", "rbrack": "]",
-    "lparen": "(", "rparen": ")", "vert": "|", "mid": "|",
+    "lparen": "(", "rparen": ")", "vert": "|", "mid": "∣",
     "lvert": "⟦", "rvert": "⟧", "langle": "⟨", "rangle": "⟩", "lfloor": "⌊", "rfloor": "⌋", "lceil": "⌈", "rceil": "⌉", "infty": "∞", "infin": "∞",
     "emptyset": "∅", "varnothing": "∅", "frac": "frac", "binom": "binom", "dbinom": "binom", "tbinom": "binom", "choose": "choose", "over": "over",
     "colon": ":", "bmod": "mod", "mod": "mod", "R": "ℝ", "Z": "ℤ", "N": "ℕ", "Q": "ℚ", "C": "ℂ", "setminus": "∖", "backslash": "∖", "overline": "overline",
@@ -53,7 +53,9 @@ _SEPARATING = frozenset(("and", "or", "und", "oder"))
 _PRODUCTS = frozenset("xyz")
 _SHORT_PRODUCTS = _words("abc xyz pqr rst abcd lwh mgh bca cab bh gh ih")
 _VARIABLES = frozenset("abcdkmnpqrstvwxyz")
-_SHORT_WORDS = _words("am an as at ad by my pa ma tv pm vs mr ms dr st rd nd cm mm km kg kb mb pc")
+_SHORT_WORDS = _words("an as at ad by my pa ma tv pm vs mr ms dr st rd nd cm mm km kg kb mb pc")
+_WORDS_OR_PRODUCTS = _words("an as at ad by my pa ma tv vs ms dr st rd nd ai bi ci di ki ni yi ix iy iz ib")
+_ARITHMETIC = frozenset(("+", "^", "frac", "="))
 
 
 class Unreadable(ValueError):
@@ -77,7 +79,17 @@ def tokens_of(text: str) -> list[Token]:
             tokens.append(("op", _OPERATORS.get(found.group("op"), found.group("op"))))
         if len(tokens) > MAX_TOKENS:
             raise Unreadable
-    return tokens
+    return _products(tokens) if any(token[0] == "word" and token[1] in _WORDS_OR_PRODUCTS for token in tokens) else tokens
+
+
+def _products(tokens: list[Token]) -> list[Token]:
+    """Short words such as `ad`, `by` and `bi` as products of variables and i where they stand among signs of arithmetic; tokens unchanged where they do not."""
+    if not _ARITHMETIC.intersection(token[1] for token in tokens if token[0] == "op"):
+        return tokens
+    found: list[Token] = []
+    for kind, text in tokens:
+        found.extend([("const" if letter == "i" else "var", letter) for letter in text] if kind == "word" and text in _WORDS_OR_PRODUCTS else [(kind, text)])
+    return found
 
 
 def _command(name: str) -> Token:

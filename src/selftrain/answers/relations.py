@@ -107,7 +107,7 @@ def _equation(left: list[Token], right: list[Token], depth: int) -> str:
 def _inequality(operator: str, left: list[Token], right: list[Token]) -> str:
     if operator == "!=":
         key = _equation(left, right, 0)
-        return "!= " + key
+        return shapes.without([key]) if _is_rational(key) else "!= " + key
     if operator not in _ORDERS:
         raise Unreadable
     direction, closed = _ORDERS[operator]
@@ -128,6 +128,10 @@ def _inequality(operator: str, left: list[Token], right: list[Token]) -> str:
     size = fixed.modulus(values[0])
     scaled = [fixed.multiply_small(value, fixed.invert((size, 0))) for value in values]
     return ("0 >= " if closed else "0 > ") + key_of_values(list(scaled))
+
+
+def _is_rational(key: str) -> bool:
+    return key.removeprefix("-").replace("/", "", 1).isdecimal()
 
 
 def _ray(name: str, end: str, *, below: bool, closed: bool) -> str:
@@ -161,13 +165,13 @@ def _grouped(tokens: list[Token]) -> list[Token]:
 
 def _root(name: str, values: list[Complex]) -> str | None:
     """The zero of a function that is affine in its only variable, given its values at the points; None where it is not affine."""
-    x, y, z = (as_complex(Expression([("var", name)]).values()[point]) for point in range(3))
+    x, y, *others = map(as_complex, Expression([("var", name)]).values())
     slope = fixed.multiply_small(fixed.add(values[1], fixed.negate(values[0])), fixed.invert(fixed.add(y, fixed.negate(x))))
     if slope == fixed.ZERO:
         return None
-    expected = fixed.add(values[0], fixed.multiply_small(slope, fixed.add(z, fixed.negate(x))))
-    if not same(expected, values[2]):
-        return None
+    for value, z in zip(values[2:], others, strict=False):
+        if not same(fixed.add(values[0], fixed.multiply_small(slope, fixed.add(z, fixed.negate(x)))), value):
+            return None
     return number_text(fixed.add(x, fixed.negate(fixed.multiply_small(values[0], fixed.invert(slope)))))
 
 

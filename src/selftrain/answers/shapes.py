@@ -6,6 +6,7 @@ A bare list `a, b`, a tuple `(a, b)`, a list in brackets `[a, b]`, half-open `(a
 
 from __future__ import annotations
 
+from fractions import Fraction
 from itertools import pairwise
 
 from selftrain.answers import relations
@@ -24,6 +25,8 @@ def shape(tokens: list[Token], depth: int = 0) -> str:
     """The key text of the tokens as a whole."""
     if depth > MAX_NESTING or not tokens:
         raise Unreadable
+    if tokens[0] == ("op", "\\{") and tokens.count(("op", "|")) == 1:
+        tokens = [("op", "∣") if token == ("op", "|") else token for token in tokens]
     marks = top_level(tokens)
     separators = [at for at in marks if tokens[at] in (("op", ","), ("op", ";")) or tokens[at][0] == "sep"]
     if separators:
@@ -34,6 +37,11 @@ def shape(tokens: list[Token], depth: int = 0) -> str:
     if unions:
         parts = {shape(part, depth + 1) for part in split_at(tokens, unions)}
         return union(parts)
+    if len(tokens) > 2 and tokens[:2] == [("op", "ℝ"), ("op", "∖")]:
+        key = shape(tokens[2:], depth + 1)
+        if not key.startswith("{") or key == "{}":
+            raise Unreadable
+        return without(key[1:-1].split("; "))
     ratios = [at for at in marks if tokens[at] == ("op", ":")]
     if ratios:
         return ":".join(shape(part, depth + 1) for part in split_at(tokens, ratios))
@@ -190,10 +198,29 @@ def _members(inner: list[Token], depth: int) -> list[str]:
 
 
 def _set(inner: list[Token], depth: int) -> str:
-    if any(inner[at] in (("op", "|"), ("op", ":")) for at in range(len(inner))):
-        raise Unreadable
+    bar = next((at for at, token in enumerate(inner) if token in (("op", "∣"), ("op", ":"))), None)
+    if bar is not None:
+        return _where(inner[:bar], inner[bar + 1 :], depth)
     members = {member for key in _members(inner, depth) for member in (key.split(", ") if _is_pair(key) else [key])}
     return f"{{{'; '.join(sorted(members))}}}"
+
+
+def _where(left: list[Token], condition: list[Token], depth: int) -> str:
+    """`{x | x > 2}` as the interval of its condition; `Unreadable` for conditions that are none."""
+    if len(left) not in (1, 3) or left[0][0] != "var" or left[1:] not in ([], [("op", "∈"), ("op", "ℝ")]):
+        raise Unreadable
+    if any(condition[at] == ("op", ",") or condition[at][0] == "sep" for at in top_level(condition)):
+        raise Unreadable
+    key = shape(condition, depth + 1).removeprefix(f"{left[0][1]} = ")
+    if left[0] not in condition or not key.startswith(("(", "[")) or not key.endswith((")", "]")):
+        raise Unreadable
+    return key
+
+
+def without(members: list[str]) -> str:
+    """The real numbers but for some rationals, as a union of intervals."""
+    ends = [str(number) for number in sorted({Fraction(member) for member in members})]
+    return " ∪ ".join(sorted(f"({low}, {high})" for low, high in pairwise(["-inf", *ends, "inf"])))
 
 
 def _is_pair(key: str) -> bool:

@@ -51,11 +51,11 @@ _SILENT = _words(
 )
 _POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "quadrat": 2, "cubic": 3, "cu": 3, "cubed": 3, "kubik": 3}
 _PERCENT = _words("percent pct percentage prozent")
-_TAIL = re.compile(r"[ ]*(?<![\\A-Za-z])([A-Za-zµäöüßÄÖÜ€£¥°][A-Za-zµäöüßÄÖÜ€£¥°/^{}23 .'\-]*)$")
+_TAIL = re.compile(r"[ ]*(?<![\\A-Za-z])([A-Za-zµäöüßÄÖÜ€£¥¢°][A-Za-zµäöüßÄÖÜ€£¥¢°/^{}23 .'\-]*)$")
 _HEAD = re.compile(r"^\s*([-+]?)\s*(?:[€£¥]|(?:USD|EUR|US|GBP|CHF|Rs\.?|INR)\b)\s*(?=[\d.\\-])", re.IGNORECASE)
-_NAMES = re.compile(r"[A-Za-zµäöüßÄÖÜ€£¥°]+")
+_NAMES = re.compile(r"[A-Za-zµäöüßÄÖÜ€£¥¢°]+")
 _EXPONENT = re.compile(r"\^\s*\{?\s*([23])\s*\}?|(?<=[a-z])([23])(?![0-9])")
-_SINGLE = frozenset("mgshlLNJWVACFKT€£¥°")
+_SINGLE = frozenset("mgshlLNJWVACFKT€£¥¢°")
 _SINGLE_GLUED = frozenset("m")
 NOT_UNITS = _words(
     """pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if
@@ -91,7 +91,7 @@ def _canonical(tail: str, *, glued: bool, decimal: bool) -> str | None:
     if is_product(words[0]) or (len(words[0]) == 1 and tail[0] not in _SINGLE):
         return None
     known = [word for word in words if word in _COUNTED or word in _SILENT]
-    if any(len(word) < 3 and word not in known for word in words) and not all(sign in "€£¥°" for sign in "".join(set(words) - set(known))):
+    if any(len(word) < 3 and word not in known for word in words) and not all(sign in "€£¥¢°" for sign in "".join(set(words) - set(known))):
         return None
     if len(words) == 1 and len(words[0]) == 1 and glued and words[0].isalpha() and not (words[0] in _SINGLE_GLUED and decimal):
         return None

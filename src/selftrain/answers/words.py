@@ -53,9 +53,11 @@ _TIME = re.compile(
     r"(\d{1,2})(?:[:.](\d\d))?(?::(\d\d))? ?([ap])\.? ?m\.?|(\d{1,2}):(\d\d)(?::(\d\d))? ?(?:uhr|h|hours|hrs)|(\d{1,2}) uhr(?: (\d\d))?"
     r"|(\d{1,2}):(\d\d)(?::(\d\d))?"
 )
+_DOTTED_TIME = re.compile(r"^(\d{1,2})\.(\d\d) ?uhr$")
 _MAYBE_MOMENT = re.compile(
     r"\d ?:\d|\d ?[ap]\.? ?m|uhr|\d{4}|(?:jan|feb|jän|mar|mär|mae|apr|may|mai|jun|jul|aug|sep|okt|oct|nov|de[cz])[a-z]* \d|\d.{0,6} [a-zä]{3}"
 )
+_AROUND_COLON = re.compile(r"(?<=\d) ?: ?(?=\d\d)")
 _SPACE = re.compile(r"\s+")
 _PUNCTUATION_SPACE = re.compile(r"\s*([,;:=<>|()\[\]{}])\s*")
 MAX_SHOWN = 300
@@ -99,10 +101,10 @@ def digits_first(text: str) -> str:
 
 def moment(text: str) -> str | None:
     """`2020-07-04` for a date with a month in words or in ISO or dotted form, `--07-04` without the year, `15:30` for a time of day."""
-    text = _SPACE.sub(" ", text.casefold().strip())
+    text = _AROUND_COLON.sub(":", _SPACE.sub(" ", text.casefold().strip()))
     if len(text) > 40 or not _MAYBE_MOMENT.search(text):
         return None
-    found = _TIME.fullmatch(text)
+    found = _TIME.fullmatch(_DOTTED_TIME.sub(r"\1:\2 uhr", text))
     if found:
         return _clock(found)
     return _date(text)
@@ -142,7 +144,7 @@ def text_key(text: str) -> str:
         text = "".join(text.replace("\\mid", "|").split())
     else:
         text = _PUNCTUATION_SPACE.sub(r"\1", " ".join(text.split())) if len(text) <= 4000 else " ".join(text.split())
-        text = text.casefold()
+        text = text.casefold().replace('"', "'")
         text = text.rstrip("!?.") or text
     return shortened(f"'{text}'")
 
