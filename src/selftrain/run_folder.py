@@ -49,6 +49,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "host": platform.node(),
         "cores": os.cpu_count(),
         "device": config.policy.device,
         "packages": packages,

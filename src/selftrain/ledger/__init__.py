@@ -1,6 +1,6 @@
 """The record of a run: written as things happen, hash-chained, verified, read back. The format is in docs/ledger.md."""
 
-from selftrain.ledger.reader import Ledger, read
+from selftrain.ledger.reader import Entry, Ledger, open_record, read
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
 from selftrain.ledger.verification import Fault, ReplayReport, Status, VerifyReport, verify, verify_replay
 from selftrain.ledger.writer import LedgerWriter
@@ -8,6 +8,7 @@ from selftrain.ledger.writer import LedgerWriter
 __all__ = [
     "BranchRecord",
     "CheckpointRecord",
+    "Entry",
     "Fault",
     "ForkRecord",
     "Ledger",
@@ -18,6 +19,7 @@ __all__ = [
     "StepRecord",
     "VerifyReport",
     "lineage",
+    "open_record",
     "read",
     "verify",
     "verify_replay",

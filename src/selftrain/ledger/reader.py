@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selftrain.errors import LedgerError
 from selftrain.ledger import records, segments, storage
 from selftrain.ledger.chain import FORMAT, NO_HASH, Line, parse_line, read_chain
-from selftrain.ledger.columns import TABLES, digest
+from selftrain.ledger.columns import TABLES, digest, from_table
 from selftrain.ledger.layout import chain_path, read_run_json, segments_folder
 from selftrain.ledger.migrations import columns_of, migrated
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
@@ -53,6 +54,8 @@ class Ledger:
         """
         last = self.entries[-1] if self.entries else None
         seq, prev, start = (last.seq + 1, last.hash, last.offset + last.size) if last else (0, NO_HASH, 0)
+        if last and last.hash.encode() not in storage.read_at(chain_path(self.folder), last.offset, last.size):
+            raise LedgerError(f"record {last.seq} of the ledger", "another record stands in its place: the run was forked", "read the record anew")
         found = []
         for offset, line in read_chain(chain_path(self.folder), seq, prev, start):
             if line.kind == "branch":
@@ -163,6 +166,26 @@ class Ledger:
                 found += records.from_tables(**read_segment(segments_folder(self.folder), self.line(entry), self.format))
         return found
 
+    def rows(self, entry: Entry, table: str, columns: Collection[str]) -> dict[str, list[Any]]:
+        """Some columns of a segment's `groups` or `completions`, read alone and not checked against the chain: for views that must be quick.
+
+        Raises LedgerError when the file is missing or no such table.
+        """
+        number = int(str(self.line(entry).body["segment"]))
+        data = storage.read_bytes(segments_folder(self.folder) / segments.file_name(number, table))
+        if data is None:
+            raise segments.damaged(segments.file_name(number, table), "it is missing")
+        chosen = [column for column in TABLES[table] if column.name in columns]
+        if self.is_writable:
+            return from_table(chosen, segments.decode_columns(table, data, number, [column.name for column in chosen]))
+        older = segments.decode_columns(table, data, number, [column.name for column in columns_of(self.format, table)])
+        return from_table(chosen, migrated(self.format, table, older))
+
+    @property
+    def is_being_written(self) -> bool | None:
+        """Whether a process of this machine writes it now; None where that cannot be seen."""
+        return storage.is_locked(self.folder / "ledger" / "lock")
+
     def evals(self, rolled_back: bool = False) -> list[dict[str, Any]]:
         """The evaluations, the last of each (step, name), in order of steps; those of given-up records are left out.
 
@@ -182,9 +205,14 @@ def read(folder: Path) -> Ledger:
 
     Raises RunFolderError when there is no run, LedgerError when the chain is damaged (a damaged segment shows when it is read), StorageError.
     """
-    ledger = Ledger(folder, read_run_json(folder), [])
+    ledger = open_record(folder)
     ledger.advance()
     return ledger
+
+
+def open_record(folder: Path) -> Ledger:
+    """The record with nothing of the chain read yet: `advance` reads it and gives its lines. Raises RunFolderError when there is no run, LedgerError."""
+    return Ledger(folder, read_run_json(folder), [])
 
 
 def read_segment(folder: Path, line: Line, written: int) -> dict[str, Any]:
