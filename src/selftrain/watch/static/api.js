@@ -39,30 +39,50 @@ export const get = async (path, query, signal) => checked(await fetch(address(pa
 export const post = async (path, query, body) =>
   checked(await fetch(address(path, query), { method: "POST", headers: { ...headers(), "Content-Type": "application/json" }, body: JSON.stringify(body) }));
 
-/** Follow a stream of server-sent events until `stop()`. query: a function, so that a new connection goes on where the last one ended. */
+/**
+ * Follow a stream of server-sent events until `stop()`. query: a function, so that a new connection goes on where the last one ended.
+ * A page that nobody sees lets go of its connection: a browser has six for a server, and tabs are many.
+ */
 export function follow(query, onEvent, onLink) {
-  const control = new AbortController();
+  let stopped = false, connection = null, wake = () => {};
   const run = async () => {
     let wait = 500;
-    while (!control.signal.aborted) {
+    while (!stopped) {
+      if (document.hidden) {
+        await new Promise((done) => (wake = done));
+        continue;
+      }
+      connection = new AbortController();
       try {
-        const response = await fetch(address("events", query()), { headers: headers(), signal: control.signal });
+        const response = await fetch(address("events", query()), { headers: headers(), signal: connection.signal });
         if (!response.ok) await checked(response);
         onLink(true);
         wait = 500;
         await read(response.body, onEvent);
       } catch (error) {
-        if (control.signal.aborted) return;
         if (error instanceof Refused && error.status === 401) return;
+        if (connection.signal.aborted) continue;
       }
-      if (control.signal.aborted) return;
+      if (stopped) return;
       onLink(false);
       await new Promise((done) => setTimeout(done, wait));
       wait = Math.min(2 * wait, 8000);
     }
   };
+  const seen = () => (document.hidden ? connection?.abort() : wake());
+  const away = () => connection?.abort();
+  document.addEventListener("visibilitychange", seen);
+  addEventListener("pagehide", away);
   run();
-  return { stop: () => control.abort() };
+  return {
+    stop() {
+      stopped = true;
+      document.removeEventListener("visibilitychange", seen);
+      removeEventListener("pagehide", away);
+      connection?.abort();
+      wake();
+    },
+  };
 }
 
 async function read(body, onEvent) {

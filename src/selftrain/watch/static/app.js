@@ -14,7 +14,15 @@ export function route() {
   return { path: path.split("/").filter(Boolean).map(decodeURIComponent), query: Object.fromEntries(new URLSearchParams(query ?? "")) };
 }
 
-async function show() {
+let wanted = 0, showing = Promise.resolve();
+
+/** Show what the address names, one page after the other; of several that were asked for meanwhile only the last. */
+function show() {
+  const mine = ++wanted;
+  showing = showing.then(() => (mine === wanted ? open() : undefined));
+}
+
+async function open() {
   const { path, query } = route();
   if (shown && path[0] === "run" && shown.run === path[1] && shown.go) {
     await guarded(() => shown.go(path.slice(2), query));
@@ -34,6 +42,8 @@ async function guarded(work) {
     await work();
   } catch (error) {
     if (error?.name === "AbortError") return;
+    shown?.stop();
+    shown = null;
     const main = document.getElementById("main");
     if (error instanceof Refused && error.status === 401) put(main, tokenForm());
     else put(main, h("section", { class: "pad" }, h("h1", {}, "This cannot be shown"), h("p", {}, error.message), h("p", {}, h("a", { href: "#/" }, "All runs"))));

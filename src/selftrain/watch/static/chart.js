@@ -37,6 +37,12 @@ export class Linked {
     this.zoom(next[0] <= least && next[1] >= most ? null : next);
   }
 
+  /** Put the cursor of every curve on a step. */
+  point(step) {
+    for (const { plot } of this.charts) plot?.setCursor({ left: plot.valToPos(step, "x"), top: 20 }, true, false);
+    this.at = step;
+  }
+
   redraw() {
     for (const chart of this.charts) chart.plot?.redraw(false, true);
   }
@@ -85,7 +91,7 @@ export class Chart {
         height: HEIGHT,
         padding: [6, 6, 0, 0],
         legend: { show: false },
-        cursor: { sync: { key: this.linked.sync.key, setSeries: false }, drag: { x: true, y: false, dist: 5 }, y: false, points: { size: 6 }, bind: { dblclick: () => () => { this.linked.zoom(null); return null; } } },
+        cursor: { sync: { key: this.linked.sync.key, setSeries: false, filters: { pub: followed, sub: followed } }, drag: { x: true, y: false, dist: 5 }, y: false, points: { size: 6 }, bind: { dblclick: () => () => this.zoomOut() } },
         scales: { x: { time: false }, y: { range: (plot, low, high) => span(low, high, wide) } },
         axes: [
           { ...axis, size: 22, gap: 4, space: 48, values: (plot, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? String(tick) : "")) },
@@ -98,11 +104,18 @@ export class Chart {
       this.box,
     );
     this.plot.over.addEventListener("click", () => {
-      if (this.plot.cursor.idx !== null && !this.dragged) this.onOpen?.(this.data[0][this.plot.cursor.idx]);
+      const at = this.plot.cursor.idx;
+      clearTimeout(this.opening);
+      if (at !== null && !this.dragged) this.opening = setTimeout(() => this.onOpen?.(this.data[0][at]), 260); // unless a second click follows
       this.dragged = false;
     });
-    linkedSub(this.linked.sync, this.plot);
     this.applyRange();
+  }
+
+  zoomOut() {
+    clearTimeout(this.opening);
+    this.linked.zoom(null);
+    return null;
   }
 
   extent() {
@@ -174,10 +187,10 @@ export class Chart {
     let at = steps.indexOf(this.linked.at);
     if (at < 0) at = steps.length - 1;
     const acts = {
-      ArrowLeft: () => this.point(steps[Math.max(0, at - far)]),
-      ArrowRight: () => this.point(steps[Math.min(steps.length - 1, at + far)]),
-      Home: () => this.point(steps[0]),
-      End: () => this.point(steps.at(-1)),
+      ArrowLeft: () => this.linked.point(steps[Math.max(0, at - far)]),
+      ArrowRight: () => this.linked.point(steps[Math.min(steps.length - 1, at + far)]),
+      Home: () => this.linked.point(steps[0]),
+      End: () => this.linked.point(steps.at(-1)),
       "+": () => this.linked.scale(0.5, this.linked.at),
       "=": () => this.linked.scale(0.5, this.linked.at),
       "-": () => this.linked.scale(2, this.linked.at),
@@ -190,19 +203,17 @@ export class Chart {
     acts[event.key]();
   }
 
-  point(step) {
-    this.linked.at = step;
-    this.plot.setCursor({ left: this.plot.valToPos(step, "x"), top: 20 });
-  }
 
   stop() {
+    clearTimeout(this.opening);
     this.observer.disconnect();
     this.plot?.destroy();
     this.linked.charts.delete(this);
   }
 }
 
-const linkedSub = (sync, plot) => sync.sub(plot);
+/** Of what the mouse does in one curve the others follow the moves only; a zoom goes through `Linked`. */
+const followed = (kind) => kind === "mousemove" || kind === "mouseleave";
 
 /** The range of the values with a little air; fractions keep to [0, 1] where they nearly fill it, constants get a band of their own. */
 function span(low, high, limits) {

@@ -22,7 +22,7 @@ export async function curvesTab(body, context, { query }) {
   const strip = h("div", { class: "lane" });
   const grid = h("div", { class: "stages" });
   put(body, h("div", { class: "lane-row" }, strip, reset), happened, grid);
-  let charts = [], accuracy = null, shownKeys = "";
+  let charts = [], accuracy = null, shownKeys = null;
 
   function draw() {
     const keys = [...new Set([...Object.keys(series.live.values), ...series.left.flatMap((one) => Object.keys(one.values))])];

@@ -24,7 +24,7 @@ const NAMES = {
   "vote/margin_mean_frac": "Vote margin",
   "vote/read_mean_frac": "Completions read",
   "vote/tie_frac": "Ties",
-  "vote/collision_frac": "Same answer across prompts",
+  "vote/collision_frac": "Answer collisions",
   "vote/split_half_frac": "Halves that agree",
   "label/decided_frac": "Labels decided",
   "reward/mean_frac": "Mean reward",

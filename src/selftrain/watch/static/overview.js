@@ -45,7 +45,7 @@ function card(run) {
       figure("vote share", percent(run.last["vote/share_mean_frac"])),
       figure("entropy", num(run.last["policy/entropy_mean_nats"], 3)),
       figure("findings", run.findings || "none")),
-    h("div", { class: "course" }, spark(run.spark), h("span", { class: "soft" }, before ? `${before[0]} ${points(before[1])}${after ? ` → ${points(after[1])}` : ""} %` : "no held-out problems")),
+    h("div", { class: "course" }, spark(run.spark), h("span", { class: "soft" }, before ? `${before[0]} ${points(before[1])}${after ? ` → ${points(after[1])}` : ""} %` : "not evaluated")),
   );
 }
 
