@@ -376,3 +376,26 @@ def test_a_large_run_answers_quickly(tmp_path: Path) -> None:
         begun = time.perf_counter()
         assert page.get(f"/api/{address}").status_code == 200
         assert time.perf_counter() - begun < 2
+
+
+@pytest.mark.parametrize(("option", "role"), [({"labels.source": "frozen"}, "teacher"), ({"labels.clustering": "judge"}, "judge")])
+def test_extra_samples_stand_with_the_group_they_serve(tmp_path: Path, option: dict[str, str], role: str) -> None:
+    list(start(made.toy(tmp_path / "a", **{"run.num_steps": 2, **option})).events())
+    assert get(tmp_path, "groups", run="a")["total"] == 2 * 16
+    scored = next(one for step in range(2) for one in read(tmp_path / "a").groups(step) if one.voted.group.extras)
+    group = scored.voted.group
+    found = get(tmp_path, "group", run="a", branch=0, step=group.step, index=group.index)
+    assert found["size"] == 16
+    assert [(one["role"], one["group_index"]) for one in found["extras"]] == [(role, extra.group.index) for extra in group.extras]
+    extra = group.extras[0]
+    assert found["extras"][0]["votes"] == [{"key": key, "count": count} for key, count in extra.vote.counts]
+    listed = get(tmp_path, "completions", run="a", branch=0, step=group.step, index=extra.group.index)["completions"]
+    assert ["".join((one["before"], one["answer"], one["after"])) for one in listed] == [one.text for one in extra.group.completions]
+    assert client(tmp_path).get("/api/group", params={"run": "a", "branch": 0, "step": group.step, "index": extra.group.index}).status_code == 404
+
+
+def test_a_record_of_format_1_is_shown(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent.parent / "ledger" / "format_1", tmp_path / "old")
+    tail = RunTail("old", tmp_path / "old")
+    found = tail.index.search({}, set())
+    assert found["total"] == sum(len(tail.ledger.groups(step)) for step in tail.ledger.group_steps()) > 0

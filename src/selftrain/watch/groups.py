@@ -13,8 +13,8 @@ from selftrain.ledger import Entry, Ledger
 CLOSE_MARGIN_FRAC = 0.25
 """a vote whose winner leads by less than this share of all votes is a disagreement"""
 INDEXED: tuple[str, ...] = ("group_index", "prompt_id", "message_contents", "num_votes", "num_read", "vote_keys", "vote_counts")
-INDEXED += ("label_outcome", "label_key", "admission")
-GROUP = (*INDEXED, "message_roles", "policy_version", "label_source", "label_decided_by", "label_uses_truth", "label_targets")
+INDEXED += ("label_outcome", "label_key", "admission", "role")
+GROUP = (*INDEXED, "message_roles", "policy_version", "label_source", "label_decided_by", "label_uses_truth", "label_targets", "serves")
 COMPLETION: tuple[str, ...] = ("group_index", "completion_index", "text", "finish", "policy_version", "answer_text", "answer_key", "reward", "reward_reason")
 COMPLETION += ("kl_penalty_nats", "shaped_reward", "advantage", "trained", "token_ids")
 
@@ -94,6 +94,8 @@ class GroupIndex:
     def _add(self, entry: Entry) -> None:
         found = self._ledger.rows(entry, "groups", INDEXED)
         for at, prompt_id in enumerate(found["prompt_id"]):
+            if found["role"][at] != "vote":
+                continue
             counts, votes, label = found["vote_counts"][at], found["num_votes"][at], found["label_key"][at]
             first, second = (*counts, 0, 0)[:2]
             before = self._labels.get(prompt_id)
@@ -151,16 +153,22 @@ class GroupIndex:
 
 
 def group(ledger: Ledger, branch: int, step: int, index: int) -> dict[str, Any] | None:
-    """One group with its vote and label; None where there is none. Completions: see `completions`."""
+    """One group that votes, with its vote, its label and the extra samples made for it; None where there is none. Completions: see `completions`."""
     for entry in segments_of(ledger, branch, step):
         found = ledger.rows(entry, "groups", GROUP)
-        if index in found["group_index"]:
-            at = found["group_index"].index(index)
-            row = {name: values[at] for name, values in found.items()}
-            votes = [{"key": key, "count": count} for key, count in zip(row.pop("vote_keys"), row.pop("vote_counts"), strict=True)]
-            messages = [{"role": role, "content": text} for role, text in zip(row.pop("message_roles"), row.pop("message_contents"), strict=True)]
-            return {"branch": branch, "step": step, "messages": messages, "votes": votes, "size": len(found["group_index"]), **row}
+        rows = [in_full({name: values[at] for name, values in found.items()}) for at in range(len(found["group_index"]))]
+        chosen = next((row for row in rows if row["group_index"] == index and row["role"] == "vote"), None)
+        if chosen is not None:
+            extras = [row for row in rows if row["serves"] == index and row["role"] != "vote"]
+            return {"branch": branch, "step": step, "size": sum(row["role"] == "vote" for row in rows), "extras": extras, **chosen}
     return None
+
+
+def in_full(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its votes and messages as pairs."""
+    votes = [{"key": key, "count": count} for key, count in zip(row.pop("vote_keys"), row.pop("vote_counts"), strict=True)]
+    messages = [{"role": role, "content": text} for role, text in zip(row.pop("message_roles"), row.pop("message_contents"), strict=True)]
+    return {"votes": votes, "messages": messages, **row}
 
 
 def completions(ledger: Ledger, place: tuple[int, int, int], cluster: str | None, offset: int, limit: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ export async function groupTab(body, context, { parts }) {
       h("p", { class: "row" }, link("← previous", near(-1)), link("next →", near(1)))),
     h("article", { class: "inspect" },
       h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, group.prompt_id)), group.messages.map((one) => h("div", { class: `turn ${one.role}` }, group.messages.length > 1 ? h("b", {}, one.role) : null, h("pre", {}, one.content)))),
-      h("section", { class: "decided" }, h("h2", {}, "Vote"), voteBar(group, picker), labelFacts(group)),
+      h("section", { class: "decided" }, h("h2", {}, "Vote"), voteBar(group, picker), labelFacts(group), extraSamples(group, context)),
       h("section", {}, h("div", { class: "row between" }, h("h2", {}, "Completions"), picker.state), list),
       h("section", { class: "visits" }, h("div", { class: "row between" }, h("h2", {}, "This prompt over the steps"), visits.length > 1 ? h("a", { href: context.link("compare", { prompt: group.prompt_id, a: key(visits[0]), b: key(group) }) }, "side by side") : null), visitTable(visits, here, context))));
   await picker.show();
@@ -68,6 +68,19 @@ export function labelFacts(group) {
     ["Policy", group.policy_version ?? "several versions"],
   ];
   return h("dl", { class: "facts" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+/** What was sampled beyond the votes: a teacher's answers, a judge's verdicts. */
+function extraSamples(group, context) {
+  if (!group.extras.length) return null;
+  return h("section", { class: "extras" }, h("h2", {}, "Extra samples"), group.extras.map((extra) => {
+    const list = h("div", { class: "completions" });
+    const picker = completionList(list, context, { ...extra, branch: group.branch, step: group.step }, 12);
+    let shown = false;
+    return h("details", { ontoggle: () => { if (!shown) picker.show(); shown = true; } },
+      h("summary", {}, `${extra.role}: ${extra.votes.map((one) => `${one.key} ×${one.count}`).join(", ") || "nothing read"}`),
+      h("p", { class: "soft" }, `policy ${extra.policy_version ?? "of several versions"}`), h("pre", {}, extra.messages.at(-1).content), list);
+  }));
 }
 
 /** The completions of a group, some at a time; `only(key)` keeps those of one cluster, `only(null)` shows all again. */
