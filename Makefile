@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-slow check docs model bench clean
+.PHONY: train test test-slow test-browser screenshots check docs model bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,lora,gym]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,lora,gym,browser]"
 	touch $@
 
 train: $(VENV)/.ready  ## self-train the embedded model
@@ -20,6 +20,14 @@ test: $(VENV)/.ready check  ## style, types, tests
 
 test-slow: $(VENV)/.ready  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-browser: $(VENV)/.ready  ## the live page in headless Chromium, which is installed when it is missing
+	scripts/install_browser.sh
+	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+screenshots: $(VENV)/.ready  ## the same, and the pictures in docs/img
+	scripts/install_browser.sh
+	$(BIN)/python -m pytest -m browser tests/browser --screenshots
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -82,7 +82,7 @@ def test_replay_finds_extra_samples_that_are_missing_or_do_not_lead_to_the_decis
     recorded = ledger.groups
 
     def altered(alter: Callable[[tuple[VotedGroup, ...]], tuple[VotedGroup, ...]]) -> set[str]:
-        def groups(step: int) -> list[ScoredGroup]:
+        def groups(step: int, branch: int | None = None) -> list[ScoredGroup]:
             return [replace(one, voted=replace(one.voted, group=replace(one.voted.group, extras=alter(one.voted.group.extras)))) for one in recorded(step)]
 
         monkeypatch.setattr(ledger, "groups", groups)

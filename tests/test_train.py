@@ -13,10 +13,11 @@ from selftrain import compose
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import RunFolderError
+from selftrain.handover import START
 from selftrain.ledger import read
 from selftrain.policies import toy
 from selftrain.replay import replay
-from selftrain.run import START, Evaluated, Outcome, Run, read_config, resume, start, train_to_end
+from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Action, AnswerSheet, PromptSet
 from tests.killing import killed_and_resumed

@@ -46,9 +46,15 @@ class Checkpoint:
     refused: tuple[Refused, ...] = ()
 
 
-def checkpoint_name(step: int) -> str:
-    """The name of the checkpoint after a step. Example: `step-000020`."""
-    return f"step-{step:06d}"
+def checkpoint_name(step: int, branch: int = 0) -> str:
+    """The name of the checkpoint after a step. Example: `step-000020`; `branch-01-step-000020` on the branch after the first rollback."""
+    return f"branch-{branch:02d}-step-{step:06d}" if branch else f"step-{step:06d}"
+
+
+def place_of(name: str) -> tuple[int, int] | None:
+    """(branch, steps done) of a checkpoint's name; None for a name of another form."""
+    match = re.fullmatch(r"(?:branch-(\d+)-)?step-(\d+)", name)
+    return (int(match[1] or 0), int(match[2])) if match else None
 
 
 def save(folder: Path, name: str, write: Callable[[Path], None], state: Mapping[str, Any]) -> Path:
@@ -120,6 +126,11 @@ def verify_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(manifest["name"], path, manifest["state"])
 
 
+def names(folder: Path) -> list[str]:
+    """Names of the checkpoints in a folder, oldest first, damaged ones among them."""
+    return [path.name for path in reversed(_candidates(folder)) if not path.name.startswith(".")]
+
+
 def prune(folder: Path, keep: int, protect: set[str]) -> list[str]:
     """Delete all but the newest `keep` checkpoints (at least 1) and those in `protect`. Returns the names deleted, oldest first. Raises StorageError."""
     _tidy(folder)
@@ -133,14 +144,13 @@ def prune(folder: Path, keep: int, protect: set[str]) -> list[str]:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Checkpoint folders, newest first: by the number at the end of the name, those without one last."""
+    """Checkpoint folders, newest first: by branch and step, those with another name last."""
     names = [name for name in storage.names(folder) if (folder / name).is_dir()]
     live = [name for name in names if not name.startswith(".")]
     stranded = [name for name in names if name.startswith(_REPLACED) and name.removeprefix(_REPLACED) not in live]
 
-    def age(name: str) -> tuple[int, str]:
-        number = re.search(r"(\d+)$", name)
-        return (int(number[1]) if number else -1, name)
+    def age(name: str) -> tuple[int, int, str]:
+        return (*(place_of(name.removeprefix(_REPLACED)) or (-1, -1)), name)
 
     return [folder / name for name in sorted(live + stranded, key=age, reverse=True)]
 

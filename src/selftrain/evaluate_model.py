@@ -9,11 +9,12 @@ from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.evals import Evaluation, Progress
 from selftrain.evals import evaluate as evaluate_sampler
+from selftrain.handover import START
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
 from selftrain.prompts import load_problems
 from selftrain.report import read_record
-from selftrain.run import START, read_config
+from selftrain.run import read_config
 from selftrain.seeds import Stream
 from selftrain.types import PromptSet
 

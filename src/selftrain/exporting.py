@@ -8,9 +8,9 @@ from pathlib import Path
 
 from selftrain.checkpoints import MANIFEST, verify_checkpoint
 from selftrain.errors import CheckpointError, ModelError, RunFolderError, StorageError
+from selftrain.handover import START
 from selftrain.report.card import model_card
 from selftrain.report.record import RunRecord, read_record
-from selftrain.run import START
 
 TRAINING_FILES = (MANIFEST, "optimizer.safetensors", "optimizer.json", "learner.json")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from selftrain.config import RunConfig
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
 from selftrain.ledger import Ledger, ReplayReport, verify_replay
+from selftrain.ledger.records import verdict_from
 from selftrain.metrics import measure
 from selftrain.reading import Reading
 from selftrain.reward import rewards_of
 from selftrain.run import relocated
-from selftrain.types import AnswerSheet, Label, ScoredGroup
+from selftrain.types import AnswerSheet, Label, ScoredGroup, Verdict
 from selftrain.vote import count
 
 
@@ -38,14 +40,28 @@ class Replay:
 def replay(ledger: Ledger, config: RunConfig) -> Replay:
     """Recompute what follows from the completions. Prompts are loaded again only where true answers decided the labels."""
     found = verify_replay(ledger, recomputations(ledger, config))
-    guard, wrong, judged = Guard(config.guard), [], 0
-    for verdict in ledger.verdicts():
-        scored = ledger.groups(verdict.step)
-        again = guard.judge(measure(verdict.step, scored[0].voted.group.completions[0].version, scored))
-        judged += 1
-        if again != verdict:
-            wrong.append(verdict.step)
-    return Replay(found, judged, tuple(wrong))
+    judged = [(verdict, again) for verdict, again in judgements(ledger, config)]
+    return Replay(found, len(judged), tuple(verdict.step for verdict, again in judged if again != verdict))
+
+
+def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Verdict]]:
+    """(recorded, recomputed) for each verdict, in order. After a rollback the guard goes on with what it knew at that place."""
+    places = {(one.parent, one.step) for one in ledger.branches}
+    guard = Guard(config.guard)
+    known = {place: deepcopy(guard.state()) for place in places if place[1] == 0}
+    for entry in ledger.entries:
+        if entry.kind == "branch":
+            record = ledger.branches[entry.branch - 1]
+            guard = Guard(config.guard)
+            guard.load(deepcopy(known[record.parent, record.step]))
+            if (record.branch, record.step) in places:
+                known[record.branch, record.step] = deepcopy(guard.state())
+        if entry.kind == "verdict":
+            verdict = verdict_from(ledger.line(entry).body)
+            scored = ledger.groups(verdict.step, entry.branch)
+            yield verdict, guard.judge(measure(verdict.step, scored[0].voted.group.completions[0].version, scored))
+            if (entry.branch, verdict.step + 1) in places:
+                known[entry.branch, verdict.step + 1] = deepcopy(guard.state())
 
 
 class StepLabels:
@@ -53,29 +69,31 @@ class StepLabels:
 
     def __init__(self, ledger: Ledger, reading: Reading, labelling: Labelling) -> None:
         self._ledger, self._reading, self._labelling = ledger, reading, labelling
-        self._step: int | None = None
+        self._place: tuple[int, int] | None = None
         self._labels: dict[int, Label | None] = {}
         self._missing: Counter[int] = Counter()
 
     def label(self, scored: ScoredGroup) -> Label | None:
         """The label of a recorded group; None in a step whose record misses samples that the source asks for."""
-        self._load(scored.voted.group.step)
+        self._load(scored)
         return self._labels[scored.voted.group.index]
 
     def num_missing(self, scored: ScoredGroup) -> int:
         """How many samples the reading or the label source asks for that are not in the record."""
-        self._load(scored.voted.group.step)
+        self._load(scored)
         return self._missing[scored.voted.group.index]
 
-    def _load(self, step: int) -> None:
-        if step == self._step:
+    def _load(self, scored: ScoredGroup) -> None:
+        group = scored.voted.group
+        place = (group.completions[0].version.branch, group.step)
+        if place == self._place:
             return
-        voted = [one.voted for one in self._ledger.groups(step)]
+        voted = [one.voted for one in self._ledger.groups(group.step, place[0])]
         asked = self._labelling.requests(voted)
         labels: Sequence[Label | None] = [None] * len(voted) if asked else self._labelling(voted)
         self._labels = {one.group.index: label for one, label in zip(voted, labels, strict=True)}
         self._missing = Counter(one.serves for one in [*self._reading.requests([one.group for one in voted]), *asked])
-        self._step = step
+        self._place = place
 
 
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:

@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from selftrain import checkpoints
+from selftrain import checkpoints, control, handover
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
@@ -30,27 +26,36 @@ from selftrain.compose import (
 )
 from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
-from selftrain.errors import LedgerError, RunFolderError
+from selftrain.errors import CheckpointError, LedgerError, RunFolderError
 from selftrain.evals import Evaluation, evaluate
 from selftrain.extras import Extras
 from selftrain.guard import Guard
-from selftrain.ledger import LedgerWriter, read
+from selftrain.handover import START, Schedule
+from selftrain.ledger import BranchRecord, LedgerWriter, RequestRecord, lineage, read
 from selftrain.policies.base import Policy, SamplingParams
+from selftrain.run_folder import environment, new_folder, resolved
 from selftrain.seeds import Stream
 from selftrain.train import Parts, StepReport, train, vote_params
 from selftrain.types import Action
 
-START = "start"
-"""name of the model as it was before the first step, among the things that can be handed over"""
+POLL_S = 0.2
+"""how often a paused run looks for the next request"""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Held-out problems were evaluated: `name` is before, step-N or after; `step` steps had been done."""
+    """Held-out problems were evaluated: `name` is before, a checkpoint's name or after; `step` steps had been done."""
 
     name: str
     step: int
     evaluation: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request of somebody outside was recorded and is obeyed now, unless `request.refused` says why not."""
+
+    request: RequestRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +75,22 @@ class Outcome:
     after: Evaluation | None
 
 
-Event = Evaluated | StepReport | Outcome
+Event = Evaluated | StepReport | Taken | Outcome
 
 
 class Run:
-    """An open run. `stop()` ends it after the step in flight, with a checkpoint to resume from."""
+    """An open run. `stop()` ends it after the step in flight, with a checkpoint to resume from.
 
-    def __init__(self, config: RunConfig, folder: Path, problems: Problems, policy: Policy, ledger: LedgerWriter) -> None:
-        self.config, self.folder, self.problems, self.policy, self.ledger = config, folder, problems, policy, ledger
+    fresh: makes the policy as it was before the first step, for a rollback to the start.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy]) -> None:
+        self.config, self.folder, self.problems, self.policy, self.ledger, self._fresh = config, folder, problems, policy, ledger, fresh
         self.guard = Guard(config.guard)
         self.seeds = Stream(config.run.seed)
         self.steps_done = 0
         self.refused: tuple[checkpoints.Refused, ...] = ()
+        self._schedule = Schedule(config.run.checkpoint_every_steps, config.run.num_steps, config.guard.window_steps)
         self._stopping = False
         self._evaluations: dict[str, Evaluation] = {}
 
@@ -91,35 +100,118 @@ class Run:
     def events(self) -> Iterator[Event]:
         """Do the work: an evaluation before, a report per step, evaluations on the way, one after, the outcome last."""
         yield from self._evaluate("before", 0)
-        yield from self._evaluate_if_due()
-        reason = "done"
-        for report in train(self._parts(), self.steps_done):
-            self.steps_done = report.metrics.step + 1
-            self.ledger.record_timing({"step": report.metrics.step, "seconds": dict(report.seconds)})
-            yield report
-            if report.verdict.action is Action.HALT:
-                reason = "halted"
-            elif self._stopping and self.steps_done < self.config.run.num_steps:
-                yield self._interrupted()
-                return
-            else:
-                yield from self._evaluate_if_due()
-        yield from self._finish(reason)
+        reason = None
+        while reason is None:
+            reason = yield from self._stretch()
+        if reason == "interrupted":
+            yield self._interrupted()
+        else:
+            yield from self._finish(reason)
+
+    def _stretch(self) -> Generator[Event, None, str | None]:
+        """Steps in a row. Gives the reason why the run ends (done, halted, interrupted), or None when it goes on from another place, after a rollback."""
+        branch = self.ledger.branch
+        yield from self._between_steps()
+        if self.ledger.branch == branch and not self._stopping:
+            for report in train(self._parts(), self.steps_done):
+                self.steps_done = report.metrics.step + 1
+                self.ledger.record_timing({"step": report.metrics.step, "name": timing_name(branch), "seconds": dict(report.seconds)})
+                yield report
+                if report.verdict.action is Action.HALT:
+                    return "halted"
+                yield from self._between_steps()
+                if self._stopping or self.ledger.branch != branch:
+                    break
+        if self._stopping and self.steps_done < self.config.run.num_steps:
+            return "interrupted"
+        return "done" if self.ledger.branch == branch else None
+
+    def _between_steps(self) -> Iterator[Event]:
+        """What may happen after a step and before the next: an evaluation, then requests from outside."""
+        if not self._stopping:
+            yield from self._evaluate_if_due()
+            yield from self._take_up_requests()
+
+    def _take_up_requests(self) -> Iterator[Taken]:
+        """Record and obey what was asked for; while the run is paused wait for more.
+
+        What a run that was killed had recorded is obeyed again at the same place, but for a stop: that was done, or nobody would be going on.
+        """
+        paused = False
+        while not self._stopping:
+            recorded = self.ledger.recorded_request
+            asked = None if recorded or self.ledger.is_replaying else control.waiting(self.folder, self.ledger.requests_taken)
+            request = recorded or (self._judged(asked, paused) if asked else None)
+            if request is None:
+                if not paused or self.ledger.is_replaying:
+                    return
+                time.sleep(POLL_S)
+                continue
+            self.ledger.append_request(request)
+            yield Taken(request)
+            if request.refused:
+                continue
+            paused = {control.PAUSE: True, control.RESUME: False}.get(request.action, paused)
+            if request.action == control.STOP and not recorded:
+                self.stop()
+            if request.action == control.ROLL_BACK:
+                self.roll_back(str(request.checkpoint), request.reason, request.who)
+
+    def _judged(self, asked: control.Request, paused: bool) -> RequestRecord:
+        """The record of a request, with the reason where it cannot be obeyed."""
+        refused = ""
+        if asked.action == control.UNREADABLE:
+            refused = asked.reason
+        elif asked.action in (control.PAUSE, control.RESUME) and paused == (asked.action == control.PAUSE):
+            refused = "the run is paused already" if paused else "the run is not paused"
+        elif asked.action == control.ROLL_BACK and asked.checkpoint != START:
+            try:
+                self._checkpoint(str(asked.checkpoint))
+            except CheckpointError as error:
+                refused = error.why
+        return RequestRecord(asked.number, asked.action, asked.checkpoint, asked.reason, asked.who, self.steps_done, refused)
+
+    def _checkpoint(self, name: str) -> checkpoints.Checkpoint:
+        """A checkpoint of this run by name. Raises CheckpointError when there is none or it is damaged."""
+        if checkpoints.place_of(name) is None or not (self.folder / "checkpoints" / name).is_dir():
+            raise CheckpointError(f"the checkpoint {name}", "there is no checkpoint of that name", "choose one of those in the run folder, or `start`")
+        return checkpoints.verify_checkpoint(self.folder / "checkpoints" / name)
+
+    def roll_back(self, checkpoint: str, reason: str, who: str) -> BranchRecord:
+        """Go back to a checkpoint (or `start`) between two steps, and on from there on a new branch; in the ledger before it is done.
+
+        Policy versions, seeds and checkpoint names carry the branch, so the steps that come are new ones, and what is left behind stays in the record.
+        Killed at any moment, a resumed run finds the record and does it again. Raises CheckpointError when there is no such checkpoint or it is damaged.
+        """
+        found = None if checkpoint == START else self._checkpoint(checkpoint)
+        parent, step = (0, 0) if found is None else checkpoints.place_of(checkpoint) or (0, 0)
+        record = BranchRecord(self.ledger.branch + 1, parent, checkpoint, step, self.steps_done, reason, who)
+        self.ledger.append_branch(record)
+        if found is None:
+            self.policy, self.guard = self._fresh(), Guard(self.config.guard)
+        else:
+            self.policy.load(found.path)
+            self.guard.load(found.state["guard"])
+        self.policy.start_branch(record.branch)
+        self.steps_done = step
+        self._save()
+        return record
 
     def _parts(self) -> Parts:
         reading = make_reading(self.config, self.problems.train.questions)
+        seeds = self.seeds.at(branch=self.ledger.branch)
         return Parts(
             config=self.config,
             policy=self.policy,
             prompts=self.problems.train,
             read=reading,
             label=make_labelling(self.config, self.problems.train.sheet),
-            extras=Extras(self.policy, vote_params(self.config), role_readers(reading), self.seeds),
+            extras=Extras(self.policy, vote_params(self.config), role_readers(reading), seeds),
             scorer=make_scorer(self.config),
             guard=self.guard,
             ledger=self.ledger,
             checkpoint=self._checkpoint_if_due,
-            seeds=self.seeds,
+            seeds=seeds,
         )
 
     def _evaluate(self, name: str, step: int) -> Iterator[Evaluated]:
@@ -136,14 +228,19 @@ class Run:
 
     def _evaluate_if_due(self) -> Iterator[Evaluated]:
         """The evaluation on the way that belongs to the steps done so far, if there is one and it is not recorded yet."""
-        every = self.config.evals.every_steps
-        if every and 0 < self.steps_done < self.config.run.num_steps and self.steps_done % every == 0:
-            yield from self._evaluate(checkpoint_name(self.steps_done), self.steps_done)
+        every, branch = self.config.evals.every_steps, self.ledger.branch
+        begun = lineage(self.ledger.branches, branch)[branch][0]
+        if every and begun < self.steps_done < self.config.run.num_steps and self.steps_done % every == 0:
+            yield from self._evaluate(self._name(), self.steps_done)
+
+    def _name(self) -> str:
+        """The name of a checkpoint of this moment."""
+        return checkpoint_name(self.steps_done, self.ledger.branch)
 
     def _checkpoint_if_due(self, steps_done: int) -> None:
         self.steps_done = steps_done
-        if steps_done % self.config.run.checkpoint_every_steps == 0 or steps_done == self.config.run.num_steps:
-            self.ledger.append_checkpoint(steps_done, checkpoint_name(steps_done), self.policy.weights_hash())
+        if self._schedule.is_due(steps_done):
+            self.ledger.append_checkpoint(steps_done, self._name(), self.policy.weights_hash())
             self._save()
 
     def _save(self) -> None:
@@ -154,31 +251,24 @@ class Run:
             self.policy.save_optimizer(folder)
 
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version), "guard": self.guard.state()}
-        checkpoints.save(self.folder / "checkpoints", checkpoint_name(self.steps_done), write, state)
-        checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, self._protected())
+        checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
+        keep = {self._healthiest(), *handover.protected(self._scheduled(), self.steps_done, self._schedule)}
+        checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
     def _healthiest(self) -> str:
-        """The newest scheduled checkpoint, or while the guard sees harm the newest one older than the window it was first seen in; else `start`."""
-        first = self.guard.harm_since_step
-        limit = self.steps_done if first is None else first - self.config.guard.window_steps
-        steps = [step for step in self._scheduled() if step <= limit]
-        return checkpoint_name(max(steps)) if steps else START
+        """The checkpoint a user should take, or `start`."""
+        return handover.healthiest(self._scheduled(), self.steps_done, self.guard.harm_since_step, self._schedule)
 
-    def _scheduled(self) -> list[int]:
-        """Steps of the checkpoints that an uninterrupted run has too."""
-        return [step for step in checkpoint_steps(self.folder) if step % self.config.run.checkpoint_every_steps == 0 or step == self.config.run.num_steps]
-
-    def _protected(self) -> set[str]:
-        """Checkpoints that a finding at this or a later step could hand over: those of the last window and the newest one before it."""
-        edge = self.steps_done - self.config.guard.window_steps
-        older = [step for step in self._scheduled() if step <= edge]
-        return {self._healthiest(), *(checkpoint_name(step) for step in self._scheduled() if step > edge), *(checkpoint_name(step) for step in older[-1:])}
+    def _scheduled(self) -> dict[int, str]:
+        """Steps done -> name of the checkpoints on the disk that this branch may hand over."""
+        history = lineage(self.ledger.branches, self.ledger.branch)
+        return handover.scheduled(checkpoints.names(self.folder / "checkpoints"), history, self._schedule)
 
     def _interrupted(self) -> Outcome:
         self._save()
         self.ledger.close()
         before = self._evaluations.get("before")
-        name = checkpoint_name(self.steps_done)
+        name = self._name()
         return Outcome(self.folder, "interrupted", self.steps_done, self.ledger.head, name, str(self.folder / "checkpoints" / name), before, None)
 
     def _finish(self, reason: str) -> Iterator[Event]:
@@ -190,7 +280,7 @@ class Run:
                 self._evaluations["after"] = before
         else:
             path = str(self.folder / "checkpoints" / name)
-            if name != checkpoint_name(self.steps_done):
+            if name != self._name():
                 self.policy.load(Path(path))
             yield from self._evaluate("after", self.steps_done)
         self.ledger.append_end(reason, name)
@@ -207,32 +297,9 @@ class Run:
             self.steps_done = int(checkpoint.state["step"])
 
 
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of the checkpoints in a run folder, ascending."""
-    found = (re.fullmatch(r"step-(\d+)", path.name) for path in sorted((folder / "checkpoints").glob("step-*")))
-    return [int(match.group(1)) for match in found if match]
-
-
-def new_folder(config: RunConfig) -> Path:
-    """The folder of a new run; a given name must be free. Raises RunFolderError."""
-    parent = Path(config.run.folder)
-    if config.run.name is None:
-        number = 1
-        while (parent / f"train-{number:04d}").exists():
-            number += 1
-        return parent / f"train-{number:04d}"
-    folder = parent / config.run.name
-    if folder.exists():
-        raise RunFolderError(f"run folder {folder}", "it exists already", f"Go on with it by `selftrain resume {folder}`, or choose another --run.name.")
-    return folder
-
-
-def resolved(config: RunConfig) -> RunConfig:
-    """The config with what depends on this machine written down: the number of threads."""
-    if config.policy.num_threads is not None:
-        return config
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.model_copy(update={"policy": config.policy.model_copy(update={"num_threads": threads})})
+def timing_name(branch: int) -> str:
+    """The name under which the seconds of a step are kept: steps that two branches have are two timings."""
+    return f"branch-{branch:02d}" if branch else "step"
 
 
 def start(config: RunConfig) -> Run:
@@ -246,28 +313,7 @@ def start(config: RunConfig) -> Run:
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
-    return Run(config, folder, problems, policy, LedgerWriter.create(folder, header, environment(config)))
-
-
-def environment(config: RunConfig) -> dict[str, Any]:
-    """Where and with what a run was made: for people, outside the hash chain."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    packages = {}
-    for package in ("selftrain", "torch", "transformers", "numpy", "pyarrow", "peft"):
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "cwd": str(Path.cwd()),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cores": os.cpu_count(),
-        "device": config.policy.device,
-        "packages": packages,
-    }
+    return Run(config, folder, problems, policy, LedgerWriter.create(folder, header, environment(config)), lambda: load_policy(config))
 
 
 def read_config(folder: Path) -> RunConfig:
@@ -307,7 +353,7 @@ def resume(folder: Path) -> Run:
     found = checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
-    run = Run(config, folder, problems, policy, ledger)
+    run = Run(config, folder, problems, policy, ledger, lambda: load_policy(at_home))
     run.take_up(found, recorded_evaluations(folder))
     return run
 
@@ -325,7 +371,7 @@ def relocated(config: RunConfig, home: Path) -> RunConfig:
 
 def recorded_evaluations(folder: Path) -> dict[str, Evaluation]:
     """Evaluations of a run by name, the last record of each."""
-    return {str(one["name"]): Evaluation.from_json(one["evaluation"]) for one in read(folder).evals()}
+    return {str(one["name"]): Evaluation.from_json(one["evaluation"]) for one in read(folder).evals(rolled_back=True)}
 
 
 def train_to_end(config: RunConfig) -> Outcome:

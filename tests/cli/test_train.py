@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from selftrain import control
 from selftrain.cli.json_lines import JsonLines
 from selftrain.cli.live import Live, course
 from selftrain.cli.plain import Plain
@@ -229,3 +230,23 @@ def test_display_without_held_out_problems_claims_nothing(capsys: pytest.Capture
     end = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert end["outcome"] == []
     assert end["words"][-1] == "Without true answers this is no evidence of harm, and no evidence of gain either."
+
+
+@pytest.mark.parametrize("kind", ["plain", "json", "rich"])
+def test_requests_are_told_in_every_display(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    """A rollback to the start that waits when the run begins, a refused one, and the bar that goes back with the steps."""
+    options = {**OPTIONS, "run.folder": str(tmp_path), "run.name": "a"}
+    run = start(load_config(overrides=options))
+    control.ask(run.folder, control.ROLL_BACK, "Ada", "once more [b]bold[/]", "start")
+    control.ask(run.folder, control.RESUME, "Ada")
+    out = StringIO()
+    display = {"plain": Plain, "json": JsonLines, "rich": lambda: Live(Console(file=out, width=100, force_terminal=True, no_color=True))}[kind]()
+    assert do(run, display, resumed=False) == 0
+    text = out.getvalue() if kind == "rich" else capsys.readouterr().out
+    if kind == "json":
+        asked = [line for line in map(json.loads, text.splitlines()) if line["event"] == "request"]
+        assert [(line["action"], line["who"], line["refused"]) for line in asked] == [("roll_back", "Ada", ""), ("resume", "Ada", "the run is not paused")]
+        return
+    assert "Request 1 by Ada, after step 0: roll back to start: once more [b]bold[/]." in text
+    assert "Request 2 by Ada, after step 0: resume. Not done: the run is not paused." in text.replace("\n", " ")
+    assert "Rolled back once: after 0 steps to the start, by Ada" in text

@@ -16,6 +16,7 @@ from selftrain.cli.train_command import command as train_command
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.evals import Interval
+from selftrain.handover import START
 from selftrain.ledger import read
 from selftrain.policies import toy
 from selftrain.report import read_record, write_report
@@ -23,7 +24,7 @@ from selftrain.report.contested import contested, outcomes, spread
 from selftrain.report.render import cell, code, fence
 from selftrain.report.repeat import command_line
 from selftrain.report.words import duration, percent, points
-from selftrain.run import START, Outcome, start, train_to_end
+from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
 
 SMALL = {"rollout.prompts_per_step": 6, "rollout.num_votes": 8, "evals.num_problems": 24, "evals.num_samples": 4}

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from selftrain.report import Report, RunRecord
-from selftrain.run import Evaluated, Outcome, Run
+from selftrain.run import Evaluated, Outcome, Run, Taken
 from selftrain.train import StepReport
 
 
@@ -19,6 +19,8 @@ class Display(AbstractContextManager["Display"], Protocol):
     def evaluated(self, event: Evaluated) -> None: ...
 
     def step(self, report: StepReport) -> None: ...
+
+    def taken(self, event: Taken) -> None: ...
 
     def note(self, words: str) -> None: ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any, Self
 
 from selftrain.cli import messages
@@ -10,7 +11,7 @@ from selftrain.evals import Evaluation, Interval
 from selftrain.ledger import read
 from selftrain.report import Report, RunRecord
 from selftrain.report.comparison import measures
-from selftrain.run import Evaluated, Outcome, Run
+from selftrain.run import Evaluated, Outcome, Run, Taken
 from selftrain.train import StepReport
 
 
@@ -42,6 +43,9 @@ class JsonLines:
             seconds=dict(report.seconds),
             head=report.head,
         )
+
+    def taken(self, event: Taken) -> None:
+        say("request", **asdict(event.request))
 
     def note(self, words: str) -> None:
         say("note", words=words)

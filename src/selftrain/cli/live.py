@@ -14,7 +14,7 @@ from rich.text import Text
 from selftrain.cli import messages
 from selftrain.cli.progress import SIGNALS, TimeLeft, guard_state
 from selftrain.report import Report, RunRecord, words
-from selftrain.run import Evaluated, Outcome, Run
+from selftrain.run import Evaluated, Outcome, Run, Taken
 from selftrain.train import StepReport
 from selftrain.types import Action, StepMetrics
 
@@ -73,6 +73,11 @@ class Live:
         if report.verdict.findings and report.verdict.action is Action.HALT:
             for finding in report.verdict.findings:
                 self.note(f"guard, step {report.metrics.step}: {words.finding_words(finding)}")
+
+    def taken(self, event: Taken) -> None:
+        self.note(messages.taken_words(event.request))
+        if event.request.action == "roll_back" and not event.request.refused:
+            self._steps.clear()
 
     def note(self, words: str) -> None:
         self.console.print(escape(words), style="yellow", highlight=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selftrain.ledger import read
+from selftrain.ledger import RequestRecord, read
 from selftrain.report import Report, RunRecord, words
 from selftrain.report.comparison import Row, rows
 from selftrain.run import Evaluated, Outcome, Run
@@ -26,6 +26,15 @@ def evaluation_words(event: Evaluated) -> str:
     one = event.evaluation
     k = one.num_samples
     return f"avg@{k} {words.percent(one.avg)}, maj@{k} {words.percent(one.maj)}, pass@{k} {words.percent(one.any_right)}"
+
+
+def taken_words(request: RequestRecord) -> str:
+    """A request from outside and what comes of it."""
+    why = f": {request.reason}" if request.reason else ""
+    asked = f"Request {request.number} by {request.who}, after step {request.step}: {request.action.replace('_', ' ')}"
+    asked += f" to {request.checkpoint}{why}" if request.checkpoint else why
+    done = {"pause": "The run waits for `resume` from `selftrain watch`; Ctrl-C stops it.", "stop": "Stopping, with a checkpoint."}
+    return f"{asked}. Not done: {request.refused}." if request.refused else f"{asked}. {done.get(request.action, '')}".strip()
 
 
 def outcome_rows(outcome: Outcome) -> tuple[Row, ...]:

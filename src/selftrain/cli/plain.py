@@ -7,7 +7,7 @@ from typing import Self
 from selftrain.cli import messages
 from selftrain.cli.progress import TimeLeft, guard_state, step_words
 from selftrain.report import Report, RunRecord, words
-from selftrain.run import Evaluated, Outcome, Run
+from selftrain.run import Evaluated, Outcome, Run, Taken
 from selftrain.train import StepReport
 
 
@@ -39,6 +39,9 @@ class Plain:
         say(f"{done}/{self._num_steps}  step {report.metrics.step}  {step_words(report.metrics)}  guard {guard_state(report.verdict)}  left {left}")
         for finding in report.verdict.findings:
             say(f"  guard: {words.finding_words(finding)}")
+
+    def taken(self, event: Taken) -> None:
+        say(messages.taken_words(event.request))
 
     def note(self, words: str) -> None:
         say(words)

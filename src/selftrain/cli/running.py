@@ -12,7 +12,7 @@ from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
 from selftrain.errors import ConfigError, FailureError
 from selftrain.ledger import read
-from selftrain.run import Evaluated, Outcome, Run, read_config
+from selftrain.run import Evaluated, Outcome, Run, Taken, read_config
 from selftrain.train import StepReport
 
 
@@ -39,6 +39,8 @@ def watched(run: Run, display: Display, came: list[int]) -> Outcome:
                 display.evaluated(event)
             elif isinstance(event, StepReport):
                 display.step(event)
+            elif isinstance(event, Taken):
+                display.taken(event)
     except KeyboardInterrupt:
         if len(came) > 1:
             display.note(f"Stopped at once. Go on with: selftrain resume {run.folder}; it repeats the steps since the last checkpoint.")

@@ -65,6 +65,53 @@ class ForkRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """That somebody outside asked for something, before it was done.
+
+    number: of the request's file. action: pause, resume, stop or roll_back. checkpoint: to go back to. step: how many steps were done when it was taken up.
+    refused: why it was not done; empty when it was.
+    """
+
+    number: int
+    action: str
+    checkpoint: str | None
+    reason: str
+    who: str
+    step: int
+    refused: str
+
+
+@dataclass(frozen=True, slots=True)
+class BranchRecord:
+    """A rollback, before it was done: branch `branch` goes on from a checkpoint of branch `parent`.
+
+    step: the first step of the branch, so `parent` counts for the steps before it. left_at: how many steps were done when it was decided.
+    """
+
+    branch: int
+    parent: int
+    checkpoint: str
+    step: int
+    left_at: int
+    reason: str
+    who: str
+
+
+def lineage(branches: Sequence[BranchRecord], branch: int) -> dict[int, tuple[int, int | None]]:
+    """The history of a branch: for it and each branch it comes from, the first step of it that counts and the step before which it ends (None: open).
+
+    Example: rolled back to step 10 once, `{1: (10, None), 0: (0, 10)}`.
+    """
+    by_number = {record.branch: record for record in branches}
+    found: dict[int, tuple[int, int | None]] = {}
+    end: int | None = None
+    while branch in by_number:
+        found[branch] = (by_number[branch].step, end)
+        branch, end = by_number[branch].parent, by_number[branch].step
+    return found | {branch: (0, end)}
+
+
+@dataclass(frozen=True, slots=True)
 class _Row:
     """A group as it is recorded: one that votes with all that was decided about it, or an extra sample for the group with index `serves`."""
 
@@ -280,3 +327,13 @@ def step_from(body: Mapping[str, Any], head: str) -> StepRecord:
     """The step in a body."""
     metrics = StepMetrics(body["step"], PolicyVersion.parse(body["policy_version"]), body["metrics"])
     return StepRecord(metrics, body["updates"], head)
+
+
+def request_from(body: Mapping[str, Any]) -> RequestRecord:
+    """The request in a body."""
+    return RequestRecord(**body)
+
+
+def branch_from(body: Mapping[str, Any]) -> BranchRecord:
+    """The rollback in a body."""
+    return BranchRecord(**body)

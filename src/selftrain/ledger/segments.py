@@ -71,6 +71,17 @@ def decode(name: str, data: bytes, number: int, previous: str, written: int = FO
     return table
 
 
+def decode_columns(name: str, data: bytes, number: int, columns: list[str]) -> pa.Table:
+    """Some columns of the table in a Parquet file. Raises LedgerError when it is not readable or lacks them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(pa.BufferReader(data)).read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError, ValueError, KeyError) as error:
+        raise damaged(file_name(number, name), f"it is not readable as Parquet ({str(error).splitlines()[0]})") from error
+
+
 def checksum(data: bytes) -> str:
     """SHA-256 of a file's bytes, hexadecimal."""
     return hashlib.sha256(data).hexdigest()

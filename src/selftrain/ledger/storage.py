@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -83,6 +84,27 @@ def publish(path: Path, data: bytes, *, sync: bool = True) -> None:
             raise
     if sync:
         sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Write a file that is there whole or not at all, unless there is one of that name already. Returns whether it was written. Raises StorageError."""
+    temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{path.name}"
+    with storage_errors(path):
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                _write_all(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+    sync_folder(path.parent)
+    return True
 
 
 def read_bytes(path: Path) -> bytes | None:
@@ -205,6 +227,16 @@ class WriterLock:
 
     def __del__(self) -> None:
         self.close()
+
+
+def is_locked(path: Path) -> bool | None:
+    """Whether a process of this machine holds the lock of a run; None where that cannot be seen. Looking takes no lock, so it is in nobody's way."""
+    try:
+        number = path.stat().st_ino
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    return any(line.split()[5].endswith(f":{number}") for line in locks.splitlines() if "FLOCK" in line and len(line.split()) > 5)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -76,6 +76,7 @@ class _Verification:
         self._named = {"chain.jsonl", "lock", "segments"}
         self._num_segments = 0
         self._format = FORMAT
+        self._num_branches = 0
         self._ended = False
         self._readable = True
 
@@ -140,6 +141,10 @@ class _Verification:
             self._chained.update(segments.file_name(self._num_segments, table) for table in TABLES)
         elif line.files:
             self._fault(line.seq, where, "it names files, which only a segment has")
+        if line.kind == "branch":
+            self._num_branches += 1
+            if line.body.get("branch") != self._num_branches:
+                self._fault(line.seq, where, f"it is branch {line.body.get('branch')}, the next one is {self._num_branches}")
         if line.kind == "fork":
             self._fork(line)
 
@@ -260,8 +265,8 @@ def verify_replay(ledger: Ledger, recompute: Mapping[str, Callable[[ScoredGroup]
         raise LedgerError(f"recomputing {', '.join(unknown)}", "no such value is recorded", f"choose from {', '.join(RECORDED)}")
     num_groups, num_mismatches = 0, 0
     shown: list[Mismatch] = []
-    for step in ledger.group_steps():
-        for scored in ledger.groups(step):
+    for branch, step in ledger.group_keys(rolled_back=True):
+        for scored in ledger.groups(step, branch):
             num_groups += 1
             for name, function in recompute.items():
                 recorded, value = RECORDED[name](scored), function(scored)

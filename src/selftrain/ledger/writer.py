@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from selftrain.ledger import records, segments, storage
 from selftrain.ledger.chain import FORMAT, NO_HASH, Line, canonical, make_line, plain, read_chain
 from selftrain.ledger.columns import digest
 from selftrain.ledger.layout import abandoned_folder, chain_path, read_run_json, run_json, segments_folder
+from selftrain.ledger.records import BranchRecord, RequestRecord
 from selftrain.ledger.sidefiles import SideFile
 from selftrain.types import ScoredGroup, StepMetrics, Verdict
 
@@ -40,6 +42,8 @@ class LedgerWriter:
         self._position = 0
         self._ended = False
         self._recorded: deque[Line] = deque()
+        self.branches: list[BranchRecord] = []
+        self.requests_taken: set[int] = set()
 
     @classmethod
     def create(cls, folder: Path, header: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> Self:
@@ -89,6 +93,22 @@ class LedgerWriter:
         """Hash of the last record that was appended or replayed."""
         return self._head
 
+    @property
+    def branch(self) -> int:
+        """How many rollbacks stand in the record so far."""
+        return len(self.branches)
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether something is recorded after the head: then what happens next is known, and nothing from outside is taken up."""
+        return any(line.kind != "fork" for line in self._recorded)
+
+    @property
+    def recorded_request(self) -> RequestRecord | None:
+        """The request that is recorded next; None when something else is, or nothing."""
+        line = next((line for line in self._recorded if line.kind != "fork"), None)
+        return records.request_from(line.body) if line is not None and line.kind == "request" else None
+
     def append_groups(self, step: int, scored: Sequence[ScoredGroup]) -> str:
         """Record the groups of a step with everything that was decided about them; before the update. Returns the new head.
 
@@ -121,6 +141,16 @@ class LedgerWriter:
     def append_checkpoint(self, step: int, name: str, weights_hash: str) -> str:
         """Record a checkpoint; before it is saved, so that the head returned here goes into it. Returns the new head."""
         return self._append("checkpoint", {"step": step, "name": name, "weights_hash": weights_hash})
+
+    def append_request(self, request: RequestRecord) -> str:
+        """Record what somebody outside asked for; before it is done. Returns the new head."""
+        return self._append("request", asdict(request))
+
+    def append_branch(self, record: BranchRecord) -> str:
+        """Record a rollback; before it is done. What comes then belongs to the new branch. Returns the new head."""
+        if record.branch != self.branch + 1:
+            raise LedgerError(f"branch {record.branch}", f"the record is at branch {self.branch}", "number branches one after the other")
+        return self._append("branch", asdict(record))
 
     def append_end(self, reason: str, handed_over: str) -> str:
         """Record that the run is over, why, and which checkpoint it hands over (or `start`); nothing can follow. An interrupted run has no end."""
@@ -189,6 +219,10 @@ class LedgerWriter:
         self._seq, self._head = line.seq + 1, line.hash
         self._num_segments += line.kind == "segment"
         self._ended = line.kind == "end"
+        if line.kind == "branch":
+            self.branches.append(records.branch_from(line.body))
+        if line.kind == "request":
+            self.requests_taken.add(records.request_from(line.body).number)
         return self._head
 
     def _load(self, head: str | None, header: Mapping[str, Any]) -> None:

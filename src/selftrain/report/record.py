@@ -10,8 +10,9 @@ from typing import Any
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation
 from selftrain.guard import harm_since
+from selftrain.handover import START
 from selftrain.ledger import Ledger, read
-from selftrain.run import START, read_config
+from selftrain.run import read_config
 from selftrain.types import StepMetrics, Verdict
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation, Interval
+from selftrain.handover import START
 from selftrain.report.comparison import differences
 from selftrain.report.record import RunRecord
-from selftrain.run import START
 from selftrain.types import Action, Finding
 
 SOURCES: Mapping[str, str] = {
@@ -92,6 +92,16 @@ def guard_sentence(record: RunRecord) -> str:
     return f"The guard warned in {len(findings)} of {len(record.verdicts)} steps, first at step {first.step}: {words}."
 
 
+def rollback_sentences(record: RunRecord) -> list[str]:
+    """Whether the run was set back, where to, by whom and why."""
+    branches = record.ledger.branches
+    if not branches:
+        return []
+    many = "once" if len(branches) == 1 else f"{len(branches)} times"
+    told = [f"after {one.left_at} steps to {'the start' if one.checkpoint == START else one.checkpoint}, by {one.who}: {one.reason}" for one in branches]
+    return [f"Rolled back {many}: {'; '.join(told)}. The steps left behind stay in the record and are not shown here."]
+
+
 def handover_sentence(record: RunRecord) -> str:
     """What is handed over and why."""
     if record.end_reason is None:
@@ -130,7 +140,12 @@ def accuracy_sentence(before: Evaluation | None, after: Evaluation | None) -> st
 
 def verdict_sentences(record: RunRecord) -> list[str]:
     """How the run ended, in the order a reader asks: the guard, what is handed over, what is known about accuracy."""
-    return [guard_sentence(record), handover_sentence(record), accuracy_sentence(record.evaluation("before"), record.evaluation("after"))]
+    return [
+        guard_sentence(record),
+        *rollback_sentences(record),
+        handover_sentence(record),
+        accuracy_sentence(record.evaluation("before"), record.evaluation("after")),
+    ]
 
 
 def status_words(record: RunRecord) -> str:

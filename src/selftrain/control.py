@@ -1,0 +1,99 @@
+"""Requests of a person to a run: files in its folder, taken up by the loop between two steps and recorded before they are obeyed.
+
+A request is `requests/000001.json`, the next number that is free: `{"action": ..., "checkpoint": ..., "reason": ..., "who": ...}`. Whoever may write
+into the run folder may ask; the run never removes or changes a request, and the ledger says which were taken up, when, and what came of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import ConfigError
+from selftrain.ledger import storage
+
+PAUSE, RESUME, STOP, ROLL_BACK = "pause", "resume", "stop", "roll_back"
+ACTIONS = (PAUSE, RESUME, STOP, ROLL_BACK)
+UNREADABLE = "unreadable"
+"""action of a file that holds no request: it is recorded and refused"""
+MAX_CHARACTERS = 2000
+_NAME = re.compile(r"(\d{6,12})\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for. number: of its file. checkpoint: to go back to, its name or `start`; None for the other actions. reason, who: in a person's words."""
+
+    number: int
+    action: str
+    checkpoint: str | None
+    reason: str
+    who: str
+
+
+def requests_folder(folder: Path) -> Path:
+    """Where the requests to a run are."""
+    return folder / "requests"
+
+
+def ask(folder: Path, action: str, who: str, reason: str = "", checkpoint: str | None = None) -> Request:
+    """Write a request into a run folder; it is there whole or not at all. Raises ConfigError for one that makes no sense, StorageError."""
+    values = {"action": action, "checkpoint": checkpoint, "reason": reason, "who": who}
+    wrong = fault_of(values)
+    if wrong:
+        raise ConfigError(f"the request {action!r} to {folder}", wrong, "Ask for pause, resume, stop, or roll_back with a checkpoint and a reason.")
+    storage.make_folder(requests_folder(folder))
+    number = max(numbers(folder), default=0) + 1
+    data = json.dumps(values, sort_keys=True).encode() + b"\n"
+    while not storage.create(file_of(folder, number), data):
+        number += 1
+    return Request(number, action, checkpoint, reason, who)
+
+
+def waiting(folder: Path, taken: Collection[int]) -> Request | None:
+    """The oldest request that was not taken up yet. Raises StorageError."""
+    number = next((number for number in numbers(folder) if number not in taken), None)
+    return None if number is None else read_request(folder, number)
+
+
+def read_request(folder: Path, number: int) -> Request:
+    """The request in a file; its action is `unreadable`, and its reason says why, where the file holds none."""
+    data = storage.read_bytes(file_of(folder, number)) or b""
+    try:
+        values = json.loads(data[: 8 * MAX_CHARACTERS])
+        wrong = fault_of(values)
+    except (ValueError, RecursionError):
+        wrong = "it is not JSON"
+    if wrong:
+        return Request(number, UNREADABLE, None, wrong, "unknown")
+    return Request(number, values["action"], values["checkpoint"], values["reason"], values["who"])
+
+
+def fault_of(values: Any) -> str:
+    """Why these values are no request; empty where they are one."""
+    if not isinstance(values, dict) or values.keys() != {"action", "checkpoint", "reason", "who"}:
+        return "it does not have the fields action, checkpoint, reason, who"
+    texts = [values["action"], values["reason"], values["who"], values["checkpoint"] or ""]
+    if not all(isinstance(text, str) and len(text) <= MAX_CHARACTERS for text in texts):
+        return f"a field is not a text of at most {MAX_CHARACTERS} characters"
+    if values["action"] not in ACTIONS:
+        return f"there is no action {values['action'][:40]!r}"
+    if values["action"] == ROLL_BACK and not (values["checkpoint"] and values["reason"].strip()):
+        return "a rollback needs a checkpoint and a reason"
+    if values["action"] != ROLL_BACK and values["checkpoint"] is not None:
+        return "only a rollback names a checkpoint"
+    return ""
+
+
+def numbers(folder: Path) -> list[int]:
+    """Numbers of the requests in a run folder, ascending."""
+    found = (_NAME.fullmatch(name) for name in storage.names(requests_folder(folder)))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def file_of(folder: Path, number: int) -> Path:
+    return requests_folder(folder) / f"{number:06d}.json"

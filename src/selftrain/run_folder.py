@@ -1,0 +1,56 @@
+"""Where a new run is kept, and what is written down about the machine it runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.errors import RunFolderError
+
+
+def new_folder(config: RunConfig) -> Path:
+    """The folder of a new run; a given name must be free. Raises RunFolderError."""
+    parent = Path(config.run.folder)
+    if config.run.name is None:
+        number = 1
+        while (parent / f"train-{number:04d}").exists():
+            number += 1
+        return parent / f"train-{number:04d}"
+    folder = parent / config.run.name
+    if folder.exists():
+        raise RunFolderError(f"run folder {folder}", "it exists already", f"Go on with it by `selftrain resume {folder}`, or choose another --run.name.")
+    return folder
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The config with what depends on this machine written down: the number of threads."""
+    if config.policy.num_threads is not None:
+        return config
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"num_threads": threads})})
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """Where and with what a run was made: for people, outside the hash chain."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    packages = {}
+    for package in ("selftrain", "torch", "transformers", "numpy", "pyarrow", "peft"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cwd": str(Path.cwd()),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cores": os.cpu_count(),
+        "device": config.policy.device,
+        "packages": packages,
+    }

@@ -1,0 +1,64 @@
+// Two moments of a run on one prompt, side by side: two visits of training, or two evaluations.
+import { get } from "./api.js";
+import { h, put } from "./dom.js";
+import { measure, place } from "./format.js";
+import { completionList, labelFacts, voteBar } from "./group.js";
+
+export async function compareTab(body, context, { query }) {
+  const evaluations = context.run.evaluations.filter((one) => one.num_examples);
+  if (query.kind === "evaluations" || (!query.prompt && evaluations.length > 1 && query.kind !== "steps")) return compareEvaluations(body, context, query, evaluations);
+  if (!query.prompt) return choosePrompt(body, context, evaluations);
+  const { visits } = await get("history", { run: context.id, prompt: query.prompt });
+  if (!visits.length) return choosePrompt(body, context, evaluations);
+  const keys = visits.map((one) => `${one.branch}.${one.step}.${one.index}`);
+  const a = keys.includes(query.a) ? query.a : keys[0], b = keys.includes(query.b) ? query.b : keys.at(-1);
+  const to = (more) => (location.hash = context.link("compare", { prompt: query.prompt, a, b, ...more }));
+  const pick = (name, value) => h("select", { id: `side-${name}`, "aria-label": `Side ${name}`, onchange: (event) => to({ [name]: event.target.value }) }, visits.map((one, at) => h("option", { value: keys[at], selected: keys[at] === value }, `${place(one.branch, one.step)}${one.counts ? "" : " (left behind)"}`)));
+  const sides = await Promise.all([a, b].map(async (name) => {
+    const [branch, step, index] = name.split(".");
+    return get("group", { run: context.id, branch, step, index });
+  }));
+  put(body, kinds(context, evaluations, "steps"),
+    h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, query.prompt)), h("pre", {}, sides[0].messages.at(-1).content)),
+    h("div", { class: "sides" }, sides.map((group, at) => {
+      const list = h("div", { class: "completions" });
+      const picker = completionList(list, context, group, 12);
+      picker.show();
+      return h("section", { class: "side" }, h("h2", {}, pick("ab"[at], [a, b][at])), voteBar(group, picker), labelFacts(group), picker.state, list);
+    })));
+  return {};
+}
+
+function kinds(context, evaluations, current) {
+  const both = [["steps", "Two steps of training"], ...(evaluations.length ? [["evaluations", "Two evaluations"]] : [])];
+  return h("nav", { class: "row kinds", "aria-label": "What to compare" }, both.map(([kind, words]) => h("a", { class: "chip", href: context.link("compare", { kind }), "aria-current": kind === current ? "true" : null }, words)));
+}
+
+function choosePrompt(body, context, evaluations) {
+  put(body, kinds(context, evaluations, "steps"), h("p", { class: "empty" }, "Open a group and choose ", h("b", {}, "side by side"), " beside its history: any two visits to one prompt can be compared. ", h("a", { href: context.link("groups") }, "To the groups")));
+  return {};
+}
+
+async function compareEvaluations(body, context, query, evaluations) {
+  if (!evaluations.length) return choosePrompt(body, context, evaluations);
+  const names = evaluations.map((one) => one.name);
+  const a = names.includes(query.a) ? query.a : names[0], b = names.includes(query.b) ? query.b : names.at(-1);
+  const found = await Promise.all([a, b].map((name) => get("example", { run: context.id, name, prompt: query.prompt })));
+  const prompts = found[0].prompts.filter((one) => found[1].prompts.some((other) => other.id === one.id));
+  const prompt = prompts.find((one) => one.id === query.prompt) ?? prompts[0];
+  const sides = prompt && prompt.id !== query.prompt ? await Promise.all([a, b].map((name) => get("example", { run: context.id, name, prompt: prompt.id }))) : found;
+  const to = (more) => (location.hash = context.link("compare", { kind: "evaluations", a, b, prompt: prompt?.id, ...more }));
+  const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: (event) => to({ [side]: event.target.value }) }, names.map((name) => h("option", { value: name, selected: name === value }, name)));
+  put(body, kinds(context, evaluations, "evaluations"),
+    h("div", { class: "row" }, h("label", { for: "problem" }, "Problem"), h("select", { id: "problem", onchange: (event) => to({ prompt: event.target.value }) }, prompts.map((one) => h("option", { value: one.id, selected: one.id === prompt?.id }, one.text.slice(0, 90))))),
+    prompt ? h("section", { class: "asked" }, h("h2", {}, "Problem ", h("code", {}, prompt.id)), h("pre", {}, prompt.text), h("p", {}, "True answer: ", h("b", {}, sides[0].example.reference), h("span", { class: "soft" }, " (for evaluation only)"))) : null,
+    h("div", { class: "sides" }, sides.map((side, at) => {
+      const whole = evaluations.find((one) => one.name === [a, b][at]);
+      return h("section", { class: "side" }, h("h2", {}, pick("ab"[at], [a, b][at])),
+        h("dl", { class: "facts" }, Object.entries(whole.measures).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, measure(value))))),
+        h("div", { class: "completions" }, (side.example?.completions ?? []).map((one, number) => h("article", { class: "completion" },
+          h("header", {}, h("span", { class: "soft number" }, number + 1), h("span", { class: `reward ${one.is_right ? "good" : "none"}` }, one.is_right ? "right" : "wrong"), h("span", { class: "key" }, one.answer ?? "unread"), one.is_truncated ? h("span", { class: "soft" }, "truncated") : null),
+          h("pre", {}, one.text)))));
+    })));
+  return {};
+}

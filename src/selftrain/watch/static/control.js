@@ -1,0 +1,61 @@
+// Pause, stop, roll back: each is a request that the run records and takes up between two steps.
+import { hasToken, post } from "./api.js";
+import { h, put, say } from "./dom.js";
+import { checkpointWords } from "./format.js";
+
+const OVER = new Set(["done", "halted", "damaged"]);
+
+export function controls(context) {
+  const { run } = context;
+  if (OVER.has(run.state)) return h("div", { class: "controls" }, run.handed_over ? h("p", { class: "soft" }, "hands over ", h("strong", {}, checkpointWords(run.handed_over))) : null);
+  if (!hasToken()) return h("div", { class: "controls" }, h("p", { class: "soft" }, "Open the page by the printed link to pause, stop or roll back."));
+  const paused = run.state === "paused";
+  const button = (id, label, act, kind = "") => h("button", { type: "button", id, class: kind, onclick: act }, label);
+  return h(
+    "div", { class: "controls", role: "group", "aria-label": "Ask the run" },
+    run.state === "unfinished" || run.state === "stopped" ? h("p", { class: "soft" }, "nobody runs it: ", h("code", {}, "selftrain resume"), " goes on") : null,
+    paused ? button("resume", "Resume", () => ask(context, { action: "resume" })) : button("pause", "Pause", () => ask(context, { action: "pause" })),
+    button("roll-back", "Roll back…", () => dialog(context, "roll_back")),
+    button("stop", "Stop…", () => dialog(context, "stop"), "danger"),
+  );
+}
+
+async function ask(context, request) {
+  try {
+    const who = localStorage.getItem("selftrain-who") ?? "";
+    const made = await post("requests", { run: context.id }, { reason: "", who, ...request });
+    say(`Asked (request ${made.number}): ${made.action.replace("_", " ")}. The run takes it up between two steps.`);
+    return true;
+  } catch (error) {
+    say(error.message, "bad");
+    return false;
+  }
+}
+
+function dialog(context, action) {
+  const back = action === "roll_back";
+  const who = h("input", { id: "ask-who", autocomplete: "name", maxlength: 100, value: localStorage.getItem("selftrain-who") ?? "" });
+  const reason = h("textarea", { id: "ask-reason", rows: 3, maxlength: 1000, required: back });
+  const choice = h("select", { id: "ask-checkpoint" }, [...context.run.checkpoints].reverse().map((one) => h("option", { value: one.name }, `${checkpointWords(one.name)}${one.counts ? "" : " (left behind)"}`)));
+  const submit = async (event) => {
+    event.preventDefault();
+    localStorage.setItem("selftrain-who", who.value.trim());
+    const request = { action, reason: reason.value.trim(), who: who.value.trim(), ...(back ? { checkpoint: choice.value } : {}) };
+    if (await ask(context, request)) box.close();
+  };
+  const box = h(
+    "dialog", { "aria-labelledby": "ask-title", onclose: () => box.remove() },
+    h("form", { onsubmit: submit },
+      h("h2", { id: "ask-title" }, back ? "Roll back" : "Stop the run"),
+      h("p", { class: "soft" }, back
+        ? "The run goes back to a checkpoint and on from there on a new branch, with other random draws. What it leaves behind stays in the record."
+        : "The run ends after the step in flight, with a checkpoint; selftrain resume goes on from it."),
+      back ? [h("label", { for: "ask-checkpoint" }, "To"), choice] : null,
+      h("label", { for: "ask-reason" }, back ? "Reason, for the record" : "Reason, for the record (may be empty)"), reason,
+      h("label", { for: "ask-who" }, "Your name, for the record"), who,
+      h("p", { class: "actions" }, h("button", { type: "button", class: "quiet", onclick: () => box.close() }, "Cancel"), h("button", { type: "submit", id: "ask-go", class: back ? "" : "danger" }, back ? "Roll back" : "Stop"))),
+  );
+  document.body.append(box);
+  box.showModal();
+  (back ? choice : reason).focus();
+}

@@ -1,0 +1,183 @@
+// All metrics by stage, accuracy where it was evaluated, and what happened, on one time axis.
+import { get } from "./api.js";
+import { Chart, Linked } from "./chart.js";
+import { h, put } from "./dom.js";
+import { byStage, checkpointWords, place, plural, title, unitOf } from "./format.js";
+
+const POINTS = 600;
+const STAGE_NAMES = { vote: "Vote", label: "Label", reward: "Reward", admission: "Admission", completion: "Completions", policy: "Policy", update: "Update", guard: "Guard" };
+
+export async function curvesTab(body, context, { query }) {
+  let series = await get("series", { run: context.id, points: POINTS });
+  let fetching = false, again = false;
+  const open = (step) => (location.hash = context.link("groups", { step }));
+  const reset = h("button", { type: "button", class: "quiet", id: "zoom-out", hidden: true, onclick: () => linked.zoom(null) }, "Show all steps");
+  const linked = new Linked((range) => {
+    reset.hidden = range === null;
+    put(reset, range === null ? "" : `Steps ${range[0]} to ${range[1]}: show all`);
+    lane();
+    if (series.live.decimated || range === null) refetch();
+  });
+  const happened = h("section", { class: "happened", "aria-label": "What happened" });
+  const strip = h("div", { class: "lane" });
+  const grid = h("div", { class: "stages" });
+  put(body, h("div", { class: "lane-row" }, strip, reset), happened, grid);
+  let charts = [], accuracy = null, shownKeys = null;
+
+  function draw() {
+    const keys = [...new Set([...Object.keys(series.live.values), ...series.left.flatMap((one) => Object.keys(one.values))])];
+    if (keys.join() !== shownKeys) {
+      for (const { chart } of charts) chart.stop();
+      accuracy?.stop();
+      charts = [];
+      accuracy = null;
+      put(grid);
+      shownKeys = keys.join();
+      if (!keys.length) put(grid, h("p", { class: "soft empty" }, "No step is recorded yet. The curves begin with the first one."));
+      for (const [stage, members] of byStage(keys, Object.keys(context.run.metrics))) {
+        const made = members.map((key) => {
+          const known = context.run.metrics[key] ?? { unit: "", formula: key };
+          const left = series.left.map(() => ({ color: "left", width: 1, dash: [4, 3] }));
+          const chart = new Chart(linked, { title: title(key), unit: unitOf(known.unit), help: `${key}: ${known.formula}`, limits: known.unit === "fraction" ? [0, 1] : null, series: [{ color: "accent" }, ...left], onOpen: open });
+          charts.push({ key, chart });
+          return chart.element;
+        });
+        grid.append(section(STAGE_NAMES[stage] ?? stage, made));
+      }
+    }
+    for (const { key, chart } of charts) chart.set(aligned(series, key));
+    drawAccuracy();
+  }
+
+  function drawAccuracy() {
+    const found = context.run.evaluations;
+    if (!found.length || !charts.length) return;
+    const names = Object.keys(found[0].measures).slice(0, 3);
+    if (!accuracy) {
+      const colors = ["accent", "c1", "c2"];
+      accuracy = new Chart(linked, { title: "On held-out problems", unit: names[0], help: "Evaluated with true answers; it never decides anything.", limits: [0, 1], series: names.map((name, at) => ({ name, color: colors[at], points: true, spanGaps: true })), onOpen: open });
+      grid.prepend(section("Accuracy", [accuracy.element]));
+    }
+    const at = (one) => (one.name === "after" ? handedStep(context.run) : one.step);
+    const live = [...new Map(found.map((one) => [at(one), one])).entries()].sort(([a], [b]) => a - b);
+    const [low, high] = charts[0].chart.extent();
+    const steps = [...new Set([low, ...live.map(([step]) => step), high])].sort((a, b) => a - b);
+    const by = new Map(live);
+    accuracy.set([steps, ...names.map((name) => steps.map((step) => by.get(step)?.measures[name]?.value ?? null))]);
+  }
+
+  function lane() {
+    const events = happenings(context.run);
+    linked.marks = events.filter((one) => one.draw).map(({ first, last, color, line }) => ({ first, last, color, line }));
+    const [low, high] = linked.range ?? linked.full();
+    const spot = (step) => `${(100 * (step - low)) / Math.max(1, high - low)}%`;
+    put(strip, events.filter((one) => one.last >= low && one.first <= high).map((one) => {
+      const mark = h("a", { class: `mark ${one.kind}`, href: context.link("groups", { step: Math.max(0, Math.min(one.last, high)), branch: one.branch }), "aria-label": `${one.words}`, title: one.words });
+      mark.style.left = spot(Math.max(one.first, low));
+      mark.style.width = one.last > one.first ? `calc(${spot(Math.min(one.last, high))} - ${spot(Math.max(one.first, low))})` : "";
+      return mark;
+    }));
+    const told = events.filter((one) => one.told);
+    put(happened, told.length ? [h("h2", {}, "What happened"), h("ol", {}, told.slice(-12).reverse().map((one) => h("li", { class: one.kind }, h("span", { class: "when" }, one.when), h("span", {}, one.words))))] : null);
+    linked.redraw();
+  }
+
+  async function refetch() {
+    if (fetching) return (again = true);
+    fetching = true;
+    const [first, last] = linked.range ?? [];
+    series = await get("series", { run: context.id, points: POINTS, first: first === undefined ? undefined : Math.max(0, first), last });
+    fetching = false;
+    draw();
+    if (again) setTimeout(() => { again = false; refetch(); }, 800);
+    return undefined;
+  }
+
+  const recolor = () => {
+    for (const { chart } of charts) chart.draw();
+    accuracy?.draw();
+  };
+  addEventListener("themechange", recolor);
+  draw();
+  lane();
+  if (query.first) linked.zoom([Number(query.first), Number(query.last)]);
+  return {
+    update(change) {
+      const grown = change.steps;
+      const simple = grown.every((one) => one.branch === context.run.branch) && !series.live.decimated && !linked.range && !change.happenings?.branches?.length;
+      if (grown.length && simple && series.live.steps.length) append(series.live, grown);
+      else if (grown.length || change.happenings) refetch();
+      draw();
+      lane();
+    },
+    reload: refetch,
+    stop() {
+      removeEventListener("themechange", recolor);
+      for (const { chart } of charts) chart.stop();
+      accuracy?.stop();
+    },
+  };
+}
+
+/** A stage with its curves: as wide as it has some, so that small stages share a row. */
+function section(name, members) {
+  const made = h("section", { class: "stage" }, h("h2", {}, name), h("div", { class: "charts" }, members));
+  made.style.flex = `${members.length} 1 min(100%, ${members.length * 300}px)`;
+  return made;
+}
+
+function append(live, steps) {
+  for (const one of steps) {
+    if (live.steps.length && one.step <= live.steps.at(-1)) continue;
+    live.steps.push(one.step);
+    for (const key of new Set([...Object.keys(live.values), ...Object.keys(one.values)])) {
+      live.values[key] ??= new Array(live.steps.length - 1).fill(null);
+      live.values[key].push(one.values[key] ?? null);
+    }
+  }
+}
+
+/** [steps, live values, values of each branch that was left] on one axis. */
+function aligned(series, key) {
+  if (!series.left.length) return [series.live.steps, series.live.values[key] ?? series.live.steps.map(() => null)];
+  const parts = [series.live, ...series.left];
+  const steps = [...new Set(parts.flatMap((part) => part.steps))].sort((a, b) => a - b);
+  const spot = new Map(steps.map((step, at) => [step, at]));
+  return [steps, ...parts.map((part) => {
+    const values = new Array(steps.length).fill(null);
+    part.steps.forEach((step, at) => (values[spot.get(step)] = part.values[key]?.[at] ?? null));
+    return values;
+  })];
+}
+
+function handedStep(run) {
+  const match = /step-(\d+)$/.exec(run.handed_over ?? "");
+  return run.handed_over === "start" ? 0 : match ? Number(match[1]) : run.steps_done;
+}
+
+/** What happened, in order: findings that last as one span, requests, rollbacks, checkpoints, evaluations. */
+export function happenings(run) {
+  const spans = [];
+  for (const verdict of run.verdicts) {
+    const rules = verdict.findings.map((one) => one.rule).join();
+    const last = spans.at(-1);
+    if (last && last.branch === verdict.branch && last.last === verdict.step - 1 && last.rules === rules && last.action === verdict.action) last.last = verdict.step;
+    else spans.push({ first: verdict.step, last: verdict.step, branch: verdict.branch, rules, action: verdict.action, findings: verdict.findings });
+  }
+  const found = spans.map((one) => ({
+    ...one, kind: one.action, told: true, draw: true, color: one.action === "halt" ? "bad" : "warn", order: one.first,
+    when: one.first === one.last ? place(one.branch, one.first) : `steps ${one.first}–${one.last}`,
+    words: `The guard ${one.action === "halt" ? "halts" : "warns"}: ${one.findings.map((each) => each.words).join("; ")}${one.last > one.first ? `, for ${plural(one.last - one.first + 1, "step")}` : ""}`,
+  }));
+  for (const one of run.requests) {
+    const what = one.action.replace("_", " ");
+    const words = `${one.who} asked: ${what}${one.checkpoint ? ` to ${checkpointWords(one.checkpoint)}` : ""}${one.reason ? `, because: ${one.reason}` : ""}${one.refused ? ` (not done: ${one.refused})` : ""}`;
+    found.push({ first: one.step, last: one.step, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", order: one.step, when: `after step ${one.step}`, words });
+  }
+  for (const one of run.branches) {
+    if (!run.requests.some((asked) => asked.action === "roll_back" && asked.checkpoint === one.checkpoint && asked.step === one.left_at && !asked.refused))
+      found.push({ first: one.left_at, last: one.left_at, branch: one.branch, kind: "request", told: true, draw: true, line: true, color: "note", order: one.left_at, when: `after step ${one.left_at}`, words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}` });
+  }
+  for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, branch: undefined, kind: "checkpoint", told: false, order: one.step, words: `Checkpoint ${one.name}` });
+  return found.sort((a, b) => a.order - b.order);
+}

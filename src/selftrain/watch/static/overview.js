@@ -1,0 +1,60 @@
+// All runs of a folder, each a line that follows the run.
+import { follow, get } from "./api.js";
+import { h, put, spark } from "./dom.js";
+import { STATES, num, percent, plural } from "./format.js";
+
+export async function showOverview(main) {
+  const found = await get("runs");
+  if (found.single) {
+    location.replace(`#/run/${encodeURIComponent(found.runs[0].id)}`);
+    return { stop() {} };
+  }
+  document.title = `${found.root} · selftrain watch`;
+  put(document.getElementById("crumbs"), h("span", { class: "brand" }, "selftrain"), h("a", { href: "#/", "aria-current": "page" }, found.root));
+  const list = h("div", { class: "runs" });
+  const count = h("p", { class: "soft" });
+  put(main, h("section", { class: "pad" }, h("div", { class: "heading" }, h("h1", {}, "Runs"), count), list));
+  const draw = (runs) => {
+    const focused = document.activeElement?.dataset?.line;
+    put(count, runs.length ? plural(runs.length, "run") : "");
+    put(list, runs.length ? runs.map(card) : nothing());
+    if (focused) list.querySelector(`[data-line="${CSS.escape(focused)}"]`)?.focus();
+  };
+  draw(found.runs);
+  const link = document.getElementById("link");
+  const stream = follow(
+    () => ({}),
+    (name, data) => name === "runs" && draw(data.runs),
+    (up) => put(link, up ? "" : "no connection, trying again"),
+  );
+  return { stop: () => stream.stop() };
+}
+
+const nothing = () =>
+  h("div", { class: "empty" }, h("p", {}, "There is no run in this folder yet."), h("p", { class: "soft" }, "Start one with ", h("code", {}, "selftrain train"), "; it appears here by itself."));
+
+function card(run) {
+  const name = h("a", { href: `#/run/${encodeURIComponent(run.id)}`, "data-line": run.id, class: "name" }, run.name);
+  if (run.state === "damaged") return h("article", { class: "run" }, h("div", { class: "who" }, name, pill("damaged"), h("p", { class: "soft" }, run.error)));
+  const before = Object.entries(run.accuracy.before ?? {})[0], after = Object.entries(run.accuracy.after ?? {})[0];
+  return h(
+    "article", { class: "run" },
+    h("div", { class: "who" }, h("div", {}, name, " ", pill(run.state)), h("p", { class: "soft" }, `${run.model} · ${run.labels} · ${run.prompts}`)),
+    h("div", { class: "far" }, h("div", { class: "track", role: "img", "aria-label": `${run.steps_done} of ${run.num_steps} steps` }, progress(run)), h("p", { class: "soft" }, `step ${run.steps_done} of ${run.num_steps}${run.branch ? `, branch ${run.branch}` : ""}`)),
+    h("dl", { class: "figures" },
+      figure("vote share", percent(run.last["vote/share_mean_frac"])),
+      figure("entropy", num(run.last["policy/entropy_mean_nats"], 3)),
+      figure("findings", run.findings || "none")),
+    h("div", { class: "course" }, spark(run.spark), h("span", { class: "soft" }, before ? `${before[0]} ${points(before[1])}${after ? ` → ${points(after[1])}` : ""} %` : "not evaluated")),
+  );
+}
+
+const points = (interval) => (100 * interval.value).toFixed(1);
+const figure = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+export const pill = (state) => h("span", { class: `pill ${state}` }, STATES[state] ?? state);
+
+export function progress(run) {
+  const bar = h("span", {});
+  bar.style.width = `${Math.min(100, (100 * run.steps_done) / Math.max(1, run.num_steps))}%`;
+  return bar;
+}

@@ -1,0 +1,321 @@
+"""The live page in a real browser: a run that goes, groups, filters, requests, markup, keys, phone, dark, faults that axe finds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from selftrain.ledger import read
+from tests.browser.conftest import PHONE, Page
+from tests.watch import runs as made
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+Open = Callable[[Path], Page]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    """A toy run that goes on for minutes."""
+    options = [
+        "--policy.model",
+        "toy",
+        "--run.num-steps",
+        "20000",
+        "--rollout.prompts-per-step",
+        "32",
+        "--prompts.count",
+        "64",
+        "--update.learning-rate",
+        "0.002",
+    ]
+    options += [
+        "--run.checkpoint-every-steps",
+        "5",
+        "--evals.num-problems",
+        "16",
+        "--guard.action",
+        "warn",
+        "--run.folder",
+        str(tmp_path),
+        "--run.name",
+        "live",
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "selftrain", "train", *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    yield tmp_path / "live", process
+    process.kill()
+    process.communicate()
+
+
+def steps_shown(page: Page) -> int:
+    words = page.text("#where").split()
+    return int(words[1]) if len(words) > 1 else 0
+
+
+def test_a_run_is_followed_paused_rolled_back_and_stopped(page: Open, running: tuple[Path, subprocess.Popen[bytes]]) -> None:
+    folder, process = running
+    while not (folder / "run.json").exists():
+        time.sleep(0.1)
+    shown = page(folder)
+    shown.open()
+    shown.wait(lambda: steps_shown(shown) >= 6, "some steps")
+    before = steps_shown(shown)
+    shown.wait(lambda: steps_shown(shown) > before, "a new step")
+    assert "running" in shown.text(".run-head")
+    shown.wait(lambda: len(shown.all(".chart canvas")) >= 10, "the curves")
+    label = shown.need(".chart").get_attribute("aria-label")
+    shown.wait(lambda: shown.need(".chart").get_attribute("aria-label") != label or steps_shown(shown) > before + 5, "a new value")
+
+    shown.click("#pause")
+    shown.wait(lambda: "paused" in shown.text(".run-head .pill"), "the pause")
+    held = len(list(read(folder).steps()))
+    time.sleep(0.8)
+    assert len(list(read(folder).steps())) == held
+    shown.click("#resume")
+    shown.wait(lambda: "running" in shown.text(".run-head .pill"), "going on")
+    shown.wait(lambda: len(list(read(folder).steps())) > held, "a step after the pause")
+
+    shown.click("#roll-back")
+    shown.wait(lambda: shown.find("dialog[open]"))
+    shown.need("#ask-go").click()
+    assert shown.find("dialog[open]"), "a rollback without a reason is not sent"
+    shown.need("#ask-reason").send_keys("it <b>guesses</b>")
+    shown.need("#ask-who").send_keys("Ada")
+    shown.need("#ask-go").click()
+    shown.wait(lambda: "branch 1" in shown.text("#where"), "the new branch")
+    shown.wait(lambda: "it <b>guesses</b>" in shown.text(".happened"), "the reason")
+    branch = read(folder).branches[0]
+    assert (branch.who, branch.reason, branch.parent) == ("Ada", "it <b>guesses</b>", 0)
+
+    shown.click("#stop")
+    shown.need("#ask-reason").send_keys("seen enough")
+    shown.need("#ask-go").click()
+    shown.wait(lambda: "stopped" in shown.text(".run-head .pill"), "the stop")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Go on with: selftrain resume" in out
+    assert [one.action for one in read(folder).requests()] == ["pause", "resume", "roll_back", "stop"]
+
+
+def test_the_page_of_a_finished_run(page: Open, default_run: Path, tmp_path: Path, keeps_pictures: bool) -> None:
+    shown = page(default_run.parent)
+    shown.open("/run/additions")
+    shown.wait(lambda: len(shown.all(".chart canvas")) >= 12, "the curves")
+    assert "finished" in shown.text(".run-head")
+    shown.wait(lambda: "avg@16" in shown.text(".stages"), "the accuracy")
+    time.sleep(0.5)
+    shown.picture("watch-curves", tmp_path, keeps_pictures)
+    assert shown.faults() == []
+
+    chart = shown.all(".chart")[2]
+    shown.driver.execute_script("arguments[0].focus()", chart)
+    shown.keys(Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    shown.wait(lambda: "at 2" in chart.text, "the cursor")
+    others = [one.text for one in shown.all(".chart .now") if "at 2" in one.text]
+    assert len(others) > 10, "all curves show the same step"
+    ActionChains(shown.driver).move_to_element(shown.all(".chart .u-over")[3]).perform()
+    shown.wait(lambda: len({one.text.split(" at ")[-1] for one in shown.all(".chart .now")[1:] if " at " in one.text}) == 1, "one cursor")
+    plot = shown.all(".chart .u-over")[4]
+    ActionChains(shown.driver).move_to_element_with_offset(plot, -60, 0).click_and_hold().move_by_offset(80, 0).release().perform()
+    shown.wait(lambda: shown.text("#zoom-out").startswith("Steps "), "the zoom by dragging")
+    ActionChains(shown.driver).double_click(plot).perform()
+    shown.wait(lambda: shown.need("#zoom-out").get_property("hidden"), "all steps by a double click")
+    shown.driver.execute_script("arguments[0].focus()", chart)
+    shown.keys("+")
+    shown.wait(lambda: not shown.need("#zoom-out").get_property("hidden"), "the zoom")
+    shown.keys("0")
+    shown.wait(lambda: shown.need("#zoom-out").get_property("hidden"), "all steps again")
+    shown.keys(Keys.HOME, Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ENTER)
+    shown.wait(lambda: shown.find("#lines [data-line]"), "the groups of the step")
+    assert {one.text for one in shown.all("#lines [data-line] .when")} == {"step 2"}
+
+
+def test_groups_are_filtered_inspected_and_compared(page: Open, default_run: Path, tmp_path: Path, keeps_pictures: bool) -> None:
+    shown = page(default_run)
+    shown.open("/run/additions/groups")
+    shown.wait(lambda: len(shown.all("#lines [data-line]")) == 50, "the first page")
+    assert shown.text("#count").startswith("192 groups")
+    shown.click("#filter-disagreement")
+    shown.wait(lambda: not shown.text("#count").startswith("192"), "the filter")
+    close = sum(group.voted.vote.margin_frac < 0.25 and len(group.voted.vote.counts) > 1 for step in range(16) for group in read(default_run).groups(step))
+    assert shown.text("#count").split()[0] == str(close)
+    assert shown.need("#filter-disagreement").get_attribute("aria-pressed") == "true"
+    shown.click("#filter-disagreement")
+    wanted = read(default_run).groups(9)[4].voted.group.prompt
+    shown.need("#search").send_keys(wanted.text)
+    visits = sum(group.voted.group.prompt.id == wanted.id for step in range(16) for group in read(default_run).groups(step))
+    shown.wait(lambda: len(shown.all("#lines [data-line]")) == visits, "the search")
+    shown.picture("watch-groups", tmp_path, False)
+    assert shown.faults() == []
+    shown.keys(Keys.ESCAPE)
+    shown.need("#main").send_keys("j")
+    shown.wait(lambda: shown.driver.switch_to.active_element.get_attribute("data-line"), "the first line by key")
+    shown.keys(Keys.ENTER)
+    shown.wait(lambda: len(shown.all(".completion")) == 16, "the completions")
+    assert wanted.text in shown.text(".asked")
+
+    scored = read(default_run).groups(9)[4]
+    shown.go("/run/additions/group/0/9/4")
+    shown.wait(lambda: "step 9" in shown.text(".inspect-nav") and len(shown.all(".completion")) == 16, "the group")
+    assert shown.text(".decided").count(str(scored.label.key)) >= 2
+    assert scored.label.decided_by in shown.text(".decided")
+    marks = [one.text for one in shown.all(".completion mark")]
+    assert marks == [text for text in scored.voted.answers.texts if text is not None]
+    assert len(shown.all(".visits tbody tr")) == visits
+    shown.picture("watch-group", tmp_path, keeps_pictures)
+    assert shown.faults() == []
+    parts = shown.all(".bar-parts button")
+    assert [int(one.get_attribute("aria-label").split(": ")[1].split()[0]) for one in parts][: len(scored.voted.vote.counts)] == [
+        count for _, count in scored.voted.vote.counts
+    ]
+    parts[0].click()
+    shown.wait(lambda: len(shown.all(".completion")) == scored.voted.vote.counts[0][1], "one cluster")
+    shown.keys("n")
+    shown.wait(lambda: "group 6 of 12" in shown.text(".inspect-nav"), "the next group by key")
+
+    shown.go(f"/run/additions/compare?prompt={wanted.id}")
+    shown.wait(lambda: len(shown.all(".side .completion")) >= 12, "two visits side by side")
+    assert shown.faults() == []
+    shown.go("/run/additions/compare?kind=evaluations&a=before&b=after")
+    shown.wait(lambda: len(shown.all(".side .completion")) >= 2, "two evaluations side by side")
+    shown.picture("watch-compare", tmp_path, keeps_pictures)
+    assert shown.faults() == []
+    shown.go("/run/additions/record")
+    shown.wait(lambda: "Configuration" in shown.text(".record"), "the record")
+    assert shown.faults() == []
+
+
+def test_markup_in_a_run_stays_text(page: Open, tmp_path: Path) -> None:
+    made.write_hostile(tmp_path / "hostile")
+    shown = page(tmp_path)
+    for place in (
+        "/",
+        "/run/hostile",
+        "/run/hostile/groups",
+        "/run/hostile/group/0/0/0",
+        "/run/hostile/record",
+        "/run/hostile/compare?prompt=%3Ci%3Ep%2F0%3C%2Fi%3E",
+    ):
+        shown.open(place)
+        shown.wait(lambda: len(shown.text("main")) > 60, place)
+        time.sleep(0.5)
+        assert shown.driver.execute_script("return window.hacked === undefined")
+        assert shown.all("main :is(script, img, iframe, object, svg[onload], a[href^=javascript])") == []
+    shown.go("/run/hostile/group/0/0/0")
+    shown.wait(lambda: len(shown.all(".completion")) == 4, "the completions")
+    texts = shown.driver.execute_script("return [...document.querySelectorAll('.completion pre')].map((one) => one.textContent.toWellFormed())")
+    assert texts == [text.replace("\ud800", "\ufffd") for text in made.HOSTILE]
+    assert shown.text(".asked pre") == made.HOSTILE_PROMPT
+
+
+def test_without_the_token_it_can_only_be_read(page: Open, default_run: Path, tmp_path: Path) -> None:
+    made.write_empty(tmp_path / "empty")
+    shown = page(tmp_path)
+    shown.driver.get(shown.base)
+    shown.driver.execute_script("sessionStorage.clear()")
+    shown.open("/run/empty", token=False)
+    shown.wait(lambda: "Open the page by the printed link" in shown.text(".controls"), "the note")
+    assert shown.find("#stop") is None
+    answer = shown.driver.execute_async_script("""
+        const done = arguments[0], headers = {'Content-Type': 'application/json'};
+        fetch('api/requests?run=empty', {method: 'POST', headers, body: '{"action":"stop"}'}).then((found) => done(found.status));
+    """)
+    assert answer == 403
+    shown.driver.get_log("browser")  # the browser itself logs the refusal
+
+
+def test_the_list_follows_runs_that_come(page: Open, default_run: Path, tmp_path: Path, keeps_pictures: bool) -> None:
+    folder = default_run.parent
+    shown = page(folder)
+    shown.open("/")
+    shown.wait(lambda: "additions" in shown.text(".runs"), "the runs")
+    made.write_collapsed(folder / "constant")
+    shown.wait(lambda: "halted by the guard" in shown.text(".runs"), "the new run")
+    made.write_empty(folder / "empty")
+    shown.wait(lambda: len(shown.all(".run")) == 3, "the empty run")
+    assert shown.faults() == []
+    shown.picture("watch-runs", tmp_path, keeps_pictures)
+    shown.go("/run/constant")
+    shown.wait(lambda: "The guard halts" in shown.text(".happened"), "the finding")
+    time.sleep(0.4)
+    assert shown.faults() == []
+    shown.picture("watch-collapse", tmp_path, keeps_pictures)
+    shown.go("/run/empty")
+    shown.wait(lambda: "No step is recorded yet" in shown.text(".stages"), "the empty run's page")
+    assert shown.faults() == []
+
+
+def test_many_tabs_do_not_starve_each_other(page: Open, tmp_path: Path) -> None:
+    """A browser has six connections for a server; pages that nobody sees hold none."""
+    made.write_empty(tmp_path / "empty")
+    shown = page(tmp_path)
+    first = shown.driver.current_window_handle
+    for _ in range(8):
+        shown.driver.switch_to.new_window("tab")
+        shown.driver.get(f"{shown.base}#/run/empty")
+        shown.wait(lambda: "No step is recorded yet" in shown.text(".stages"), "the page in another tab")
+    for tab in shown.driver.window_handles:
+        if tab != first:
+            shown.driver.switch_to.window(tab)
+            shown.driver.close()
+    shown.driver.switch_to.window(first)
+
+
+def test_keys_theme_and_help(page: Open, default_run: Path) -> None:
+    shown = page(default_run)
+    shown.open("/run/additions/curves")
+    shown.wait(lambda: shown.find(".chart canvas"), "the curves")
+    shown.need("body").send_keys("2")
+    shown.wait(lambda: shown.find("#lines"), "the groups by key")
+    shown.need("body").send_keys("/")
+    shown.wait(lambda: shown.driver.switch_to.active_element.get_attribute("id") == "search", "the search by key")
+    shown.keys(Keys.ESCAPE)
+    shown.need("body").send_keys("?")
+    shown.wait(lambda: shown.find("dialog[open]"), "the keys")
+    assert shown.faults() == []
+    shown.keys(Keys.ESCAPE)
+    shown.wait(lambda: not shown.find("dialog[open]"), "the keys closed")
+    background = shown.need("body").value_of_css_property("background-color")
+    shown.need("body").send_keys("t")
+    shown.need("body").send_keys("t")
+    shown.wait(lambda: shown.need("body").value_of_css_property("background-color") != background, "dark by choice")
+    shown.driver.execute_script("localStorage.clear()")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_a_phone(page: Open, default_run: Path, tmp_path: Path, keeps_pictures: bool, theme: str) -> None:
+    shown = page(default_run)
+    shown.size(*PHONE)
+    shown.theme(theme)
+    for place in ("curves", "groups", "group/0/9/4", "compare?kind=evaluations", "record"):
+        shown.open(f"/run/additions/{place}")
+        shown.wait(lambda: len(shown.text(".tab")) > 40, place)
+        time.sleep(0.5)
+        assert shown.driver.execute_script("return document.documentElement.scrollWidth") <= PHONE[0], f"{place} is wider than the phone"
+        assert shown.faults() == []
+        if theme == "dark" and place in ("curves", "group/0/9/4"):
+            shown.picture(f"watch-phone-{place.partition('/')[0]}", tmp_path, keeps_pictures)
+
+
+@pytest.mark.parametrize(("steps", "completions"), [(200, 100_000)])
+def test_a_hundred_thousand_completions(page: Open, tmp_path: Path, steps: int, completions: int) -> None:
+    """Every view is there within a second, the first ones of the server included."""
+    made.write_large(tmp_path / "large", steps, (20, 25), 20)
+    assert steps * 20 * 25 == completions
+    shown = page(tmp_path)
+    shown.open("/")
+    shown.wait(lambda: "large" in shown.text(".runs"), "the list")
+    views = (("curves", ".chart canvas", 12), ("groups", "#lines [data-line]", 50), ("group/0/100/3", ".completion", 24), ("record", ".record", 1))
+    for place, selector, count in views:
+        begun = time.perf_counter()
+        shown.go(f"/run/large/{place}")
+        shown.wait(lambda selector=selector, count=count: len(shown.driver.find_elements(By.CSS_SELECTOR, selector)) >= count, place)  # type: ignore[misc]
+        seconds = time.perf_counter() - begun
+        assert seconds < 3, f"{place} took {seconds:.2f} s"

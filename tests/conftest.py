@@ -1,0 +1,21 @@
+"""Options and what is collected: browser tests only where they are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--screenshots", action="store_true", help="keep the pictures that the browser tests take in docs/img")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """They need a browser and selenium: `make test-browser`."""
+    return True if collection_path.name == "browser" and "browser" not in str(config.option.markexpr) else None
+
+
+@pytest.fixture
+def keeps_pictures(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--screenshots"))
