@@ -153,6 +153,11 @@ class ObjectiveSection(Section):
 class UpdateSection(Section):
     """The optimizer: AdamW."""
 
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_paged_8bit"] = option(
+        "adamw",
+        "name",
+        "adamw: moments in float32; adamw_8bit: in 8 bits (extra `optimizers`); adamw_paged_8bit: the same, moved to host memory when the GPU is full.",
+    )
     learning_rate: float = option(1e-6, "1/update", "Peak learning rate.", gt=0)
     schedule: Literal["constant", "linear", "cosine"] = option("constant", "name", "From the peak: constant, or down to 0 at the last step.")
     warmup_steps: int = option(0, "steps", "Linear rise to the peak.", ge=0)
