@@ -186,7 +186,7 @@ def check_combination(config: RunConfig) -> None:
 
 
 def check_devices(config: RunConfig) -> None:
-    """Raises ConfigError for an optimizer that the policy or its device does not have."""
+    """Raises ConfigError for an optimizer or sampler that the policy or its device does not have."""
     policy, optimizer = config.policy, config.update.optimizer
     if policy.model.partition(":")[0] == "toy" and optimizer != "adamw":
         raise ConfigError(
@@ -197,4 +197,10 @@ def check_devices(config: RunConfig) -> None:
             f"update.optimizer = {optimizer}, policy.device = {policy.device}",
             "paged states live in CUDA managed memory",
             "Take adamw_8bit, or set policy.device to cuda.",
+        )
+    if policy.sampler == "vllm" and policy.model.partition(":")[0] == "toy":
+        raise ConfigError(f"policy.sampler = vllm, policy.model = {policy.model}", "vLLM runs Hugging Face models", "Leave policy.sampler at torch.")
+    if policy.sampler == "vllm" and policy.device != "cuda":
+        raise ConfigError(
+            f"policy.sampler = vllm, policy.device = {policy.device}", "vLLM samples on a GPU", "Set policy.device to cuda, or leave policy.sampler at torch."
         )

@@ -34,7 +34,10 @@ METRICS: Mapping[str, Metric] = {
     "completion/length_mean_tokens": Metric("tokens", "mean tokens of a completion, end token included"),
     "completion/truncated_frac": Metric("fraction", "completions that reached the limit / all"),
     "completion/compress_ratio": Metric("ratio", "zlib size / size of the step's completions, texts joined by newlines; low means repetition"),
-    "policy/entropy_mean_nats": Metric("nats", "mean over sampled tokens of the entropy of the distribution sampled from"),
+    "policy/entropy_mean_nats": Metric(
+        "nats",
+        "mean over sampled tokens of the entropy they were drawn with; where the sampler gives none, of minus their log-probability, its unbiased estimate",
+    ),
     "policy/logprob_mean_nats": Metric("nats", "mean log-probability of the sampled tokens"),
     "cost/vote_tokens": Metric("tokens", "tokens sampled for the completions that vote"),
     "cost/judge_tokens": Metric("tokens", "tokens sampled for judgements on free-form answers; not there in a step without any"),
@@ -111,7 +114,7 @@ def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         "completion/length_mean_tokens": mean([len(completion.token_ids) for completion in completions]),
         "completion/truncated_frac": mean([completion.finish is Finish.LENGTH for completion in completions]),
         "completion/compress_ratio": len(zlib.compress(text, 1)) / max(1, len(text)),
-        "policy/entropy_mean_nats": mean(entropies),
+        "policy/entropy_mean_nats": mean(entropies) if entropies else -mean(logprobs),
         "policy/logprob_mean_nats": mean(logprobs),
     }
 

@@ -5,6 +5,7 @@ prompts -> rollout -> answers -> vote -> labels -> reward -> advantage -> admiss
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -147,4 +148,5 @@ def objective_of(config: RunConfig) -> Objective:
         kl_coef=section.kl_coef if section.kl_in == "loss" else 0.0,
         kl_estimator=section.kl_estimator,
         temperature=config.rollout.temperature,
+        weight_max=section.sampler_correction_max if config.policy.sampler == "vllm" else math.inf,
     )
