@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from selftrain.policies.base import UpdateStats
 from selftrain.types import Admission, Completion, Finish, PolicyVersion, Role, ScoredGroup, StepMetrics
@@ -55,12 +56,17 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup], updates: Sequence[UpdateStats] = ()) -> StepMetrics:
-    """The metrics of a step; those of the update only where there was one."""
-    values = {**vote_values(scored), **completion_values(scored), **cost_values(scored), **(update_values(updates) if updates else {"update/num_updates": 0.0})}
+def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup]) -> StepMetrics:
+    """The metrics of a step before its update: what the guard judges."""
+    return StepMetrics(step, version, {**vote_values(scored), **completion_values(scored), **cost_values(scored)})
+
+
+def with_update(before: StepMetrics, version: PolicyVersion, updates: Sequence[UpdateStats]) -> StepMetrics:
+    """The metrics of the whole step: those from before the update and, where there was one, those of it. version: after it."""
+    values = {**before.values, **(update_values(updates) if updates else {"update/num_updates": 0.0})}
     unknown = set(values) - set(METRICS)
     assert not unknown, unknown
-    return StepMetrics(step, version, values)
+    return StepMetrics(before.step, version, values)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -107,8 +113,8 @@ def halves_agree(one: ScoredGroup) -> bool:
 
 def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     completions: list[Completion] = [completion for one in scored for completion in one.voted.group.completions]
-    entropies = [value for completion in completions for value in completion.entropies]
-    logprobs = [value for completion in completions for value in completion.logprobs]
+    entropies = list(chain.from_iterable([completion.entropies for completion in completions]))
+    logprobs = list(chain.from_iterable([completion.logprobs for completion in completions]))
     text = "\n".join(completion.text for completion in completions).encode("utf-8", "replace")
     return {
         "completion/length_mean_tokens": mean([len(completion.token_ids) for completion in completions]),

@@ -93,7 +93,7 @@ class Run:
         yield from self._evaluate("before", 0)
         yield from self._evaluate_if_due()
         reason = "done"
-        for report in train(self._parts(), self.steps_done):
+        for report in train(self.parts(), self.steps_done):
             self.steps_done = report.metrics.step + 1
             self.ledger.record_timing({"step": report.metrics.step, "seconds": dict(report.seconds)})
             yield report
@@ -106,7 +106,8 @@ class Run:
                 yield from self._evaluate_if_due()
         yield from self._finish(reason)
 
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
+        """What the loop works with."""
         reading = make_reading(self.config, self.problems.train.questions)
         return Parts(
             config=self.config,
