@@ -9,7 +9,7 @@ ARGS ?=
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,lora,gym,browser]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,lora,gym,browser,optimizers]"
 	touch $@
 
 train: $(VENV)/.ready  ## self-train the embedded model

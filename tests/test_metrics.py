@@ -6,7 +6,7 @@ import pytest
 
 from selftrain.labels import Bounds
 from selftrain.labels.majority import majority
-from selftrain.metrics import METRICS, measure
+from selftrain.metrics import METRICS, measure, with_update
 from selftrain.policies.base import UpdateStats
 from selftrain.seeds import Stream
 from selftrain.types import PolicyVersion
@@ -19,7 +19,12 @@ def test_a_step_by_hand() -> None:
     groups = [voted(["7", "7", None, "8"], "a", 0), voted(["7", "7", "7", "7"], "b", 1), voted(["1", "2", "1", "2"], "c", 2)]
     scored = SCORER.score(groups, majority(groups, Bounds()), (), Stream(0))
     stats = [UpdateStats(1.0, 2.0, 0.1, 1.0, 1.5, 0.0, 0.01, 0.0, 10), UpdateStats(3.0, 4.0, 0.1, 1.2, 1.7, 0.5, 0.09, 0.0, 6)]
-    values = measure(3, PolicyVersion(0, 3), scored, stats).values
+    before = measure(3, PolicyVersion(0, 3), scored)
+    assert not any(key.startswith("update/") for key in before.values)
+    assert with_update(before, PolicyVersion(0, 3), ()).values == {**before.values, "update/num_updates": 0.0}
+    step = with_update(before, PolicyVersion(0, 5), stats)
+    assert (step.step, step.version) == (3, PolicyVersion(0, 5))
+    values = step.values
     expected = {
         "vote/share_mean_frac": (0.5 + 1 + 0.5) / 3,
         "vote/margin_mean_frac": (0.25 + 1 + 0) / 3,

@@ -16,6 +16,7 @@ OBJECTIVES = [
     Objective("clipped", clip_low=0.1, clip_high=0.3),
     Objective("reinforce", kl_coef=0.5, kl_estimator="k2"),
     Objective("clipped", kl_coef=0.5, kl_estimator="k3"),
+    Objective("clipped", weight_max=1e9),
 ]
 
 
@@ -28,6 +29,20 @@ def test_clipped_loss_by_hand() -> None:
     np.testing.assert_allclose(term.value, [-1.2, 1.5, -0.5, 0.8], atol=1e-12)
     np.testing.assert_allclose(term.slope, [0.0, 1.5, -0.5, 0.0], atol=1e-12)
     assert term.clipped.tolist() == [True, False, False, True]
+
+
+def test_truncated_weights_by_hand() -> None:
+    """Ratios 4, 4, 1.5 and 0.5 with C = 2: the weight of another engine's token is at most 2 and its gradient stays."""
+    sampled = np.log(np.array([0.1, 0.1, 0.2, 0.4]))
+    logprobs = np.log(np.array([0.4, 0.4, 0.3, 0.2]))
+    advantages = np.array([1.0, -1.0, 1.0, 1.0])
+    term = Objective("reinforce", weight_max=2.0).token_loss(np, logprobs, sampled, advantages, None)
+    np.testing.assert_allclose(term.slope, [-2.0, 2.0, -1.5, -0.5])
+    np.testing.assert_allclose(term.value, term.slope)
+    np.testing.assert_allclose(term.ratio, [4.0, 4.0, 1.5, 0.5])
+    clipped = Objective("clipped", weight_max=2.0).token_loss(np, logprobs, sampled, advantages, None)
+    np.testing.assert_allclose(clipped.slope, [0.0, 2.0, 0.0, -0.5])
+    np.testing.assert_allclose(clipped.value, [-1.2, 2.0, -1.2, -0.5])
 
 
 def test_reinforce_on_policy_has_the_slope_of_minus_the_advantage() -> None:

@@ -84,16 +84,25 @@ def load_policy(config: RunConfig) -> Policy:
         if config.policy.model not in START:
             raise ConfigError(f"policy.model = {config.policy.model}", "there is no such toy policy", f"Choose one of {', '.join(START)}.")
         return ToyPolicy(config.policy.model, config.update)
+    if config.policy.sampler == "vllm":
+        from selftrain.policies.vllm import check_installed
+
+        check_installed()
     from selftrain.policies.torch import load_policy as load_torch_policy
 
-    policy = load_torch_policy(config.policy, config.update, model_source(config.policy.model), config.rollout.cache_mib, config.run.seed)
+    source = model_source(config.policy.model)
+    policy = load_torch_policy(config.policy, config.update, source, config.rollout.cache_mib, config.run.seed)
     if not policy.sampler.stop_ids and not config.rollout.stop:
         raise ModelError(
             f"policy.model = {config.policy.model}",
             "neither its tokenizer nor its configs name an end token, so no completion would ever end",
             "Set eos_token in its tokenizer_config.json, or give texts that end a completion with --rollout.stop.",
         )
-    return policy
+    if config.policy.sampler == "torch":
+        return policy
+    from selftrain.policies.vllm import with_vllm
+
+    return with_vllm(policy, config, source)
 
 
 def check_lengths(config: RunConfig, policy: Policy, problems: Problems) -> None:

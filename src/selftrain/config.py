@@ -49,6 +49,9 @@ class PolicySection(Section):
 
     model: str = option("embedded:default", "model", "embedded:default, embedded:weak, toy, a Hugging Face folder or a hub id.")
     device: Literal["cpu", "cuda"] = option("cpu", "device", "Where the model runs.")
+    sampler: Literal["torch", "vllm"] = option(
+        "torch", "name", "Who draws completions. torch: the learner's own weights; vllm: a vLLM engine on the same GPU (extra `vllm`), see [vllm]."
+    )
     dtype: Literal["float32", "bfloat16"] = option("float32", "type", "Type of the forward pass; the weights being trained and their optimizer stay float32.")
     num_threads: int | None = option(None, "threads", "CPU threads; unset: one per core, and the number is kept in the record.", ge=1)
     prompt_format: Literal["chat", "plain"] = option("chat", "format", "chat: the tokenizer's chat template; plain: `plain_template`, for base models.")
@@ -145,6 +148,9 @@ class ObjectiveSection(Section):
         "name",
         "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO).",
     )
+    sampler_correction_max: float = option(
+        2.0, "ratio", "policy.sampler = vllm: importance weights of its samples are truncated here (the torch sampler's are not).", ge=1
+    )
     kl_in: Literal["none", "reward", "loss"] = option("none", "place", "Where KL to the start enters; none: no second model in memory.")
     kl_coef: float = option(0.001, "1/nats", "Weight of the KL.", ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = option("k1", "name", "k1 in the reward or k2 in the loss are unbiased; k3 in the reward is the SRT paper's.")
@@ -153,6 +159,11 @@ class ObjectiveSection(Section):
 class UpdateSection(Section):
     """The optimizer: AdamW."""
 
+    optimizer: Literal["adamw", "adamw_8bit", "adamw_paged_8bit"] = option(
+        "adamw",
+        "name",
+        "adamw: moments in float32; adamw_8bit: in 8 bits (extra `optimizers`); adamw_paged_8bit: the same, moved to host memory when the GPU is full.",
+    )
     learning_rate: float = option(1e-6, "1/update", "Peak learning rate.", gt=0)
     schedule: Literal["constant", "linear", "cosine"] = option("constant", "name", "From the peak: constant, or down to 0 at the last step.")
     warmup_steps: int = option(0, "steps", "Linear rise to the peak.", ge=0)
@@ -165,6 +176,21 @@ class UpdateSection(Section):
     )
     num_epochs: int = option(1, "passes", "Passes over a step's samples.", ge=1)
     tokens_per_microbatch: int = option(16384, "tokens", "Padded tokens of one forward and backward pass; the gradient does not depend on it.", ge=1)
+
+
+class VllmSection(Section):
+    """The engine of policy.sampler = vllm."""
+
+    memory_frac: float = option(0.4, "fraction", "Share of the GPU's memory for its weights, keys and values while it samples.", gt=0, lt=1)
+    sleep_level: int = option(
+        2,
+        "level",
+        "Its memory during the update. 0: kept; 1: given back, weights moved to host memory; 2: given back, weights transferred again.",
+        ge=0,
+        le=2,
+    )
+    max_sequences: int = option(256, "completions", "Completions side by side.", ge=1)
+    cuda_graphs: bool = option(True, "yes/no", "Capture its decode steps: faster, and slower to start.")
 
 
 class GuardSection(Section):
@@ -202,5 +228,6 @@ class RunConfig(Section):
     advantage: AdvantageSection = AdvantageSection()
     objective: ObjectiveSection = ObjectiveSection()
     update: UpdateSection = UpdateSection()
+    vllm: VllmSection = VllmSection()
     guard: GuardSection = GuardSection()
     evals: EvalsSection = EvalsSection()

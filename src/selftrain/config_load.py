@@ -182,3 +182,25 @@ def check_combination(config: RunConfig) -> None:
             "a group is never split, so there cannot be more minibatches than groups",
             "Lower update.num_minibatches.",
         )
+    check_devices(config)
+
+
+def check_devices(config: RunConfig) -> None:
+    """Raises ConfigError for an optimizer or sampler that the policy or its device does not have."""
+    policy, optimizer = config.policy, config.update.optimizer
+    if policy.model.partition(":")[0] == "toy" and optimizer != "adamw":
+        raise ConfigError(
+            f"policy.model = {policy.model}, update.optimizer = {optimizer}", "the toy policy has one optimizer", "Leave update.optimizer at adamw."
+        )
+    if optimizer == "adamw_paged_8bit" and policy.device != "cuda":
+        raise ConfigError(
+            f"update.optimizer = {optimizer}, policy.device = {policy.device}",
+            "paged states live in CUDA managed memory",
+            "Take adamw_8bit, or set policy.device to cuda.",
+        )
+    if policy.sampler == "vllm" and policy.model.partition(":")[0] == "toy":
+        raise ConfigError(f"policy.sampler = vllm, policy.model = {policy.model}", "vLLM runs Hugging Face models", "Leave policy.sampler at torch.")
+    if policy.sampler == "vllm" and policy.device != "cuda":
+        raise ConfigError(
+            f"policy.sampler = vllm, policy.device = {policy.device}", "vLLM samples on a GPU", "Set policy.device to cuda, or leave policy.sampler at torch."
+        )

@@ -11,6 +11,7 @@
        |- LedgerError       the record is damaged or does not match
        |- CheckpointError   a checkpoint is damaged or missing
        |- StorageError      a disk is full or not writable
+       |- SamplerError      a sampling engine broke, or holds other weights than the learner's
        `- UpdateError       a non-finite or off-policy update, refused before a weight moved
 
 A message says what was given, why it cannot work and what to do.
@@ -75,6 +76,10 @@ class CheckpointError(FailureError):
 
 class StorageError(FailureError):
     """A disk is full or not writable."""
+
+
+class SamplerError(FailureError):
+    """A sampling engine broke, or holds other weights than the learner's."""
 
 
 class UpdateError(FailureError):

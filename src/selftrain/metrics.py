@@ -6,6 +6,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from selftrain.policies.base import UpdateStats
 from selftrain.types import Admission, Completion, Finish, PolicyVersion, Role, ScoredGroup, StepMetrics
@@ -34,7 +35,10 @@ METRICS: Mapping[str, Metric] = {
     "completion/length_mean_tokens": Metric("tokens", "mean tokens of a completion, end token included"),
     "completion/truncated_frac": Metric("fraction", "completions that reached the limit / all"),
     "completion/compress_ratio": Metric("ratio", "zlib size / size of the step's completions, texts joined by newlines; low means repetition"),
-    "policy/entropy_mean_nats": Metric("nats", "mean over sampled tokens of the entropy of the distribution sampled from"),
+    "policy/entropy_mean_nats": Metric(
+        "nats",
+        "mean over sampled tokens of the entropy they were drawn with; where the sampler gives none, of minus their log-probability, its unbiased estimate",
+    ),
     "policy/logprob_mean_nats": Metric("nats", "mean log-probability of the sampled tokens"),
     "cost/vote_tokens": Metric("tokens", "tokens sampled for the completions that vote"),
     "cost/judge_tokens": Metric("tokens", "tokens sampled for judgements on free-form answers; not there in a step without any"),
@@ -52,12 +56,17 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup], updates: Sequence[UpdateStats] = ()) -> StepMetrics:
-    """The metrics of a step; those of the update only where there was one."""
-    values = {**vote_values(scored), **completion_values(scored), **cost_values(scored), **(update_values(updates) if updates else {"update/num_updates": 0.0})}
+def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup]) -> StepMetrics:
+    """The metrics of a step before its update: what the guard judges."""
+    return StepMetrics(step, version, {**vote_values(scored), **completion_values(scored), **cost_values(scored)})
+
+
+def with_update(before: StepMetrics, version: PolicyVersion, updates: Sequence[UpdateStats]) -> StepMetrics:
+    """The metrics of the whole step: those from before the update and, where there was one, those of it. version: after it."""
+    values = {**before.values, **(update_values(updates) if updates else {"update/num_updates": 0.0})}
     unknown = set(values) - set(METRICS)
     assert not unknown, unknown
-    return StepMetrics(step, version, values)
+    return StepMetrics(before.step, version, values)
 
 
 def mean(values: Sequence[float]) -> float:
@@ -104,14 +113,14 @@ def halves_agree(one: ScoredGroup) -> bool:
 
 def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     completions: list[Completion] = [completion for one in scored for completion in one.voted.group.completions]
-    entropies = [value for completion in completions for value in completion.entropies]
-    logprobs = [value for completion in completions for value in completion.logprobs]
+    entropies = list(chain.from_iterable([completion.entropies for completion in completions]))
+    logprobs = list(chain.from_iterable([completion.logprobs for completion in completions]))
     text = "\n".join(completion.text for completion in completions).encode("utf-8", "replace")
     return {
         "completion/length_mean_tokens": mean([len(completion.token_ids) for completion in completions]),
         "completion/truncated_frac": mean([completion.finish is Finish.LENGTH for completion in completions]),
         "completion/compress_ratio": len(zlib.compress(text, 1)) / max(1, len(text)),
-        "policy/entropy_mean_nats": mean(entropies),
+        "policy/entropy_mean_nats": mean(entropies) if entropies else -mean(logprobs),
         "policy/logprob_mean_nats": mean(logprobs),
     }
 

@@ -113,7 +113,7 @@ class Run:
         branch = self.ledger.branch
         yield from self._between_steps()
         if self.ledger.branch == branch and not self._stopping:
-            for report in train(self._parts(), self.steps_done):
+            for report in train(self.parts(), self.steps_done):
                 self.steps_done = report.metrics.step + 1
                 self.ledger.record_timing({"step": report.metrics.step, "name": timing_name(branch), "seconds": dict(report.seconds)})
                 yield report
@@ -197,7 +197,8 @@ class Run:
         self._save()
         return record
 
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
+        """What the loop works with."""
         reading = make_reading(self.config, self.problems.train.questions)
         seeds = self.seeds.at(branch=self.ledger.branch)
         return Parts(

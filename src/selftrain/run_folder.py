@@ -39,7 +39,7 @@ def environment(config: RunConfig) -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     packages = {}
-    for package in ("selftrain", "torch", "transformers", "numpy", "pyarrow", "peft"):
+    for package in ("selftrain", "torch", "transformers", "numpy", "pyarrow", "peft", "bitsandbytes", "vllm"):
         try:
             packages[package] = version(package)
         except PackageNotFoundError:

@@ -5,6 +5,7 @@ prompts -> rollout -> answers -> vote -> labels -> reward -> advantage -> admiss
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ from selftrain.extras import Extras
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
 from selftrain.ledger import LedgerWriter
-from selftrain.metrics import measure
+from selftrain.metrics import measure, with_update
 from selftrain.objective import Objective
 from selftrain.policies.base import Policy, SamplingParams, UpdateStats
 from selftrain.prompts import draw
@@ -96,12 +97,15 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("score")
         ledger.append_groups(step, scored)
         clock.lap("ledger")
-        verdict = parts.guard.judge(measure(step, policy.version, scored))
+        signals = measure(step, policy.version, scored)
+        clock.lap("metrics")
+        verdict = parts.guard.judge(signals)
         ledger.append_verdict(verdict)
         clock.lap("guard")
         updates = update(parts, scored, reference, step) if verdict.action is not Action.HALT else []
         clock.lap("update")
-        metrics = measure(step, policy.version, scored, updates)
+        metrics = with_update(signals, policy.version, updates)
+        clock.lap("metrics")
         ledger.append_step(metrics, {str(index): asdict(one) for index, one in enumerate(updates)})
         clock.lap("ledger")
         if verdict.action is not Action.HALT:
@@ -147,4 +151,5 @@ def objective_of(config: RunConfig) -> Objective:
         kl_coef=section.kl_coef if section.kl_in == "loss" else 0.0,
         kl_estimator=section.kl_estimator,
         temperature=config.rollout.temperature,
+        weight_max=section.sampler_correction_max if config.policy.sampler == "vllm" else math.inf,
     )

@@ -150,7 +150,7 @@ class Completion:
     token_ids: T ids, the end token included when it was sampled.
     logprobs: T log-probabilities in nats, of the distribution sampled from (temperature included).
     token_ends: T character offsets into `text`, where each token's characters end; end tokens add none.
-    entropies: T entropies in nats of the distributions sampled from.
+    entropies: T entropies in nats of the distributions sampled from; empty where the sampler does not give them.
     """
 
     text: str

@@ -35,6 +35,7 @@ SIZES: dict[str, Any] = {
 WINDOW: dict[str, Any] = {"head_dim": 8, "sliding_window": 8, "query_pre_attn_scalar": 8}
 FAMILIES: dict[str, Any] = {
     "llama": LlamaConfig(**SIZES),
+    "llama_wide": LlamaConfig(**SIZES | {"intermediate_size": 160}),
     "llama_tied": LlamaConfig(**SIZES, tie_word_embeddings=True),
     "qwen2": Qwen2Config(**SIZES),
     "qwen3": Qwen3Config(**SIZES, head_dim=8),

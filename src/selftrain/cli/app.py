@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "avg@k, maj@k, pass@k of one or several models on problems with answers",
     "vote": "completions in, consensus answers out: a filter",
     "watch": "a live page of runs in the web browser",
+    "profile": "where the time of a training step goes",
     "report": "write the report of a run: HTML and Markdown",
     "verify": "prove that nothing in a run's record was changed",
     "export": "the model a run hands over, as a Hugging Face folder",

@@ -66,7 +66,7 @@ COMPLETIONS = (
     Column("text", "str", "what the policy generated"),
     Column("token_ids", "list<i32>", "the tokens as they were sampled, the end token included"),
     Column("logprobs", "list<f32>", "log-probability of each token under the distribution sampled from, in nats"),
-    Column("entropies", "list<f32>", "entropy of the distribution each token was drawn from, in nats"),
+    Column("entropies", "list<f32>", "entropy of the distribution each token was drawn from, in nats; empty where the sampler (vLLM) gives none"),
     Column("token_ends", "list<i32>", "offset into `text` (in characters, before escaping) where each token's characters end"),
     Column("finish", "str", "`stop` or `length` (truncated)"),
     Column("policy_version", "str", "`branch:updates` of the policy that sampled it"),

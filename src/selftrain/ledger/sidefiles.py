@@ -15,8 +15,9 @@ from selftrain.ledger.chain import canonical, decode, plain
 class SideFile:
     """A file of records keyed by (step, name): what is there already is not written again. Raises LedgerError when a line is damaged."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
+        """sync: whether a record is on the disk when `append` returns; without it a power cut may take the newest ones."""
+        self._path, self._sync = path, sync
         self._file = storage.AppendFile(path)
         self._last: dict[tuple[int, str], bytes] = {}
         end = 0
@@ -32,7 +33,7 @@ class SideFile:
             raise LedgerError(f"a record for {self._path.name}", "it needs a step (a number) and a name (a text)", "add them")
         key, data = (record["step"], record["name"]), _encode(record)
         if self._last.get(key) != data:
-            self._file.append(data)
+            self._file.append(data, sync=self._sync)
             self._last[key] = data
 
     def close(self) -> None:

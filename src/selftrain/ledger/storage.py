@@ -165,14 +165,15 @@ class AppendFile:
             self.size = os.fstat(self._descriptor).st_size
         self._torn = False
 
-    def append(self, data: bytes) -> None:
-        """Append and fsync. Raises StorageError; then the file is as it was before."""
+    def append(self, data: bytes, *, sync: bool = True) -> None:
+        """Append and, unless told not to, fsync. Raises StorageError; then the file is as it was before."""
         with storage_errors(self._path):
             if self._torn:
                 self._cut(self.size)
             try:
                 _write_all(self._descriptor, data)
-                os.fsync(self._descriptor)
+                if sync:
+                    os.fsync(self._descriptor)
             except BaseException:
                 self._torn = True
                 with suppress(OSError):

@@ -1,7 +1,7 @@
 """Writes the record of a run as things happen; nothing else writes into `ledger/`.
 
-Every append is on the disk when it returns. A killed process loses at most the append in flight; `resume` then replays what came after the last
-checkpoint and compares each record with the one that is there.
+Every append is on the disk when it returns, but for timings, which nothing depends on. A killed process loses at most the append in flight; `resume` then
+replays what came after the last checkpoint and compares each record with the one that is there.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LedgerWriter:
         self._exact = exact
         self._chain = storage.AppendFile(chain_path(folder))
         self._evals = SideFile(folder / "evals.jsonl")
-        self._timings = SideFile(folder / "timings.jsonl")
+        self._timings = SideFile(folder / "timings.jsonl", sync=False)
         self._seq = 0
         self._head = NO_HASH
         self._num_segments = 0

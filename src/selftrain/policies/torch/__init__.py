@@ -10,6 +10,7 @@
     sampler.py    requests -> groups
     scoring.py    token ids -> log-probabilities of the completion tokens
     learner.py    samples -> gradient -> optimizer step
+    optimizer.py  AdamW, with its state in 32 or 8 bits (extra `optimizers`)
     lora.py       adapters (extra `lora`)
     checkpoint.py weights, moments and version to and from a folder
     policy.py     TorchPolicy: all of it behind the `Policy` protocol

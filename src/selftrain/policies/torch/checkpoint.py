@@ -1,8 +1,8 @@
 """Weights, moments and version to and from a folder.
 
     model.safetensors, config.json, tokenizer files   the complete policy, as `transformers` loads it (adapters merged)
-    optimizer.safetensors                             first and second moments, by weight name; under LoRA also the adapters themselves
-    learner.json                                      format, policy version, optimizer steps
+    optimizer.safetensors                             the optimizer's state, by weight name; under LoRA also the adapters themselves
+    learner.json                                      format, policy version, optimizer and its steps
 
 No pickle: nothing in a checkpoint is executed.
 """
@@ -22,11 +22,11 @@ from selftrain.errors import CheckpointError, ModelError, StorageError
 from selftrain.policies.torch.learner import TorchLearner
 from selftrain.policies.torch.loading import load_weights, quiet
 from selftrain.policies.torch.lora import merged_weights
+from selftrain.policies.torch.optimizer import expected_state, restore_state, state_of
 from selftrain.types import PolicyVersion
 
-FORMAT = 1
+FORMAT = 2
 OPTIMIZER_FILE, LEARNER_FILE = "optimizer.safetensors", "learner.json"
-MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def save_model(folder: Path, model: Any, tokenizer: Any, has_adapters: bool) -> None:
@@ -46,14 +46,13 @@ def save_learner(folder: Path, learner: TorchLearner, version: PolicyVersion, ha
     for name, weight in learner.weights.items():
         if has_adapters:
             tensors[f"weight/{name}"] = weight.detach().contiguous().cpu()
-        state = learner.optimizer.state.get(weight)
-        if state:
-            steps = int(state["step"])
-            tensors.update({f"{moment}/{name}": state[moment].contiguous().cpu() for moment in MOMENTS})
+        steps, state = state_of(learner.optimizer, weight)
+        tensors.update({f"{kind}/{name}": value for kind, value in state.items()})
+    record = {"format": FORMAT, "version": str(version), "optimizer": learner.config.optimizer, "optimizer_steps": steps}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors, folder / OPTIMIZER_FILE)
-        (folder / LEARNER_FILE).write_text(json.dumps({"format": FORMAT, "version": str(version), "optimizer_steps": steps}, indent=2) + "\n", encoding="utf-8")
+        (folder / LEARNER_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise unwritable(folder, error) from error
 
@@ -63,23 +62,28 @@ def load_learner(folder: Path, learner: TorchLearner, has_adapters: bool) -> Pol
     record, tensors = read_record(folder), read_tensors(folder / OPTIMIZER_FILE)
     if not has_adapters:
         tensors |= {f"weight/{name}": weight for name, weight in read_weights(folder).items()}
-    kinds = ("weight", *MOMENTS) if record["optimizer_steps"] else ("weight",)
+    if record["optimizer"] != learner.config.optimizer:
+        raise CheckpointError(
+            f"the checkpoint {folder}",
+            f"its optimizer is {record['optimizer']} and update.optimizer is {learner.config.optimizer}",
+            "resume with the options it was made with",
+        )
+    steps, states = int(record["optimizer_steps"]), []
     for name, weight in learner.weights.items():
-        for kind in kinds:
+        expected = {"weight": (tuple(weight.shape), weight.dtype), **(expected_state(learner.optimizer, weight) if steps else {})}
+        for kind, (shape, dtype) in expected.items():
             found = tensors.get(f"{kind}/{name}")
-            if found is None or found.shape != weight.shape or found.dtype != weight.dtype:
+            if found is None or tuple(found.shape) != shape or found.dtype != dtype:
                 raise CheckpointError(
                     f"the checkpoint {folder}",
                     f"{kind} of {name} is missing from it or has another shape or type than the model's",
                     "resume with the model and policy options it was made with",
                 )
+        states.append({kind: tensors[f"{kind}/{name}"] for kind in expected if kind != "weight"})
     with torch.no_grad():
         for name, weight in learner.weights.items():
             weight.copy_(tensors[f"weight/{name}"])
-            learner.optimizer.state.pop(weight, None)
-            if len(kinds) > 1:
-                steps = torch.tensor(float(record["optimizer_steps"]), device=weight.device)
-                learner.optimizer.state[weight] = {"step": steps, **{moment: tensors[f"{moment}/{name}"].to(weight.device) for moment in MOMENTS}}
+        restore_state(learner.optimizer, list(learner.weights.values()), steps, states)
     return PolicyVersion.parse(record["version"])
 
 
@@ -89,7 +93,7 @@ def read_record(folder: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise CheckpointError(str(path), f"it has format {record['format']}, this release reads {FORMAT}", "resume with the release that wrote it")
-        PolicyVersion.parse(record["version"]), int(record["optimizer_steps"])
+        PolicyVersion.parse(record["version"]), int(record["optimizer_steps"]), str(record["optimizer"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, error) from error
     return record

@@ -15,10 +15,9 @@ from selftrain.objective import Objective
 from selftrain.policies.base import UpdateStats
 from selftrain.policies.torch.behind import Prompts
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.optimizer import make_optimizer
 from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches, rows_of, token_logprobs
 from selftrain.types import TrainingSample
-
-ADAM_EPSILON = 1e-8
 
 
 class Sums(NamedTuple):
@@ -38,18 +37,12 @@ class Sums(NamedTuple):
 
 
 class TorchLearner:
-    """AdamW over the trainable weights of `forward.model`. Matrices decay, vectors (norms, biases) do not."""
+    """AdamW over the trainable weights of `forward.model`."""
 
     def __init__(self, forward: Forward, config: UpdateSection, gradient_checkpointing: bool = False) -> None:
         self.forward, self.config, self.checkpointing = forward, config, gradient_checkpointing
         self.weights: dict[str, torch.nn.Parameter] = {name: weight for name, weight in sorted(forward.model.named_parameters()) if weight.requires_grad}
-        groups = [
-            {"params": [weight for weight in self.weights.values() if weight.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [weight for weight in self.weights.values() if weight.ndim < 2], "weight_decay": 0.0},
-        ]
-        self.optimizer = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=ADAM_EPSILON, fused=True
-        )
+        self.optimizer = make_optimizer(list(self.weights.values()), config)
         if gradient_checkpointing:
             model = forward.model  # transformers 5.20 renamed it
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable

@@ -87,9 +87,16 @@ class TorchPolicy:
 
         Under LoRA the adapters are switched off. Otherwise the first call loads the start once more and keeps it: 4 bytes for each weight.
         """
-        sequences = [TokenSequence(group.prompt_ids, done.token_ids, range(len(done.token_ids))) for group in groups for done in group.completions]
         with self.without_adapters():
-            values = iter(score(self.start(), sequences, temperature, self.tokens_per_microbatch))
+            return self._logprobs_of(self.start(), groups, temperature)
+
+    def logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        """[P][N][T] log-probabilities in nats under the weights as they are."""
+        return self._logprobs_of(self.forward, groups, temperature)
+
+    def _logprobs_of(self, forward: Forward, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        sequences = [TokenSequence(group.prompt_ids, done.token_ids, range(len(done.token_ids))) for group in groups for done in group.completions]
+        values = iter(score(forward, sequences, temperature, self.tokens_per_microbatch))
         return [[next(values) for _ in group.completions] for group in groups]
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:

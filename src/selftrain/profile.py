@@ -1,0 +1,190 @@
+"""Where the time of a training step goes: the share of each stage, tokens a second, memory, and the distance to the arithmetic floor.
+
+The steps are those of a run with the same options, without evaluations; a checkpoint is written at every step and counted at the config's distance.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.policies.base import Policy
+from selftrain.run import start
+from selftrain.train import StepReport, train
+from selftrain.types import Action, ScoredGroup
+
+STAGES = ("sample", "vote", "label", "reference", "score", "ledger", "metrics", "guard", "update", "checkpoint", "display")
+LEARNING = ("sample", "reference", "update")
+"""stages that do what the step is for; all others together are its overhead"""
+OPERATIONS_SAMPLED, OPERATIONS_TRAINED = 2, 6
+"""per weight and token: a product and a sum forward; twice as many again backward"""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The least seconds of a step: its operations at the machine's matrix rate. weights: that take part in products. rate: operations a second."""
+
+    weights: int
+    rate: float
+    sample_s: float
+    update_s: float
+
+    @property
+    def step_s(self) -> float:
+        return self.sample_s + self.update_s
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Means over the measured steps. seconds: by stage. parts: seconds inside `sample`, where the sampler tells them, and of decoding the text once more,
+    which the sampler does beside the decode steps.
+
+    prompt_tokens: of distinct prompts. gap_nats: mean distance between the learner's and the sampler's log-probabilities, None without an update.
+    memory: bytes by kind. floor: None for a policy without matrices. folder: the run folder where it was kept.
+    """
+
+    num_steps: int
+    seconds: Mapping[str, float]
+    parts: Mapping[str, float]
+    prompt_tokens: float
+    sampled_tokens: float
+    trained_tokens: float
+    gap_nats: float | None
+    memory: Mapping[str, int]
+    floor: Floor | None
+    folder: Path | None
+
+    @property
+    def step_s(self) -> float:
+        return sum(self.seconds.values())
+
+    @property
+    def overhead_frac(self) -> float:
+        """Share of everything beside sampling, scoring and updating."""
+        return 1 - sum(self.seconds.get(stage, 0.0) for stage in LEARNING) / self.step_s
+
+    def to_json(self) -> dict[str, Any]:
+        floor = self.floor
+        update_s = self.seconds["update"]
+        return {
+            "num_steps": self.num_steps,
+            "step_s": self.step_s,
+            "stages_s": dict(self.seconds),
+            "shares_frac": {stage: seconds / self.step_s for stage, seconds in self.seconds.items()},
+            "sample_parts_s": dict(self.parts),
+            "overhead_frac": self.overhead_frac,
+            "tokens": {"prompt": self.prompt_tokens, "sampled": self.sampled_tokens, "trained": self.trained_tokens},
+            "sampled_tokens_per_s": self.sampled_tokens / self.seconds["sample"],
+            "trained_tokens_per_s": self.trained_tokens / update_s if self.trained_tokens else 0.0,
+            "logprob_gap_nats": self.gap_nats,
+            "memory": dict(self.memory),
+            "floor": None
+            if floor is None
+            else {
+                "weights": floor.weights,
+                "operations_per_s": floor.rate,
+                "sample_s": floor.sample_s,
+                "update_s": floor.update_s,
+                "step_s": floor.step_s,
+                "step_over_floor_ratio": self.step_s / floor.step_s,
+            },
+            "folder": None if self.folder is None else str(self.folder),
+        }
+
+
+def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[StepReport], None], keep: bool = False) -> Profile:
+    """Run `num_warmup` steps and then measure `num_steps`. show: the display whose time is counted. Without `keep` the run folder is removed.
+
+    A guard that halts ends the measurement early. Raises what `start` raises.
+    """
+    distance = config.run.checkpoint_every_steps
+    parent = Path(config.run.folder) if keep else Path(tempfile.mkdtemp(prefix="selftrain-profile-"))
+    run_section = {"folder": str(parent), "num_steps": num_warmup + num_steps, "checkpoint_every_steps": 1}
+    try:
+        run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section)}))
+        measured, displays, decodes = [], [], []
+        for report in train(run.parts(), 0):
+            run.ledger.record_timing({"step": report.metrics.step, "seconds": dict(report.seconds)})
+            begun = time.perf_counter()
+            show(report)
+            displays.append(time.perf_counter() - begun)
+            decodes.append(text_seconds(run.policy, report.scored))
+            measured.append((report, sampler_parts(run.policy)))
+            if report.verdict.action is Action.HALT:
+                break
+        run.ledger.close()
+        skipped = min(num_warmup, len(measured) - 1)
+        return summary(config, run.policy, measured[skipped:], (displays[skipped:], decodes[skipped:], distance), run.folder if keep else None)
+    finally:
+        if not keep:
+            shutil.rmtree(parent, ignore_errors=True)
+
+
+def summary(
+    config: RunConfig,
+    policy: Policy,
+    measured: Sequence[tuple[StepReport, Mapping[str, float]]],
+    around: tuple[Sequence[float], Sequence[float], int],
+    folder: Path | None,
+) -> Profile:
+    """The means of the measured steps. around: seconds of the display, seconds of decoding text, distance of checkpoints."""
+    displays, decodes, distance = around
+    reports = [report for report, _ in measured]
+    seconds = {stage: fmean([report.seconds.get(stage, 0.0) for report in reports]) for stage in STAGES}
+    seconds["checkpoint"] /= distance
+    seconds["display"] = fmean(displays)
+    names = dict.fromkeys(name for _, parts in measured for name in parts)
+    parts = {name: fmean([parts.get(name, 0.0) for _, parts in measured]) for name in names}
+    parts.setdefault("text", fmean(decodes))
+    gaps = [gap for report in reports if (gap := report.metrics.values.get("update/logprob_gap_nats")) is not None]
+    counts = [token_counts(report.scored) for report in reports]
+    prompt, sampled, trained, trained_prompt = (fmean([count[at] for count in counts]) for at in range(4))
+    passes = config.update.num_epochs
+    memory, floor = machine(policy, config.policy.dtype, prompt + sampled, passes * (trained + trained_prompt))
+    return Profile(len(reports), seconds, parts, prompt, sampled, passes * trained, fmean(gaps) if gaps else None, memory, floor, folder)
+
+
+def token_counts(scored: Sequence[ScoredGroup]) -> tuple[int, int, int, int]:
+    """Tokens of distinct prompts, of completions (extras included), of trained completions, and of the prompts of trained groups (once a group)."""
+    groups = [group for one in scored for group in (one.voted.group, *(extra.group for extra in one.voted.group.extras))]
+    prompts = {group.prompt_ids for group in groups}
+    sampled = sum(len(done.token_ids) for group in groups for done in group.completions)
+    trained = sum(len(one.voted.group.completions[at].token_ids) for one in scored for at in one.trained)
+    return sum(map(len, prompts)), sampled, trained, sum(len(one.voted.group.prompt_ids) for one in scored if one.trained)
+
+
+def sampler_parts(policy: Any) -> dict[str, float]:
+    """Seconds of the parts of the last sampling (prefill, decode, draw, text), where the sampler keeps them as `seconds`."""
+    return dict(getattr(getattr(policy, "sampler", None), "seconds", {}))
+
+
+def text_seconds(policy: Any, scored: Sequence[ScoredGroup]) -> float:
+    """Seconds to decode the step's completions once more; 0 for a policy without tokenizer."""
+    if getattr(policy, "tokenizer", None) is None:
+        return 0.0
+    text = policy.sampler.text
+    begun = time.perf_counter()
+    for one in scored:
+        for done in one.voted.group.completions:
+            text.decode_with_ends(done.token_ids)
+    return time.perf_counter() - begun
+
+
+def machine(policy: Any, dtype: str, sampled_tokens: float, trained_tokens: float) -> tuple[dict[str, int], Floor | None]:
+    """Peak memory and the floor. sampled_tokens and trained_tokens with their prompts, counted once."""
+    learner = getattr(policy, "learner", policy)
+    forward = getattr(policy, "forward", getattr(learner, "forward", None))
+    if forward is None:
+        return {}, None
+    from selftrain.policies.torch.hardware import matrix_rate, multiplied_weights, peak_memory
+
+    memory = peak_memory(forward.device)
+    weights, rate = multiplied_weights(forward.model), matrix_rate(forward.device, dtype)
+    return memory, Floor(weights, rate, OPERATIONS_SAMPLED * weights * sampled_tokens / rate, OPERATIONS_TRAINED * weights * trained_tokens / rate)
