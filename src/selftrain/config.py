@@ -148,9 +148,6 @@ class ObjectiveSection(Section):
         "name",
         "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO).",
     )
-    sampler_correction_max: float = option(
-        2.0, "ratio", "policy.sampler = vllm: importance weights of its samples are truncated here (the torch sampler's are not).", ge=1
-    )
     kl_in: Literal["none", "reward", "loss"] = option("none", "place", "Where KL to the start enters; none: no second model in memory.")
     kl_coef: float = option(0.001, "1/nats", "Weight of the KL.", ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = option("k1", "name", "k1 in the reward or k2 in the loss are unbiased; k3 in the reward is the SRT paper's.")
@@ -190,7 +187,7 @@ class VllmSection(Section):
         le=2,
     )
     max_sequences: int = option(256, "completions", "Completions side by side.", ge=1)
-    cuda_graphs: bool = option(True, "yes/no", "Capture its decode steps: faster, and slower to start.")
+    weight_max: float = option(2.0, "ratio", "Importance weights of its samples, against its own log-probabilities, are truncated here.", ge=1)
 
 
 class GuardSection(Section):

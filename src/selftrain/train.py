@@ -151,5 +151,5 @@ def objective_of(config: RunConfig) -> Objective:
         kl_coef=section.kl_coef if section.kl_in == "loss" else 0.0,
         kl_estimator=section.kl_estimator,
         temperature=config.rollout.temperature,
-        weight_max=section.sampler_correction_max if config.policy.sampler == "vllm" else math.inf,
+        weight_max=config.vllm.weight_max if config.policy.sampler == "vllm" else math.inf,
     )

@@ -254,7 +254,7 @@ def test_weights_go_by_the_names_and_values_of_a_checkpoint(family: str, options
 
 def test_the_engines_samples_get_truncated_weights() -> None:
     """The engine's distribution is the learner's at another temperature: weights above 2 are cut, and the option says where."""
-    config = load_config(overrides={"policy.sampler": "vllm", "policy.device": "cuda", "objective.sampler_correction_max": 3.0})
+    config = load_config(overrides={"policy.sampler": "vllm", "policy.device": "cuda", "vllm.weight_max": 3.0})
     assert objective_of(config).weight_max == 3.0
     assert objective_of(load_config()).weight_max == math.inf
 

@@ -48,7 +48,7 @@ def test_the_engine_has_the_methods_and_arguments(source: Path) -> None:
 
 def test_the_engine_takes_our_settings(source: Path) -> None:
     known = annotated(class_in(source / "engine" / "arg_utils.py", "EngineArgs"))
-    assert set(engine_arguments("model", EngineSettings("bfloat16", 512, 64, 0.4, True))) <= known
+    assert set(engine_arguments("model", EngineSettings("bfloat16", 512, 64, 0.4))) <= known
 
 
 def test_the_parameters_and_outputs_have_our_fields(source: Path) -> None:

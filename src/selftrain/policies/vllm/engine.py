@@ -53,7 +53,6 @@ class EngineSettings:
     max_model_tokens: int
     max_sequences: int
     memory_frac: float
-    cuda_graphs: bool
 
 
 def engine_arguments(source: str, settings: EngineSettings) -> dict[str, Any]:
@@ -65,7 +64,6 @@ def engine_arguments(source: str, settings: EngineSettings) -> dict[str, Any]:
         "max_model_len": settings.max_model_tokens,
         "max_num_seqs": settings.max_sequences,
         "gpu_memory_utilization": settings.memory_frac,
-        "enforce_eager": not settings.cuda_graphs,
         "enable_sleep_mode": True,
         "enable_prefix_caching": True,
         "logprobs_mode": "processed_logprobs",

@@ -42,7 +42,6 @@ def with_vllm(policy: TorchPolicy, config: RunConfig, source: str) -> VllmPolicy
         max_model_tokens=wanted if context is None else min(wanted, context),
         max_sequences=config.vllm.max_sequences,
         memory_frac=config.vllm.memory_frac,
-        cuda_graphs=config.vllm.cuda_graphs,
     )
     started = start_engine(source, settings)
     text = TextDecoder(policy.tokenizer)
