@@ -132,7 +132,7 @@ def test_free_form_answers_are_clustered_where_asked(command: Selftrain, tmp_pat
     rows = [{"prompt": "q", "completion": text} for text in ("Interest rates will rise.", "The interest rates will rise", "Rates fall.")]
     called = command("vote", write(tmp_path / "c.jsonl", rows), "--clustering", "overlap", "--quiet")
     assert json.loads(called.out)["share_frac"] == 2 / 3
-    assert_refused(command("vote", "c.jsonl", "--clustering", "overlp"), 2, "overlp", "no clustering of this name")
+    assert_refused(command("vote", "c.jsonl", "--clustering", "overlp"), 2, "overlp", "there is no such name", "Did you mean overlap")
 
 
 def test_text_that_is_not_utf8_is_named(command: Selftrain, tmp_path: Path) -> None:
