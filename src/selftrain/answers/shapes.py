@@ -248,7 +248,7 @@ def _matrix(tokens: list[Token], depth: int) -> str:
     """`\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}`: p and b are one, v is a determinant; an array in brackets is a matrix."""
     text = "".join(token[1] for token in tokens[1:4])
     name = text.strip("{}").replace("\\", "")
-    if tokens[1] != ("op", "{") or ("word", "\\end") not in tokens:
+    if tokens[1:2] != [("op", "{")] or ("word", "\\end") not in tokens:
         raise Unreadable
     start = tokens.index(("op", "}")) + 1
     end = tokens.index(("word", "\\end"))
