@@ -36,7 +36,15 @@ TOY = {
     "evals.num_samples": 4,
 }
 COLLAPSES = {**TOY, "policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
-EMBEDDED = {"rollout.prompts_per_step": 4, "rollout.num_votes": 8, "evals.num_problems": 4, "evals.num_samples": 4, "run.num_steps": 2, "prompts.count": 32}
+EMBEDDED = {
+    "rollout.prompts_per_step": 4,
+    "rollout.num_votes": 8,
+    "evals.num_problems": 4,
+    "evals.num_samples": 4,
+    "run.num_steps": 2,
+    "prompts.count": 32,
+    "policy.num_threads": 1,
+}
 
 
 def flat(sections: Any) -> dict[str, Any]:
