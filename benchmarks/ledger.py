@@ -1,7 +1,8 @@
-"""What writing the record costs: `python benchmarks/ledger.py [--folder FOLDER]`.
+"""What writing the record costs: `python benchmarks/ledger.py [--folder FOLDER] [--share-of-step]`.
 
 Appends groups of 512 completions and prints medians: milliseconds of an append, as the clock sees it and without waiting for the disk or for other
-programs (processor time), processor time of reading the groups back and of verifying them; bytes on disk per completion.
+programs (processor time), processor time of reading the groups back and of verifying them; bytes on disk per completion. With --share-of-step it
+trains the embedded model as by default, for 12 steps, and prints which share of the steps' wall time all writing of the record takes, fsync included.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from selftrain.config_load import load_config, recipe
 from selftrain.ledger import LedgerWriter, read, verify
+from selftrain.run import start
+from selftrain.train import StepReport
 from selftrain.types import (
     Admission,
     AnswerKey,
@@ -92,11 +97,49 @@ def measure(folder: Path, num_tokens: int) -> tuple[float, ...]:
     return clock, busy, statistics.median(processor for _, processor in reads), milliseconds(lambda: verify(folder))[1] / REPEATS, size
 
 
+WRITING = ("append_groups", "append_verdict", "append_step", "append_checkpoint", "record_timing")
+
+
+def share_of_step(place: Path, num_steps: int = 12) -> tuple[float, float]:
+    """(milliseconds of writing in a step, median; share of all steps' time that is writing) of the default run. The first two steps warm up."""
+    sections = {f"{section}.{name}": value for section, values in recipe("embedded").items() for name, value in values.items()}
+    run = start(load_config((), {**sections, "run.folder": str(place), "run.num_steps": num_steps, "evals.num_problems": 8, "evals.num_samples": 2}))
+    spent = [0.0]
+
+    def timed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            begin = time.perf_counter()
+            result = function(*args)
+            spent[0] += time.perf_counter() - begin
+            return result
+
+        return call
+
+    for name in WRITING:
+        setattr(run.ledger, name, timed(getattr(run.ledger, name)))
+    written, whole = [], []
+    last = time.perf_counter()
+    for event in run.events():
+        now = time.perf_counter()
+        if isinstance(event, StepReport):
+            written.append(spent[0])
+            whole.append(now - last)
+        spent[0], last = 0.0, now
+    return statistics.median(written[2:]) * 1000, sum(written[2:]) / sum(whole[2:])
+
+
 def main() -> None:
-    """Measure both lengths and print the table."""
+    """Measure both lengths and print the table, or the share of a step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
-    place = parser.parse_args().folder
+    parser.add_argument("--share-of-step", action="store_true", help="measure a default run instead")
+    given = parser.parse_args()
+    place = given.folder
+    if given.share_of_step:
+        with tempfile.TemporaryDirectory(dir=place) as folder:
+            milliseconds_a_step, share = share_of_step(Path(folder))
+        print(f"writing the record: {milliseconds_a_step:.1f} ms a step (median), {100 * share:.2f} % of the time of the steps")
+        return
     print("| completions | tokens each | append, ms | append, processor ms | read, processor ms | verify, processor ms | bytes per completion |")
     print("|---|---|---|---|---|---|---|")
     for num_tokens in (30, 300):

@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that follow from the code: configuration.md, metrics.md, commands.md.
+"""Write the pages of docs/ that follow from the code: configuration.md, metrics.md, commands.md, query.md.
 
     python scripts/make_docs.py
 
@@ -20,6 +20,7 @@ from selftrain.config import RunConfig
 from selftrain.config_load import fields_of
 from selftrain.guard import RULES
 from selftrain.metrics import METRICS
+from selftrain.query import NAMED, VIEWS
 
 DOCS = Path(__file__).parent.parent / "docs"
 MADE = "<!-- made by scripts/make_docs.py: edit the code, then run it -->\n"
@@ -29,7 +30,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def pages() -> dict[str, str]:
     """The text of each page, by file name."""
-    return {"configuration.md": configuration(), "metrics.md": metrics(), "commands.md": commands()}
+    return {"configuration.md": configuration(), "metrics.md": metrics(), "commands.md": commands(), "query.md": query()}
 
 
 def configuration() -> str:
@@ -111,6 +112,50 @@ def commands() -> str:
         with click.Context(command, info_name=name, parent=context, color=False, terminal_width=HELP_WIDTH, max_content_width=HELP_WIDTH) as child:
             parts.append(f"## selftrain {name}\n\n```text\n{command.get_help(child)}\n```\n")
     return "\n".join(parts)
+
+
+def query() -> str:
+    parts = [MADE, "# Asking a run\n", QUERY_INTRO, "## Named questions\n"]
+    for one in NAMED.values():
+        parts.append(f"### {one.name}\n\n{one.question}\n\n```sql\n{one.sql}\n```\n")
+    parts.append("## Views\n")
+    for view in VIEWS.values():
+        keys = ", ".join(f"`{name}`" for name in view.key)
+        parts.append(f"### {view.name}\n\n{view.meaning[0].upper()}{view.meaning[1:]}. One row for each {keys}.\n\n| column | type | meaning |\n|---|---|---|")
+        parts += [f"| `{column.name}` | `{column.type.lower()}` | {plain(column.meaning)} |" for column in view.columns]
+        parts.append("")
+    return "\n".join(parts)
+
+
+QUERY_INTRO = """\
+`selftrain query` asks the record of a run, finished, halted, empty or still being written, with DuckDB's SQL over typed views:
+
+```sh
+selftrain query runs/train-0001 "select step, avg(reward) as reward from completions group by step order by step"
+selftrain query runs/train-0001 --named most-changed-labels
+selftrain query runs/train-0001 "select * from completions" --output completions.parquet
+selftrain query --list
+```
+
+Rows come as a table (the first 40), CSV, JSON or Parquet: `--format`, `--output`, `--max-rows`. In Python:
+
+```python
+from selftrain import query
+
+with query.open_run(Path("runs/train-0001")) as database:
+    print(database.query("select count(*) from groups where label_outcome = 'tie'").rows)
+```
+
+**What it sees.** The segments that the chain names when the run is opened, and no other file: a segment that is just being written is not seen. The query
+does not check the record; `selftrain verify` does. Log-probabilities and entropies are 32-bit, rewards and advantages 64-bit, as in the [ledger](ledger.md).
+
+**What it may.** One SELECT at a time. SQL opens no file and reaches no network, also not by functions such as `read_csv`,
+loads no extension and changes no setting.
+DuckDB's memory is limited to 2 GB (a function that makes one huge list may overstep that) and its threads to 4.
+
+**Text.** Results hold the text that was generated. Inside SQL a lone surrogate and the character U+FDD0, which UTF-8 or the ledger cannot hold, are U+FDD0 and
+four hexadecimal digits, as stored; so they are in Parquet. Python and JSON give back the original; tables and CSV show half a pair as `\\ud800`.
+"""
 
 
 def plain(text: str) -> str:

@@ -23,7 +23,7 @@ METHOD_SECTIONS = ("vllm.",)
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "metrics.md", "commands.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "metrics.md", "commands.md", "query.md"])
 def test_the_page_is_what_the_code_makes(name: str) -> None:
     assert (DOCS / name).read_text("utf-8") == make_docs.pages()[name], "run: python scripts/make_docs.py"
 

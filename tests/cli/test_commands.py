@@ -93,7 +93,13 @@ def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy
 def test_report_of_several_runs(command: Selftrain, run_copy: Path) -> None:
     (run_copy / "report.html").unlink()
     called = command("report", run_copy, f"{run_copy}/")
-    assert called.out.splitlines() == [str(run_copy / "report.html"), str(run_copy / "report.md")] * 2
+    assert called.out.splitlines() == [
+        *[str(run_copy / "report.html"), str(run_copy / "report.md")] * 2,
+        *(str(run_copy.parent / f"comparison.{kind}") for kind in ("html", "md")),
+    ]
+    elsewhere = command("report", run_copy, run_copy, "--output", run_copy / "made")
+    assert elsewhere.out.splitlines()[-1] == str(run_copy / "made" / "comparison.md")
+    assert_refused(command("report", run_copy, "--output", run_copy), 2, "a single report stands in its run's folder")
     assert (run_copy / "report.html").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import combinations
 from random import Random
 
@@ -120,10 +121,13 @@ def test_no_problems() -> None:
         evaluate(ScriptedSampler({}), problems({}), SamplingParams(4), 4, Stream(0))
 
 
-def test_examples_for_people() -> None:
-    ids = [f"p{i}" for i in range(NUM_EXAMPLES + 2)]
-    found = evaluated({one: ["x" * 3000 + "#### 1", "#### 2...", "#### 3"] for one in ids}, dict.fromkeys(ids, "1"))
-    assert [one.prompt_id for one in found.examples] == ids[:NUM_EXAMPLES]
+def test_examples_for_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [f"p{i}" for i in range(NUM_EXAMPLES + 4)]
+    script = {one: ["x" * 3000 + "#### 1", "#### 2...", "#### 3"] for one in ids}
+    for most, kept in ((200_000, NUM_EXAMPLES + 4), (0, NUM_EXAMPLES), (2_012 * (NUM_EXAMPLES + 2), NUM_EXAMPLES + 3)):
+        monkeypatch.setattr(sys.modules["selftrain.evals.evaluate"], "MAX_EXAMPLES_CHARACTERS", most)
+        found = evaluated(script, dict.fromkeys(ids, "1"))
+        assert [one.prompt_id for one in found.examples] == ids[:kept]
     first, second = found.examples[0].completions
     assert (found.examples[0].prompt, found.examples[0].reference) == ("p0", "1")
     assert (first.text, first.answer, first.is_right, first.is_truncated) == ("x" * 2000, "1", True, False)

@@ -5,25 +5,31 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from selftrain.cli.options import overrides
 from selftrain.cli.train_command import command as train_command
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
-from selftrain.evals import Interval
+from selftrain.evals import Interval, paired_difference
 from selftrain.handover import START
 from selftrain.ledger import read
 from selftrain.policies import toy
-from selftrain.report import read_record, write_report
-from selftrain.report.contested import contested, outcomes, spread
+from selftrain.query import Database
+from selftrain.report import read_record, write_comparison, write_report
+from selftrain.report.card import model_card
+from selftrain.report.contested import contested
+from selftrain.report.cost import cost_of
+from selftrain.report.labels import labels_of
 from selftrain.report.render import cell, code, fence
 from selftrain.report.repeat import command_line
-from selftrain.report.words import duration, percent, points
+from selftrain.report.words import count, duration, energy, percent, points
 from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
 
@@ -36,7 +42,7 @@ HOSTILE = "</pre><script>alert(1)</script> ````\n``` & \x00\x1b[31m |cell| \ud80
 class Page(HTMLParser):
     """Collects tags, texts and everything that would be fetched; knows whether tags close in order."""
 
-    VOID = ("meta", "rect", "line", "circle", "polyline", "br")
+    VOID = ("meta", "rect", "line", "circle", "polyline", "br", "path")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -56,7 +62,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag not in ("rect", "circle"):
+        if tag not in ("rect", "circle", "path"):
             assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
@@ -98,7 +104,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
         assert "One run with one seed (0)" in text
         assert "selftrain train --policy.model toy " in text
         assert read(outcome.folder).head in text
-    assert page.tags.count("figure") == 7
+    assert page.tags.count("figure") == 8
     assert page.text.count("Accuracy on held-out problems") == 1
     assert "better" not in page.text
     assert "better" not in markdown
@@ -230,25 +236,143 @@ def test_contested_groups_are_the_closest_calls_of_the_last_steps(tmp_path: Path
     assert sum(width for _, width, _ in found[0].bar) == pytest.approx(100, abs=0.1)
 
 
-def test_label_outcomes_are_shares_of_groups(tmp_path: Path) -> None:
+def test_labels_are_shares_of_all_groups_with_who_decided(tmp_path: Path) -> None:
     ledger = read(train_to_end(config(tmp_path, LEARNS)).folder)
-    found = outcomes(ledger)
-    assert (found.num_groups, found.num_steps, found.num_all) == (72, 12, 12)
-    for shares in (found.labels, found.admissions, found.rewards):
+    with Database(ledger) as database:
+        found = labels_of(database)
+    assert (found.num_groups, found.num_steps) == (72, 12)
+    for shares in (found.outcomes, found.admissions, found.rewards):
         assert sum(value for _, value in shares) == pytest.approx(1)
     groups = [group for step in range(12) for group in ledger.groups(step)]
-    assert dict(found.labels)["decided"] == sum(group.label.is_decided for group in groups) / 72
+    assert dict(found.outcomes)["decided"] == sum(group.label.is_decided for group in groups) / 72
+    assert [(one.source, one.decided_by, one.uses_truth, one.share) for one in found.provenance] == [("majority", "vote", False, 1.0)]
+    labels: dict[str, list[str]] = {}
+    for group in groups:
+        if group.label.key is not None:
+            labels.setdefault(group.voted.group.prompt.id, []).append(group.label.key)
+    assert found.num_changed == sum(len(set(keys)) > 1 for keys in labels.values())
+    assert {one.prompt_id: list(one.keys) for one in found.changed} == {one.prompt_id: labels[one.prompt_id] for one in found.changed}
 
 
-def test_long_runs_are_read_in_part() -> None:
-    assert spread(list(range(1000)), 5) == [0, 250, 500, 749, 999]
-    assert spread([3, 4], 5) == [3, 4]
+def test_the_cost_adds_up_and_the_energy_says_what_it_assumes(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, {**LEARNS, "policy.num_threads": 2}))
+    record = read_record(outcome.folder)
+    with Database(record.ledger) as database:
+        cost = cost_of(record, database)
+    completions = [one for step in range(12) for group in record.ledger.groups(step) for one in group.voted.group.completions]
+    assert (cost.completions, cost.sampled_tokens) == (len(completions), sum(len(one.token_ids) for one in completions))
+    assert cost.learned_tokens == sum(step.values.get("update/num_tokens", 0) for step in record.steps)
+    assert outcome.before is not None
+    assert cost.evaluated_tokens == 2 * 24 * 4 * 4  # before, after and two on the way; every completion of the toy policy has two tokens
+    assert cost.watts == 20
+    assert cost.energy_wh == pytest.approx(cost.seconds * 20 / 3600)
+    assert cost.tokens_per_second == pytest.approx(cost.sampled_tokens / {name: seconds for name, seconds, _ in cost.stages}["sample"])
+    page, markdown = reported(outcome.folder)
+    for text in (page.text, markdown):
+        assert f"{count(cost.sampled_tokens)} tokens sampled" in text
+        assert "An estimate from the clock, not a measurement: it assumes 10 W for each of 2 CPU threads" in text
+        assert "The distance to the start (KL) was not measured" in text
+
+
+def test_kl_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
+    options = {**LEARNS, "run.num_steps": 3, "objective.kl_in": "loss", "objective.kl_coef": 0.01, "objective.kl_estimator": "k3"}
+    page, _ = reported(train_to_end(config(tmp_path, options)).folder)
+    assert "KL to the start" in page.text
+    assert "was not measured" not in page.text
+
+
+def test_the_guard_has_a_time_axis_with_checkpoints(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, COLLAPSES))
+    html = write_report(outcome.folder).html.read_text("utf-8")
+    strip = html[html.index('class="chart timeline"') :].partition("</svg>")[0]
+    assert f"{outcome.steps} verdicts of the guard, 1 of them with a finding" in strip
+    assert strip.count('class="span halt full"') == 1
+    assert strip.count('class="handed"') == 1
+    assert f"checkpoint {outcome.handed_over}, handed over" in strip
+    assert strip.count('class="mark"') == len(list(read(outcome.folder).checkpoints())) - 1
+
+
+def test_problems_gained_and_lost_are_shown_with_their_completions(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, COLLAPSES))
+    record = read_record(outcome.folder)
+    before, after = record.evaluation("before"), record.evaluation("after")
+    assert before is not None
+    assert after is not None
+    assert len(before.examples) == 24
+    page, _ = reported(outcome.folder)
+    lost = [one for one in before.examples if f"{one.prompt_id} lost" in page.text]
+    assert 0 < len(lost) <= 4
+    texts = {one.prompt_id: one.completions[0].text for one in after.examples}
+    assert all(texts[one.prompt_id] in page.text and one.completions[0].text in page.text for one in lost)
+
+
+def test_runs_are_compared_with_the_first_one(tmp_path: Path) -> None:
+    control = train_to_end(config(tmp_path, {**LEARNS, "labels.source": "reference", "run.name": "control"}))
+    other = train_to_end(config(tmp_path, {**LEARNS, "run.name": "vote"}))
+    empty = start(config(tmp_path, {**LEARNS, "run.name": "empty"}))
+    empty.ledger.close()
+    report = write_comparison([control.folder, other.folder, empty.folder], tmp_path)
+    page, markdown = Page(report.html.read_text("utf-8")), report.markdown.read_text("utf-8")
+    assert page.open == []
+    assert page.links == []
+    assert control.after is not None
+    assert other.after is not None
+    for text in (page.text, markdown):
+        assert percent(other.after.avg).split(" [")[0] in text
+        assert "Differences to control, the first run given" in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line.startswith("|")]
+    by_name = {row[0]: row[1:] for row in rows}
+    assert by_name["labels.source"] == ["reference", "majority", "majority"]
+    assert "run.num\\_steps" not in by_name
+    difference = points(paired_difference(control.after, other.after, "avg"))
+    assert by_name["avg@4"] == ["control", difference.replace("[", "\\[").replace("]", "\\]"), "-"]
+    assert by_name["label-free"] == ["no: labels.source=reference", "yes", "yes"]
+    assert "empty: The run has no end in its record" in page.text
+
+
+def test_runs_with_other_problems_are_not_subtracted(tmp_path: Path) -> None:
+    runs = [train_to_end(config(tmp_path, {**LEARNS, "run.num_steps": 1, "evals.num_problems": number})).folder for number in (8, 12)]
+    text = write_comparison(runs, tmp_path / "made").markdown.read_text("utf-8")
+    assert "They were not evaluated on the same held-out problems, so no differences between them are given." in text
+
+
+def test_the_card_has_metadata_that_yaml_reads(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, LEARNS))
+    record = read_record(outcome.folder)
+    front = yaml.safe_load(model_card(record, outcome.handed_over).split("---")[1])
+    assert (front["license"], front["license_name"]) == ("other", "as-base-model-and-prompts")
+    assert front["tags"] == ["selftrain", "label-free"]
+    assert outcome.after is not None
+    metrics = front["model-index"][0]["results"][0]["metrics"]
+    assert metrics[0] == {"type": "accuracy", "name": "avg@4", "value": round(100 * outcome.after.avg.value, 1)}
+    other = yaml.safe_load(model_card(record, "step-000004").split("---")[1])
+    assert "model-index" not in other
+
+
+def test_a_long_run_is_reported_within_seconds(tmp_path: Path) -> None:
+    """100 steps of 64 prompts x 16 completions: 102,400."""
+    run = start(config(tmp_path, {**LEARNS, "rollout.prompts_per_step": 64, "rollout.num_votes": 16, "run.num_steps": 100}))
+    reports = [event for _, event in zip(range(2), run.events(), strict=False) if isinstance(event, StepReport)]
+    scored = reports[0].scored
+    for step in range(1, 100):
+        groups = [dataclasses.replace(one.voted.group, step=step) for one in scored]
+        moved = [dataclasses.replace(one, voted=dataclasses.replace(one.voted, group=group)) for one, group in zip(scored, groups, strict=True)]
+        run.ledger.append_groups(step, moved)
+        run.ledger.append_step(dataclasses.replace(reports[0].metrics, step=step), {})
+    run.ledger.close()
+    begin = time.perf_counter()
+    page, _ = reported(run.folder)
+    assert time.perf_counter() - begin < 10
+    assert "All 6,400 groups of 100 steps." in page.text
+    assert "102,400, " in page.text
 
 
 def test_numbers_in_words() -> None:
     assert percent(Interval(0.512, 0.47, 0.553)) == "51.2 % [47.0, 55.3]"
     assert points(Interval(-0.02, -0.05, 0.01)) == "-2.0 points [-5.0, +1.0]"
     assert (percent(None), points(None)) == ("-", "-")
+    assert [count(number) for number in (940, 12_300, 1_234_567, 2_500_000_000)] == ["940", "12,300", "1.23 million", "2.5 billion"]
+    assert [energy(value) for value in (0.583, 12.0, 450.0, 1234.0)] == ["0.58 Wh", "12 Wh", "450 Wh", "1.23 kWh"]
     assert [duration(seconds) for seconds in (3725, 200, 12.34, 0.045, 0)] == ["1 h 02 min", "3 min 20 s", "12.3 s", "45 ms", "0 s"]
 
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "watch": "a live page of runs in the web browser",
     "profile": "where the time of a training step goes",
     "report": "write the report of a run: HTML and Markdown",
+    "query": "ask a run's record with SQL, or one of the named questions",
     "verify": "prove that nothing in a run's record was changed",
     "export": "the model a run hands over, as a Hugging Face folder",
     "prompts": "show the prompts that a run would train on",

@@ -15,6 +15,8 @@ from selftrain.types import AnswerKey, Finish, PromptSet, Vote, VotedGroup
 
 PROBLEMS_PER_CALL = 128
 NUM_EXAMPLES = 4
+"""Problems whose completions are kept at least; then further ones, in order, while their texts are below MAX_EXAMPLES_CHARACTERS together."""
+MAX_EXAMPLES_CHARACTERS = 200_000
 EXAMPLE_COMPLETIONS = 2
 EXAMPLE_CHARACTERS = 2000
 _MAX_NAMED = 3
@@ -32,14 +34,16 @@ def evaluate(sampler: Sampler, problems: PromptSet, params: SamplingParams, num_
     references = true_answers(problems)
     results: list[ProblemResult] = []
     examples: list[Example] = []
+    kept = 0
     for first in range(0, len(problems), PROBLEMS_PER_CALL):
         batch = problems.prompts[first : first + PROBLEMS_PER_CALL]
         requests = [SampleRequest(prompt, num_samples, 0, first + i) for i, prompt in enumerate(batch)]
         for group in sampler.sample(requests, params, seeds.at(stream="eval", step=0)):
             voted, reference = read_and_count(group), references[group.prompt.id]
             results.append(judge(voted, key(reference)))
-            if len(examples) < NUM_EXAMPLES:
+            if len(examples) < NUM_EXAMPLES or kept < MAX_EXAMPLES_CHARACTERS:
                 examples.append(_example(voted, reference))
+                kept += len(examples[-1].prompt) + sum(len(completion.text) for completion in examples[-1].completions)
         if progress is not None:
             progress(len(results), len(problems))
     return Evaluation(

@@ -1,5 +1,6 @@
 """The record of a run: written as things happen, hash-chained, verified, read back. The format is in docs/ledger.md."""
 
+from selftrain.ledger.chain import unescape
 from selftrain.ledger.reader import Entry, Ledger, open_record, read
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
 from selftrain.ledger.verification import Fault, ReplayReport, Status, VerifyReport, verify, verify_replay
@@ -21,6 +22,7 @@ __all__ = [
     "lineage",
     "open_record",
     "read",
+    "unescape",
     "verify",
     "verify_replay",
 ]

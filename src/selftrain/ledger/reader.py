@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain.errors import LedgerError
 from selftrain.ledger import records, segments, storage
 from selftrain.ledger.chain import FORMAT, NO_HASH, Line, parse_line, read_chain
-from selftrain.ledger.columns import TABLES, digest, from_table
+from selftrain.ledger.columns import TABLES, arrow_schema, digest, from_table
 from selftrain.ledger.layout import chain_path, read_run_json, segments_folder
 from selftrain.ledger.migrations import columns_of, migrated
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
 from selftrain.ledger.sidefiles import latest
 from selftrain.types import ScoredGroup, Verdict
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,20 @@ class Ledger:
         branches = {entry.hash: entry.branch for entry in self.entries}
         known = [record for record in latest(self.folder / "evals.jsonl") if record["head"] in branches]
         return [record for record in known if rolled_back or record["step"] == 0 or self.counts(branches[record["head"]], record["step"] - 1)]
+
+    def dataset(self, table: str) -> ds.Dataset:
+        """The rows of a table (`groups` or `completions`) of the chained segments as an Arrow dataset, texts escaped, of the history of the newest branch.
+
+        Nothing is read or checked yet, but for records of an older format, which are read and brought to the present one. Raises LedgerError then.
+        """
+        import pyarrow.dataset as ds
+
+        lines = [self.line(entry) for entry in self._history("segment", rolled_back=False)]
+        if not self.is_writable:
+            tables = [read_segment(segments_folder(self.folder), line, self.format)[table] for line in lines]
+            return ds.dataset([ours.replace_schema_metadata() for ours in tables], schema=arrow_schema(TABLES[table]))
+        files = [segments_folder(self.folder) / segments.file_name(int(str(line.body["segment"])), table) for line in lines]
+        return ds.dataset([str(file) for file in files], schema=arrow_schema(TABLES[table]), format="parquet")
 
     def timings(self) -> list[dict[str, Any]]:
         """The timings, the last of each (step, name), in order of steps."""

@@ -2,19 +2,22 @@
 
 report = write_report(Path("runs/train-0001"))
 report.html, report.markdown
+write_comparison([Path("runs/control"), Path("runs/train-0001")], Path("runs"))
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftrain.ledger.storage import publish
+from selftrain.ledger.storage import make_folder, publish
 from selftrain.report.record import RunRecord, read_record
-from selftrain.report.render import html, markdown
+from selftrain.report.render import comparison_html, comparison_markdown, html, markdown
+from selftrain.report.side_by_side import compare
 from selftrain.report.view import view_of
 
-__all__ = ["Report", "RunRecord", "read_record", "write_report"]
+__all__ = ["Report", "RunRecord", "read_record", "write_comparison", "write_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,4 +37,17 @@ def write_report(folder: Path) -> Report:
     report = Report(folder / "report.html", folder / "report.md")
     publish(report.html, html(view).encode("utf-8", "replace"))
     publish(report.markdown, markdown(view).encode("utf-8", "replace"))
+    return report
+
+
+def write_comparison(runs: Sequence[Path], folder: Path) -> Report:
+    """Write comparison.html and comparison.md of two runs or more into a folder; the first run is what the others are compared with.
+
+    Raises RunFolderError when there is no run, LedgerError when a record is damaged, StorageError.
+    """
+    view = compare([read_record(run) for run in runs])
+    report = Report(folder / "comparison.html", folder / "comparison.md")
+    make_folder(folder)
+    publish(report.html, comparison_html(view).encode("utf-8", "replace"))
+    publish(report.markdown, comparison_markdown(view).encode("utf-8", "replace"))
     return report

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from selftrain.report.comparison import rows
+from selftrain.evals import Evaluation
+from selftrain.report.comparison import measures, rows
 from selftrain.report.limits import limits_of
 from selftrain.report.record import RunRecord
 from selftrain.report.render import environment
@@ -22,6 +23,8 @@ def model_card(record: RunRecord, checkpoint: str) -> str:
             record=record,
             checkpoint=checkpoint,
             base_model=model if model.count("/") == 1 and not model.startswith((".", "/", "~")) else None,
+            dataset=record.config.prompts.dataset.partition(":")[0] if record.config.prompts.dataset else None,
+            measured=results(after) if after and is_evaluated else (),
             sentences=(what_runs(record.header), who_decides(record.header), guard_sentence(record)),
             outcome=rows(before, after) if before and after and is_evaluated else (),
             origin=before.origin if before else "",
@@ -29,3 +32,8 @@ def model_card(record: RunRecord, checkpoint: str) -> str:
             repeat=command_line(record.config),
         )
     )
+
+
+def results(after: Evaluation) -> tuple[tuple[str, float], ...]:
+    """(measure, percent) for the card's metadata."""
+    return tuple((name, round(100 * value.value, 1)) for name, value in measures(after).items() if value)

@@ -69,6 +69,43 @@ def svg(chart: Chart, last_step: int) -> str:
     return "".join(parts) + "</svg>"
 
 
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The guard's verdicts over the steps. judged: steps that it judged. marks: (step, words) of checkpoints, `handed` the one handed over."""
+
+    judged: tuple[int, ...]
+    spans: tuple[Span, ...]
+    marks: tuple[tuple[int, str], ...]
+    handed: int | None
+
+
+def timeline_svg(line: Timeline, last_step: int) -> str:
+    """A strip as wide as the page: what the guard said at each step, checkpoints as ticks under it."""
+    width, top, height = 1000, 6, 22
+    span_x = max(1, last_step)
+
+    def x(step: float) -> float:
+        return round(LEFT / 2 + (width - LEFT) * step / span_x, 1)
+
+    words = f"{len(line.judged)} verdicts of the guard, {sum(span.last - span.first + 1 for span in line.spans)} of them with a finding"
+    parts = [f'<svg class="chart timeline" viewBox="0 0 {width} 62" role="img" aria-label="{words}">']
+    if line.judged:
+        left, right = x(line.judged[0]), x(line.judged[-1] + 1)
+        parts.append(f'<rect class="span fine" x="{left}" y="{top}" width="{max(2.0, right - left):.1f}" height="{height}"/>')
+    for span in line.spans:
+        left, right = x(span.first), x(span.last + 1)
+        title = escape(span.words)
+        parts.append(
+            f'<rect class="span {span.kind} full" x="{left}" y="{top}" width="{max(3.0, right - left):.1f}" height="{height}"><title>{title}</title></rect>'
+        )
+    for step, name in line.marks:
+        kind = "handed" if step == line.handed else "mark"
+        parts.append(f'<path class="{kind}" d="M{x(step)} {top + height + 2}l4 7h-8z"><title>{escape(name)}</title></path>')
+    for tick in sorted({int(step) for step in ticks(0, span_x)} | {0}):
+        parts.append(f'<text class="tick" x="{x(tick)}" y="56" text-anchor="middle">{tick}</text>')
+    return "".join(parts) + "</svg>"
+
+
 def span_svg(span: Span, x: Axis) -> str:
     left, right = x(max(0, span.first - 0.5)), x(span.last + 0.5)
     width = max(2.0, min(right, WIDTH - RIGHT) - left)

@@ -1,16 +1,12 @@
-"""Groups as a report shows them: the most contested ones of the last steps, and what became of the labels."""
+"""Groups as a report shows them: the most contested ones of the last steps."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selftrain.ledger import Ledger
 from selftrain.types import AnswerKey, ScoredGroup
 
-MAX_OUTCOME_STEPS = 40
-"""Label outcomes are counted in at most so many steps, spread evenly: reading every group of a long run would take minutes."""
 LAST_STEPS = 5
 NUM_CONTESTED = 6
 COMPLETIONS_EACH = 4
@@ -51,18 +47,6 @@ class ShownGroup:
             found.append((round(start, 2), round(100 * share, 2), str(index) if index < NUM_COLOURS else "rest"))
             start += 100 * share
         return [*found, (round(start, 2), round(100 - start, 2), "rest")] if start < 99.9 else found
-
-
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """Shares of label outcomes and admissions in the groups of some steps, most first. num_steps of num_all were read."""
-
-    labels: tuple[tuple[str, float], ...]
-    admissions: tuple[tuple[str, float], ...]
-    rewards: tuple[tuple[str, float], ...]
-    num_groups: int
-    num_steps: int
-    num_all: int
 
 
 def contested(ledger: Ledger) -> tuple[ShownGroup, ...]:
@@ -109,31 +93,6 @@ def representatives(scored: ScoredGroup) -> list[int]:
     by_key = [[i for i, key in enumerate(keys) if key == wanted] for wanted in [*order, None]]
     rounds = [indices[depth] for depth in range(max(map(len, by_key), default=0)) for indices in by_key if depth < len(indices)]
     return rounds[:COMPLETIONS_EACH]
-
-
-def outcomes(ledger: Ledger) -> Outcomes:
-    """Shares over at most MAX_OUTCOME_STEPS steps, first and last included."""
-    everything = ledger.group_steps()
-    steps = spread(everything, MAX_OUTCOME_STEPS)
-    labels, admissions, rewards, groups = Counter[str](), Counter[str](), Counter[str](), 0
-    for step in steps:
-        for scored in ledger.groups(step):
-            groups += 1
-            labels[scored.label.outcome.value] += 1
-            admissions[scored.admission.value] += 1
-            rewards.update(scored.rewards.reasons)
-    return Outcomes(shares(labels), shares(admissions), shares(rewards), groups, len(steps), len(everything))
-
-
-def spread(steps: Sequence[int], most: int) -> list[int]:
-    """At most `most` of the steps, evenly spread, first and last included."""
-    if len(steps) <= most:
-        return list(steps)
-    return [steps[round(i * (len(steps) - 1) / (most - 1))] for i in range(most)]
-
-
-def shares(counts: Counter[str]) -> tuple[tuple[str, float], ...]:
-    return tuple((name, count / counts.total()) for name, count in counts.most_common())
 
 
 def clipped(text: str) -> str:

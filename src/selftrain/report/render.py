@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from selftrain.report import charts, words
+from selftrain.report.side_by_side import Comparison
 from selftrain.report.view import View
 
 CONTROL = {code: 0x2400 + code for code in range(32) if code not in (9, 10)} | {127: 0x2421}
@@ -26,18 +27,29 @@ def environment(autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     made.filters.update(visible=visible, fence=fence, code=code, cell=cell, share=share)
-    made.filters.update(percent=words.percent, points=words.points, duration=words.duration)
+    made.filters.update(percent=words.percent, points=words.points, duration=words.duration, count=words.count, energy=words.energy)
+    made.filters.update(plain=lambda name: name.replace("_", " "))
     return made
 
 
 def html(view: View) -> str:
     """One page with everything in it: no script, nothing fetched."""
     drawn = [Markup(charts.svg(chart, view.last_step)) for chart in view.charts]  # svg() escapes its texts
-    return environment(True).get_template("report.html.jinja").render(view=view, charts=list(zip(view.charts, drawn, strict=True)))
+    strip = Markup(charts.timeline_svg(view.timeline, view.last_step))
+    return environment(True).get_template("report.html.jinja").render(view=view, charts=list(zip(view.charts, drawn, strict=True)), strip=strip)
 
 
 def markdown(view: View) -> str:
     return environment(False).get_template("report.md.jinja").render(view=view, curve_rows=curve_rows(view))
+
+
+def comparison_html(view: Comparison) -> str:
+    drawn = [(chart, Markup(charts.svg(chart, view.last_step))) for chart in view.charts]
+    return environment(True).get_template("comparison.html.jinja").render(view=view, charts=drawn)
+
+
+def comparison_markdown(view: Comparison) -> str:
+    return environment(False).get_template("comparison.md.jinja").render(view=view)
 
 
 def curve_rows(view: View) -> list[tuple[str, str, list[str]]]:

@@ -7,24 +7,30 @@ from dataclasses import dataclass
 
 from selftrain.evals import Evaluation, Example, GainedAndLost, gained_and_lost
 from selftrain.metrics import METRICS
+from selftrain.query import Database
 from selftrain.report import words
-from selftrain.report.charts import Chart, Series, Span
+from selftrain.report.charts import Chart, Series, Span, Timeline
 from selftrain.report.comparison import Row, measures, rows
-from selftrain.report.contested import Outcomes, ShownGroup, contested, outcomes
+from selftrain.report.contested import ShownGroup, contested
+from selftrain.report.cost import Cost, cost_of
+from selftrain.report.labels import Labels, labels_of
 from selftrain.report.limits import limits_of
 from selftrain.report.record import RunRecord
 from selftrain.report.repeat import command_line
 from selftrain.types import Action
 
-CURVES = (
-    ("vote/share_mean_frac", "Vote share"),
-    ("reward/mean_frac", "Reward"),
-    ("policy/entropy_mean_nats", "Token entropy"),
-    ("completion/length_mean_tokens", "Completion length"),
-    ("admission/admitted_frac", "Groups admitted"),
-    ("vote/collision_frac", "Prompts with the most common answer"),
+CURVES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    ("Vote", (("vote/share_mean_frac", "share"), ("vote/margin_mean_frac", "margin"))),
+    ("Reward", (("reward/mean_frac", "reward"),)),
+    ("Token entropy", (("policy/entropy_mean_nats", "entropy"),)),
+    ("KL to the start", (("reward/kl_penalty_mean_nats", "in the reward, per completion"), ("update/kl_loss_nats", "in the loss, per token"))),
+    ("Completion length", (("completion/length_mean_tokens", "length"),)),
+    ("Health", (("vote/read_mean_frac", "read"), ("label/decided_frac", "decided"), ("completion/truncated_frac", "cut off"))),
+    ("Groups admitted", (("admission/admitted_frac", "admitted"),)),
+    ("Prompts with the most common answer", (("vote/collision_frac", "collision"),)),
 )
-MAX_LISTED = 12
+"""Charts of label-free signals: title, then (metric, name of the line). A line without any value is left out, a chart without lines too."""
+PAIRS_EACH = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,7 @@ class View:
     verdict: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     decides: str
+    runs: str
     held_out: str
     outcome: tuple[Row, ...]
     problems: GainedAndLost | None
@@ -64,23 +71,34 @@ class View:
     last_step: int
     events: tuple[Event, ...]
     contested: tuple[ShownGroup, ...]
-    outcomes: Outcomes
-    stages: tuple[tuple[str, float, float], ...]
-    seconds: float
+    labels: Labels
+    timeline: Timeline
+    kl_words: str
+    cost: Cost
     limits: tuple[str, ...]
     repeat: str
+
+    @property
+    def exact(self) -> bool:
+        """Whether a repetition gives the same record."""
+        return bool(self.record.header["class"] == "exact")
+
+    @property
+    def guard_words(self) -> str:
+        return words.guard_sentence(self.record)
 
     @property
     def mood(self) -> str:
         """How the verdict is coloured: halt, warn, open (no end yet) or good."""
         actions = {event.action for event in self.events}
-        return next((action for action in ("halt", "warn") if action in actions), "good" if self.record.end_reason else "open")
+        return next((action for action in ("halt", "rollback", "warn") if action in actions), "good" if self.record.end_reason else "open")
 
 
 def view_of(record: RunRecord) -> View:
     before, after = record.evaluation("before"), record.evaluation("after")
-    events, found = guard_events(record), outcomes(record.ledger)
-    stages = stage_seconds(record)
+    events = guard_events(record)
+    with Database(record.ledger) as database:
+        labels, cost = labels_of(database), cost_of(record, database)
     same = before is not None and after is not None and before.prompts_sha256 == after.prompts_sha256
     return View(
         record=record,
@@ -89,6 +107,7 @@ def view_of(record: RunRecord) -> View:
         verdict=tuple(words.verdict_sentences(record)),
         facts=facts(record),
         decides=words.who_decides(record.header),
+        runs=words.what_runs(record.header),
         held_out=words.what_is_held_out(record.header),
         outcome=rows(before, after) if before else (),
         problems=gained_and_lost(before, after) if same and before and after else None,
@@ -97,9 +116,10 @@ def view_of(record: RunRecord) -> View:
         last_step=max(len(record.steps), 1),
         events=events,
         contested=contested(record.ledger),
-        outcomes=found,
-        stages=stages,
-        seconds=sum(seconds for _, seconds, _ in stages),
+        labels=labels,
+        timeline=timeline(record, events),
+        kl_words=kl_words(record),
+        cost=cost,
         limits=limits_of(record),
         repeat=command_line(record.config),
     )
@@ -150,14 +170,43 @@ def guard_events(record: RunRecord) -> tuple[Event, ...]:
 
 def charts(record: RunRecord, events: Sequence[Event]) -> tuple[Chart, ...]:
     """Accuracy where it was evaluated, then the label-free signals."""
-    spans = tuple(Span(event.first, event.last, event.action, f"{event.action}: {'; '.join(event.words)}") for event in events)
+    spans = spans_of(events)
     made = [accuracy_chart(record, spans)] if record.evaluations else []
-    for key, title in CURVES:
-        points = tuple((float(step.step), step.values[key]) for step in record.steps if key in step.values)
-        unit = METRICS[key].unit if METRICS[key].unit != "reward" else "mean over decided groups"
-        limits = (0.0, 1.0) if key.endswith("_frac") and all(0 <= value <= 1 for _, value in points) else None
-        made.append(Chart(title, unit, (Series(title, points),), limits, spans))
+    for title, lines in CURVES:
+        series = tuple(Series(name, curve(record, key)) for key, name in lines if measured(record, key))
+        if not series:
+            continue
+        unit = METRICS[next(key for key, _ in lines if measured(record, key))].unit
+        fits = all(0 <= value <= 1 for one in series for _, value in one.points) and all(key.endswith("_frac") for key, _ in lines)
+        made.append(Chart(title, "mean over decided groups" if unit == "reward" else unit, series, (0.0, 1.0) if fits else None, spans))
     return tuple(made)
+
+
+def curve(record: RunRecord, key: str) -> tuple[tuple[float, float], ...]:
+    return tuple((float(step.step), step.values[key]) for step in record.steps if key in step.values)
+
+
+def measured(record: RunRecord, key: str) -> bool:
+    """Whether a run has values of a metric; KL is measured only where the config puts it into the reward or the loss."""
+    wanted = {"reward/kl_penalty_mean_nats": "reward", "update/kl_loss_nats": "loss"}
+    return wanted.get(key, record.config.objective.kl_in) == record.config.objective.kl_in and any(key in step.values for step in record.steps)
+
+
+def kl_words(record: RunRecord) -> str:
+    if record.config.objective.kl_in != "none":
+        return ""
+    return "The distance to the start (KL) was not measured: objective.kl_in = none."
+
+
+def spans_of(events: Sequence[Event]) -> tuple[Span, ...]:
+    return tuple(Span(event.first, event.last, event.action, f"{event.action}: {'; '.join(event.words)}") for event in events)
+
+
+def timeline(record: RunRecord, events: Sequence[Event]) -> Timeline:
+    """What the guard said over the steps, with the checkpoints. A checkpoint after step n stands at n + 1."""
+    marks = tuple((one.step, f"checkpoint {one.name}" + (", handed over" if one.name == record.handed_over else "")) for one in record.ledger.checkpoints())
+    handed = handed_step(record) if record.end_reason is not None else None
+    return Timeline(tuple(verdict.step for verdict in record.verdicts), spans_of(events), marks, handed)
 
 
 def accuracy_chart(record: RunRecord, spans: tuple[Span, ...]) -> Chart:
@@ -180,19 +229,10 @@ def handed_step(record: RunRecord) -> int:
 
 
 def pairs(before: Evaluation, after: Evaluation) -> tuple[Pair, ...]:
-    """Examples that both evaluations kept, problems that changed first."""
+    """Problems whose completions both evaluations kept: some that were lost, some that were gained; others where hardly any changed."""
     later = {example.prompt_id: example for example in after.examples}
     changed = gained_and_lost(before, after)
     kinds = {**dict.fromkeys(changed.gained, "gained"), **dict.fromkeys(changed.lost, "lost")}
     found = [Pair(example, later[example.prompt_id], kinds.get(example.prompt_id, "")) for example in before.examples if example.prompt_id in later]
-    return tuple(sorted(found, key=lambda pair: pair.change == ""))
-
-
-def stage_seconds(record: RunRecord) -> tuple[tuple[str, float, float], ...]:
-    """(stage, seconds, share of all) over the recorded steps, longest first; stages that took no time are left out."""
-    totals: dict[str, float] = {}
-    for timing in record.timings:
-        for stage, seconds in timing.get("seconds", {}).items():
-            totals[stage] = totals.get(stage, 0.0) + float(seconds)
-    whole = sum(totals.values()) or 1.0
-    return tuple((stage, seconds, seconds / whole) for stage, seconds in sorted(totals.items(), key=lambda item: -item[1]) if seconds / whole >= 0.001)
+    chosen = [pair for kind in ("lost", "gained") for pair in [pair for pair in found if pair.change == kind][:PAIRS_EACH]]
+    return tuple(chosen + [pair for pair in found if not pair.change][: max(0, PAIRS_EACH - len(chosen))])

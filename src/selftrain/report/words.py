@@ -43,6 +43,16 @@ def duration(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms"
 
 
+def count(number: int) -> str:
+    """940, 12,300, 1.2 million"""
+    return f"{number:,}" if number < 1_000_000 else f"{number / 1e6:.3g} million" if number < 1_000_000_000 else f"{number / 1e9:.3g} billion"
+
+
+def energy(watt_hours: float) -> str:
+    """0.58 Wh, 12 Wh, 1.2 kWh"""
+    return f"{watt_hours:.2g} Wh" if watt_hours < 100 else f"{watt_hours:.0f} Wh" if watt_hours < 1000 else f"{watt_hours / 1000:.3g} kWh"
+
+
 def what_runs(header: Mapping[str, Any]) -> str:
     prompts, config = header["prompts"], header["config"]
     rollout = config["rollout"]
