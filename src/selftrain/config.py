@@ -37,7 +37,9 @@ class RunSection(Section):
         "Name of the run folder, of letters, digits, dots, dashes and underscores; unset: train-0001, train-0002, ...",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
-    folder: str = option("runs", "path", "Folder in which run folders are made.")
+    folder: str = option(
+        "runs", "path", "Folder in which run folders are made: a path, or a URL of an object store such as s3://bucket/runs (extra `s3`, `gs` or `abfs`)."
+    )
     seed: int = option(0, "integer", "Every random draw of the run is derived from it.", ge=0)
     num_steps: int = option(200, "steps", "How many steps to train.", ge=1)
     checkpoint_every_steps: int = option(10, "steps", "Distance of checkpoints; a crash repeats at most this many steps.", ge=1)

@@ -10,11 +10,11 @@ import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selftrain.errors import ConfigError
 from selftrain.ledger import storage
+from selftrain.ledger.objects import Place
 
 PAUSE, RESUME, STOP, ROLL_BACK = "pause", "resume", "stop", "roll_back"
 ACTIONS = (PAUSE, RESUME, STOP, ROLL_BACK)
@@ -35,12 +35,12 @@ class Request:
     who: str
 
 
-def requests_folder(folder: Path) -> Path:
+def requests_folder(folder: Place) -> Place:
     """Where the requests to a run are."""
     return folder / "requests"
 
 
-def ask(folder: Path, action: str, who: str, reason: str = "", checkpoint: str | None = None) -> Request:
+def ask(folder: Place, action: str, who: str, reason: str = "", checkpoint: str | None = None) -> Request:
     """Write a request into a run folder; it is there whole or not at all. Raises ConfigError for one that makes no sense, StorageError."""
     values = {"action": action, "checkpoint": checkpoint, "reason": reason, "who": who}
     wrong = fault_of(values)
@@ -54,13 +54,13 @@ def ask(folder: Path, action: str, who: str, reason: str = "", checkpoint: str |
     return Request(number, action, checkpoint, reason, who)
 
 
-def waiting(folder: Path, taken: Collection[int]) -> Request | None:
+def waiting(folder: Place, taken: Collection[int]) -> Request | None:
     """The oldest request that was not taken up yet. Raises StorageError."""
     number = next((number for number in numbers(folder) if number not in taken), None)
     return None if number is None else read_request(folder, number)
 
 
-def read_request(folder: Path, number: int) -> Request:
+def read_request(folder: Place, number: int) -> Request:
     """The request in a file; its action is `unreadable`, and its reason says why, where the file holds none."""
     data = storage.read_bytes(file_of(folder, number)) or b""
     try:
@@ -89,11 +89,11 @@ def fault_of(values: Any) -> str:
     return ""
 
 
-def numbers(folder: Path) -> list[int]:
+def numbers(folder: Place) -> list[int]:
     """Numbers of the requests in a run folder, ascending."""
     found = (_NAME.fullmatch(name) for name in storage.names(requests_folder(folder)))
     return sorted(int(match[1]) for match in found if match)
 
 
-def file_of(folder: Path, number: int) -> Path:
+def file_of(folder: Place, number: int) -> Place:
     return requests_folder(folder) / f"{number:06d}.json"

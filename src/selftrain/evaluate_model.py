@@ -10,11 +10,13 @@ from selftrain.errors import ConfigError
 from selftrain.evals import Evaluation, Progress
 from selftrain.evals import evaluate as evaluate_sampler
 from selftrain.handover import START
+from selftrain.kept_checkpoints import on_disk
+from selftrain.ledger.objects import place
+from selftrain.ledger.storage import read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
 from selftrain.prompts import load_problems
 from selftrain.report import read_record
-from selftrain.run import read_config
 from selftrain.seeds import Stream
 from selftrain.types import PromptSet
 
@@ -34,15 +36,23 @@ def evaluate(config: RunConfig, model: str | None = None, progress: Progress | N
 
 def policy_of(config: RunConfig, model: str) -> Policy:
     """The policy of a name or of a run folder. Checkpoints are complete models, but for the toy's, which are loaded into it."""
-    if not (Path(model) / "run.json").is_file():
+    if not is_run(model):
         return load_policy(named(config, model))
-    record = read_record(Path(model))
-    start = read_config(Path(model)).policy.model
-    if record.handed_over == START or not is_toy(start):
-        return load_policy(named(config, record.handed_over_path))
+    record = read_record(place(model))
+    start = record.config.policy.model
+    if record.handed_over == START:
+        return load_policy(named(config, start))
+    checkpoint = on_disk(record.folder / "checkpoints" / record.handed_over)
+    if not is_toy(start):
+        return load_policy(named(config, str(checkpoint)))
     policy = load_policy(named(config, start))
-    policy.load(Path(record.handed_over_path))
+    policy.load(checkpoint)
     return policy
+
+
+def is_run(model: str) -> bool:
+    """Whether a model's name is the folder or the URL of a run."""
+    return ("://" in model or Path(model).is_dir()) and read_bytes(place(model) / "run.json") is not None
 
 
 def named(config: RunConfig, model: str) -> RunConfig:

@@ -6,9 +6,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftrain import kept_checkpoints
 from selftrain.checkpoints import MANIFEST, verify_checkpoint
 from selftrain.errors import CheckpointError, ModelError, RunFolderError, StorageError
 from selftrain.handover import START
+from selftrain.ledger.objects import Place
 from selftrain.report.card import model_card
 from selftrain.report.record import RunRecord, read_record
 
@@ -24,7 +26,7 @@ class Export:
     files: tuple[str, ...]
 
 
-def export(run: Path, target: Path, checkpoint: str | None = None) -> Export:
+def export(run: Place, target: Path, checkpoint: str | None = None) -> Export:
     """Write the model that a run hands over, or the checkpoint named, into a new folder; it appears whole or not at all.
 
     Raises RunFolderError when there is no run, no such checkpoint or something at `target`, ModelError for the toy policy, CheckpointError when the
@@ -38,7 +40,7 @@ def export(run: Path, target: Path, checkpoint: str | None = None) -> Export:
     source = checkpoint_folder(record, name)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunFolderError(f"folder {target}", "there is something in it already", "Choose another folder, or empty this one.")
-    verify_checkpoint(source)
+    source = verify_checkpoint(kept_checkpoints.on_disk(source)).path
     files = sorted(path.name for path in source.iterdir() if path.is_file() and path.name not in TRAINING_FILES)
     if "config.json" not in files:
         raise CheckpointError(f"checkpoint {source}", "it has no config.json, so it is no Hugging Face model", "Name another one with --checkpoint.")
@@ -58,9 +60,9 @@ def export(run: Path, target: Path, checkpoint: str | None = None) -> Export:
     return Export(target, name, (*files, "README.md"))
 
 
-def checkpoint_folder(record: RunRecord, name: str) -> Path:
+def checkpoint_folder(record: RunRecord, name: str) -> Place:
     """Raises RunFolderError when the run does not have it, or hands over its start."""
-    present = sorted(path.name for path in (record.folder / "checkpoints").glob("step-*"))
+    present = kept_checkpoints.names(record.folder / "checkpoints")
     there = f"The run has {', '.join(present)}: name one with --checkpoint." if present else "The run has no checkpoint yet."
     if name == START:
         why = f"what it hands over is its start, {record.config.policy.model}, unchanged"

@@ -10,11 +10,11 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from selftrain.config import RunConfig
+from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy
 from selftrain.run import start
 from selftrain.train import StepReport, train
@@ -59,7 +59,7 @@ class Profile:
     gap_nats: float | None
     memory: Mapping[str, int]
     floor: Floor | None
-    folder: Path | None
+    folder: Place | None
 
     @property
     def step_s(self) -> float:
@@ -105,8 +105,8 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
     A guard that halts ends the measurement early. Raises what `start` raises.
     """
     distance = config.run.checkpoint_every_steps
-    parent = Path(config.run.folder) if keep else Path(tempfile.mkdtemp(prefix="selftrain-profile-"))
-    run_section = {"folder": str(parent), "num_steps": num_warmup + num_steps, "checkpoint_every_steps": 1}
+    parent = config.run.folder if keep else tempfile.mkdtemp(prefix="selftrain-profile-")
+    run_section = {"folder": parent, "num_steps": num_warmup + num_steps, "checkpoint_every_steps": 1}
     try:
         run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section)}))
         measured, displays, decodes = [], [], []
@@ -132,7 +132,7 @@ def summary(
     policy: Policy,
     measured: Sequence[tuple[StepReport, Mapping[str, float]]],
     around: tuple[Sequence[float], Sequence[float], int],
-    folder: Path | None,
+    folder: Place | None,
 ) -> Profile:
     """The means of the measured steps. around: seconds of the display, seconds of decoding text, distance of checkpoints."""
     displays, decodes, distance = around

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftrain import checkpoints, control, handover
+from selftrain import checkpoints, control, handover, kept_checkpoints
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
@@ -32,6 +32,7 @@ from selftrain.extras import Extras
 from selftrain.guard import Guard
 from selftrain.handover import START, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, RequestRecord, lineage, read
+from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.run_folder import environment, new_folder, resolved
 from selftrain.seeds import Stream
@@ -65,7 +66,7 @@ class Outcome:
     before and after are None without held-out problems; they never influenced the choice.
     """
 
-    folder: Path
+    folder: Place
     reason: str
     steps: int
     head: str
@@ -84,7 +85,7 @@ class Run:
     fresh: makes the policy as it was before the first step, for a rollback to the start.
     """
 
-    def __init__(self, config: RunConfig, folder: Path, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy]) -> None:
+    def __init__(self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy]) -> None:
         self.config, self.folder, self.problems, self.policy, self.ledger, self._fresh = config, folder, problems, policy, ledger, fresh
         self.guard = Guard(config.guard)
         self.seeds = Stream(config.run.seed)
@@ -173,9 +174,9 @@ class Run:
 
     def _checkpoint(self, name: str) -> checkpoints.Checkpoint:
         """A checkpoint of this run by name. Raises CheckpointError when there is none or it is damaged."""
-        if checkpoints.place_of(name) is None or not (self.folder / "checkpoints" / name).is_dir():
+        if checkpoints.place_of(name) is None or name not in kept_checkpoints.names(self.folder / "checkpoints"):
             raise CheckpointError(f"the checkpoint {name}", "there is no checkpoint of that name", "choose one of those in the run folder, or `start`")
-        return checkpoints.verify_checkpoint(self.folder / "checkpoints" / name)
+        return checkpoints.verify_checkpoint(kept_checkpoints.on_disk(self.folder / "checkpoints" / name))
 
     def roll_back(self, checkpoint: str, reason: str, who: str) -> BranchRecord:
         """Go back to a checkpoint (or `start`) between two steps, and on from there on a new branch; in the ledger before it is done.
@@ -252,9 +253,9 @@ class Run:
             self.policy.save_optimizer(folder)
 
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version), "guard": self.guard.state()}
-        checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
+        kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
         keep = {self._healthiest(), *handover.protected(self._scheduled(), self.steps_done, self._schedule)}
-        checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
+        kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
     def _healthiest(self) -> str:
         """The checkpoint a user should take, or `start`."""
@@ -263,7 +264,7 @@ class Run:
     def _scheduled(self) -> dict[int, str]:
         """Steps done -> name of the checkpoints on the disk that this branch may hand over."""
         history = lineage(self.ledger.branches, self.ledger.branch)
-        return handover.scheduled(checkpoints.names(self.folder / "checkpoints"), history, self._schedule)
+        return handover.scheduled(kept_checkpoints.names(self.folder / "checkpoints"), history, self._schedule)
 
     def _interrupted(self) -> Outcome:
         self._save()
@@ -282,7 +283,7 @@ class Run:
         else:
             path = str(self.folder / "checkpoints" / name)
             if name != self._name():
-                self.policy.load(Path(path))
+                self.policy.load(kept_checkpoints.on_disk(self.folder / "checkpoints" / name))
             yield from self._evaluate("after", self.steps_done)
         self.ledger.append_end(reason, name)
         self.ledger.close()
@@ -317,13 +318,13 @@ def start(config: RunConfig) -> Run:
     return Run(config, folder, problems, policy, LedgerWriter.create(folder, header, environment(config)), lambda: load_policy(config))
 
 
-def read_config(folder: Path) -> RunConfig:
+def read_config(folder: Place) -> RunConfig:
     """The resolved config of a run, with its place. Raises RunFolderError when the folder is no run."""
     values = read(folder).header["config"]
     return validate_recorded({**values, "run": {**values["run"], "name": folder.name, "folder": str(folder.parent)}})
 
 
-def resume(folder: Path) -> Run:
+def resume(folder: Place) -> Run:
     """Take up a run that was killed or interrupted, from its newest sound checkpoint; steps after it are repeated and must match the record.
 
     Raises RunFolderError when it has ended already or when prompts, model or config are not those of its start.
@@ -351,7 +352,7 @@ def resume(folder: Path) -> Run:
     ):
         if header[name] != record.header[name]:
             raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")
-    found = checkpoints.load_latest(folder / "checkpoints")
+    found = kept_checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
     run = Run(config, folder, problems, policy, ledger, lambda: load_policy(at_home))
@@ -370,7 +371,7 @@ def relocated(config: RunConfig, home: Path) -> RunConfig:
     return config.model_copy(update={"prompts": prompts, "evals": evals, "policy": config.policy.model_copy(update={"model": seen(config.policy.model)})})
 
 
-def recorded_evaluations(folder: Path) -> dict[str, Evaluation]:
+def recorded_evaluations(folder: Place) -> dict[str, Evaluation]:
     """Evaluations of a run by name, the last record of each."""
     return {str(one["name"]): Evaluation.from_json(one["evaluation"]) for one in read(folder).evals(rolled_back=True)}
 

@@ -10,20 +10,26 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.errors import RunFolderError
+from selftrain.ledger.objects import Place, place
+from selftrain.ledger.storage import names
 
 
-def new_folder(config: RunConfig) -> Path:
-    """The folder of a new run; a given name must be free. Raises RunFolderError."""
-    parent = Path(config.run.folder)
+def new_folder(config: RunConfig) -> Place:
+    """The folder of a new run, on a disk or in an object store; a given name must be free. Raises RunFolderError."""
+    parent = place(config.run.folder)
     if config.run.name is None:
         number = 1
-        while (parent / f"train-{number:04d}").exists():
+        while is_there(parent / f"train-{number:04d}"):
             number += 1
         return parent / f"train-{number:04d}"
     folder = parent / config.run.name
-    if folder.exists():
+    if is_there(folder):
         raise RunFolderError(f"run folder {folder}", "it exists already", f"Go on with it by `selftrain resume {folder}`, or choose another --run.name.")
     return folder
+
+
+def is_there(folder: Place) -> bool:
+    return folder.exists() if isinstance(folder, Path) else bool(names(folder))
 
 
 def resolved(config: RunConfig) -> RunConfig:

@@ -18,10 +18,12 @@ import pytest
 from selftrain import query
 from selftrain.cli import call
 from selftrain.config_load import load_config, recipe
+from selftrain.control import ask
 from selftrain.errors import ConfigError, FailureError, LedgerError, RunFolderError
 from selftrain.evals import Evaluation, gained_and_lost
 from selftrain.ledger import LedgerWriter, read
 from selftrain.query.database import Database
+from selftrain.report.labels import labels_of
 from selftrain.run import read_config, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Admission, AnswerKey, Answers, Label, Outcome, Rewards, ScoredGroup, Vote, VotedGroup
@@ -35,6 +37,7 @@ TOY = {
     "evals.num_problems": 24,
     "evals.num_samples": 4,
 }
+FORMAT_1 = Path(__file__).parent.parent / "ledger" / "format_1"
 COLLAPSES = {**TOY, "policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
 EMBEDDED = {
     "rollout.prompts_per_step": 4,
@@ -128,10 +131,58 @@ def test_every_view_holds_what_the_reader_gives(runs: dict[str, Path], name: str
         ]
         results = [(each, result.prompt_id, result.num_right, result.vote.value) for each, one in evaluations.items() for result in one.results]
         assert rows("select evaluation, prompt_id, num_right, vote from problems") == results
-        seconds = [(one["step"], stage, value) for one in ledger.timings() for stage, value in one["seconds"].items()]
-        assert rows("select step, stage, seconds from timings") == seconds
+        seconds = [(one["step"], one["name"], stage, value) for one in ledger.timings() for stage, value in one["seconds"].items()]
+        assert rows("select step, name, stage, seconds from timings") == seconds
         model = read_config(runs[name]).policy.model
         assert rows("select value from config where option = 'policy.model'") == [(json.dumps(model),)]
+
+
+def test_a_record_of_an_older_format_is_brought_to_the_present_one() -> None:
+    ledger = read(FORMAT_1)
+    groups = [group for step in ledger.group_steps() for group in ledger.groups(step)]
+    assert groups
+    with query.open_run(FORMAT_1) as database:
+        assert database.query("select role, count(*) from groups group by 1").rows == (("vote", len(groups)),)
+        texts = tuple((one.text,) for group in groups for one in group.voted.group.completions)
+        assert database.query("select text from completions order by step, group_index, completion_index").rows == texts
+        assert all(database.query(named.sql).columns for named in query.NAMED.values())
+
+
+def test_after_a_rollback_the_views_show_the_newest_branch(tmp_path: Path) -> None:
+    run = start(load_config((), {**TOY, "run.folder": str(tmp_path), "run.num_steps": 6, "run.checkpoint_every_steps": 2}))
+    events, rolled_back = run.events(), False
+    for event in events:
+        if isinstance(event, StepReport) and event.metrics.step == 3 and not rolled_back:
+            rolled_back = True
+            ask(run.folder, "roll_back", "a test", "to see it", "step-000002")
+    ledger = read(run.folder)
+    assert len(ledger.branches) == 1
+    groups = [group for step in ledger.group_steps() for group in ledger.groups(step)]
+    with query.open_run(run.folder) as database:
+        assert database.query("select step, policy_version from groups order by step, group_index").rows == tuple(
+            (one.voted.group.step, str(one.voted.group.completions[0].version)) for one in groups
+        )
+        assert database.query("select step from steps order by 1").rows == tuple((step,) for step in range(6))
+        assert database.query("select max(branch), count(*) filter (where kind = 'branch') from records").rows == ((1, 1),)
+        assert database.query("select distinct name from timings order by 1").rows == (("branch-01",), ("step",))
+
+
+def test_extra_samples_stand_apart_from_votes(tmp_path: Path) -> None:
+    options = {**TOY, "labels.source": "frozen", "run.num_steps": 2, "run.folder": str(tmp_path)}
+    ledger = read(train_to_end(load_config((), options)).folder)
+    votes = [group for step in ledger.group_steps() for group in ledger.groups(step)]
+    extras = [extra for one in votes for extra in one.voted.group.extras]
+    assert extras
+    with Database(ledger) as database:
+        assert database.query("select role, count(*) from groups group by 1 order by 1").rows == (("teacher", len(extras)), ("vote", len(votes)))
+        assert database.query("select count(*) from prompts").rows == ((len({one.voted.group.prompt.id for one in votes}),),)
+        num = sum(len(one.group.completions) for one in extras)
+        assert database.query("select count(*) from completions where role = 'teacher' and reward is null").rows == ((num,),)
+        reasons = database.query(query.NAMED["reward-reasons"].sql).rows
+        assert sum(row[1] for row in reasons) == sum(len(one.voted.group.completions) for one in votes)
+        found = labels_of(database)
+    assert found.num_groups == len(votes)
+    assert {one.decided_by for one in found.provenance} == {"teacher"}
 
 
 def test_the_views_are_those_that_are_documented(runs: dict[str, Path]) -> None:

@@ -10,9 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 
+from selftrain.cli.app import app
 from selftrain.cli.options import overrides
 from selftrain.cli.train_command import command as train_command
 from selftrain.config import RunConfig
@@ -217,7 +219,7 @@ def test_the_command_line_repeats_the_config(tmp_path: Path) -> None:
     made = load_config((), given)
     words = shlex.split(command_line(made))
     assert words[:2] == ["selftrain", "train"]
-    context = train_command.make_context("train", words[2:])
+    context = train_command.make_context("train", words[2:], parent=click.Context(app, info_name="selftrain", **app.context_settings))
     options = {name: value for name, value in context.params.items() if name not in ("files", "log")}
     assert load_config((), overrides(options)) == made
 

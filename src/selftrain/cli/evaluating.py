@@ -17,8 +17,9 @@ from selftrain.cli.json_lines import interval, measured
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, recipe
 from selftrain.evals import Evaluation
-from selftrain.evaluate_model import evaluate
+from selftrain.evaluate_model import evaluate, is_run
 from selftrain.ledger import read
+from selftrain.ledger.objects import place
 from selftrain.report import words
 from selftrain.report.comparison import differences, measures
 from selftrain.run import read_config, relocated
@@ -43,7 +44,7 @@ def evaluate_all(models: Sequence[str], given: Mapping[str, Any], log: str | Non
 
 def config_of(models: Sequence[str], given: Mapping[str, Any]) -> RunConfig:
     """The problems and how they are sampled: options over the first run among the models, over the embedded model's recipe."""
-    run = next((Path(model) for model in models if (Path(model) / "run.json").is_file()), None)
+    run = next((place(model) for model in models if is_run(model)), None)
     base: dict[str, Any] = {}
     if run is not None:
         base = flat(relocated(read_config(run), Path(read(run).environment["cwd"])).model_dump())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 
@@ -31,6 +29,6 @@ def command(runs: tuple[str, ...], output: str | None) -> None:
         click.echo(written.html)
         click.echo(written.markdown)
     if len(runs) > 1:
-        compared = report.write_comparison([folder_of(run) for run in runs], Path(output) if output else folder_of(runs[0]).parent)
+        compared = report.write_comparison([folder_of(run) for run in runs], folder_of(output) if output else folder_of(runs[0]).parent)
         click.echo(compared.html)
         click.echo(compared.markdown)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from importlib.util import find_spec
-from pathlib import Path
 
 from selftrain import report
 from selftrain.cli.app import INTERRUPTED
@@ -12,6 +11,7 @@ from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
 from selftrain.errors import ConfigError, FailureError
 from selftrain.ledger import read
+from selftrain.ledger.objects import Place, place
 from selftrain.run import Evaluated, Outcome, Run, Taken, read_config
 from selftrain.train import StepReport
 
@@ -48,11 +48,12 @@ def watched(run: Run, display: Display, came: list[int]) -> Outcome:
     raise FailureError(f"run {run.folder}", "it ended without an outcome", "Take it up again with `selftrain resume`, and report this.")
 
 
-def folder_of(text: str) -> Path:
-    return Path(text.rstrip("/") or "/")
+def folder_of(text: str) -> Place:
+    """The folder of a run, from a path or a URL."""
+    return place(text)
 
 
-def check_outside_code(folder: Path) -> None:
+def check_outside_code(folder: Place) -> None:
     """Raises ConfigError where a module that decided in the run cannot be found from here: a file of the user's is found from the folder it lies in."""
     record = read(folder)
     config = read_config(folder)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from selftrain.ledger import VerifyReport
+    from selftrain.ledger.objects import Place
 
 MAX_SHOWN = 20
 
@@ -60,7 +60,7 @@ def check_head(head: str | None) -> None:
         raise ConfigError(f"--head {head}", why, "Give the whole head, as it stands at the end of `selftrain train`.")
 
 
-def damaged(folder: Path, found: VerifyReport, head: str | None) -> Exception:
+def damaged(folder: Place, found: VerifyReport, head: str | None) -> Exception:
     from selftrain.errors import LedgerError
 
     first = found.faults[0]
@@ -72,7 +72,7 @@ def damaged(folder: Path, found: VerifyReport, head: str | None) -> Exception:
     return LedgerError(f"run {folder}", f"its record is damaged, first at {where}: {first.words}", "Go back to a copy of the run folder.")
 
 
-def replayed(folder: Path) -> None:
+def replayed(folder: Place) -> None:
     from selftrain.errors import LedgerError
     from selftrain.ledger import read
     from selftrain.replay import replay

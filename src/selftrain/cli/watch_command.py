@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 
@@ -21,6 +23,7 @@ def command(folder: str, host: str, port: int, opens: bool) -> None:
     import webbrowser
 
     from selftrain.cli.running import folder_of
+    from selftrain.errors import ConfigError
     from selftrain.watch.serving import serve
 
     def ready(address: str) -> None:
@@ -28,4 +31,7 @@ def command(folder: str, host: str, port: int, opens: bool) -> None:
         if opens:
             webbrowser.open(address)
 
-    serve(folder_of(folder), host, port, ready)
+    root = folder_of(folder)
+    if not isinstance(root, Path):
+        raise ConfigError(str(root), "the live page follows files on a disk", "Copy or mount the run's folder; `selftrain report` and `query` read the URL.")
+    serve(root, host, port, ready)

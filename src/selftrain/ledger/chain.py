@@ -16,10 +16,10 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from selftrain.errors import LedgerError
 from selftrain.ledger import storage
+from selftrain.ledger.objects import Place
 
 FORMAT = 2
 """Version of everything in the ledger folder; the header carries it."""
@@ -128,7 +128,7 @@ def _damaged(seq: int, why: str) -> LedgerError:
     return LedgerError(f"record {seq} of the ledger", why, "run `selftrain verify` to see what else is damaged, and go back to a copy of the run folder")
 
 
-def read_chain(path: Path, seq: int = 0, prev: str = NO_HASH, start: int = 0) -> Iterator[tuple[int, Line]]:
+def read_chain(path: Place, seq: int = 0, prev: str = NO_HASH, start: int = 0) -> Iterator[tuple[int, Line]]:
     """(offset, record) for every record of a chain file from byte `start` on, where record `seq` begins. A torn last line is left out.
 
     Raises LedgerError at the first record that does not fit, StorageError.

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.ledger import storage
 from selftrain.ledger.chain import FORMAT, canonical, decode, plain
 from selftrain.ledger.migrations import is_readable
+from selftrain.ledger.objects import Place
 
 
-def chain_path(folder: Path) -> Path:
+def chain_path(folder: Place) -> Place:
     """The chain file of a run."""
     return folder / "ledger" / "chain.jsonl"
 
 
-def segments_folder(folder: Path) -> Path:
+def segments_folder(folder: Place) -> Place:
     """Where the segments of a run are."""
     return folder / "ledger" / "segments"
 
 
-def abandoned_folder(folder: Path, head: str) -> Path:
+def abandoned_folder(folder: Place, head: str) -> Place:
     """Where the records are that a fork gave up; `head` is the last of them."""
     return folder / "ledger" / f"abandoned-{head[:12]}"
 
@@ -32,7 +32,7 @@ def run_json(header: Mapping[str, Any], environment: Mapping[str, Any]) -> bytes
     return canonical({"format": FORMAT, "header": plain(header), "environment": plain(environment)}) + b"\n"
 
 
-def read_run_json(folder: Path) -> dict[str, Any]:
+def read_run_json(folder: Place) -> dict[str, Any]:
     """What run.json says. Raises RunFolderError when there is no run, LedgerError when it is damaged."""
     data = storage.read_bytes(folder / "run.json")
     if data is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.errors import LedgerError
@@ -13,6 +12,7 @@ from selftrain.ledger.chain import FORMAT, NO_HASH, Line, parse_line, read_chain
 from selftrain.ledger.columns import TABLES, arrow_schema, digest, from_table
 from selftrain.ledger.layout import chain_path, read_run_json, segments_folder
 from selftrain.ledger.migrations import columns_of, migrated
+from selftrain.ledger.objects import ObjectPath, Place
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
 from selftrain.ledger.sidefiles import latest
 from selftrain.types import ScoredGroup, Verdict
@@ -42,7 +42,7 @@ class Ledger:
     `rolled_back=True` gives what was left behind as well, in the order in which it was written.
     """
 
-    def __init__(self, folder: Path, run: Mapping[str, Any], entries: list[Entry]) -> None:
+    def __init__(self, folder: Place, run: Mapping[str, Any], entries: list[Entry]) -> None:
         self.folder = folder
         self.header: Mapping[str, Any] = run["header"]
         self.environment: Mapping[str, Any] = run["environment"]
@@ -209,15 +209,21 @@ class Ledger:
         if not self.is_writable:
             tables = [read_segment(segments_folder(self.folder), line, self.format)[table] for line in lines]
             return ds.dataset([ours.replace_schema_metadata() for ours in tables], schema=arrow_schema(TABLES[table]))
-        files = [segments_folder(self.folder) / segments.file_name(int(str(line.body["segment"])), table) for line in lines]
-        return ds.dataset([str(file) for file in files], schema=arrow_schema(TABLES[table]), format="parquet")
+        files: list[Place] = [segments_folder(self.folder) / segments.file_name(int(str(line.body["segment"])), table) for line in lines]
+        store = None
+        if isinstance(self.folder, ObjectPath):
+            from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+            store = PyFileSystem(FSSpecHandler(self.folder.fs))
+        paths = [file.path if isinstance(file, ObjectPath) else str(file) for file in files]
+        return ds.dataset(paths, schema=arrow_schema(TABLES[table]), format="parquet", filesystem=store)
 
     def timings(self) -> list[dict[str, Any]]:
         """The timings, the last of each (step, name), in order of steps."""
         return latest(self.folder / "timings.jsonl")
 
 
-def read(folder: Path) -> Ledger:
+def read(folder: Place) -> Ledger:
     """The record of the run in a folder. A torn last line, which a killed writer may leave, is left out.
 
     Raises RunFolderError when there is no run, LedgerError when the chain is damaged (a damaged segment shows when it is read), StorageError.
@@ -227,12 +233,12 @@ def read(folder: Path) -> Ledger:
     return ledger
 
 
-def open_record(folder: Path) -> Ledger:
+def open_record(folder: Place) -> Ledger:
     """The record with nothing of the chain read yet: `advance` reads it and gives its lines. Raises RunFolderError when there is no run, LedgerError."""
     return Ledger(folder, read_run_json(folder), [])
 
 
-def read_segment(folder: Path, line: Line, written: int) -> dict[str, Any]:
+def read_segment(folder: Place, line: Line, written: int) -> dict[str, Any]:
     """The tables of a segment's record, checked against it in the format in which they were `written`, then brought to the present one.
 
     Raises LedgerError when a file is missing or is not what was recorded.

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from selftrain.errors import LedgerError
 from selftrain.ledger import storage
 from selftrain.ledger.chain import canonical, decode, plain
+from selftrain.ledger.objects import Place
 
 
 class SideFile:
     """A file of records keyed by (step, name): what is there already is not written again. Raises LedgerError when a line is damaged."""
 
-    def __init__(self, path: Path, *, sync: bool = True) -> None:
+    def __init__(self, path: Place, *, sync: bool = True) -> None:
         """sync: whether a record is on the disk when `append` returns; without it a power cut may take the newest ones."""
         self._path, self._sync = path, sync
-        self._file = storage.AppendFile(path)
+        self._file = storage.append_file(path)
         self._last: dict[tuple[int, str], bytes] = {}
         end = 0
         for raw, record in read_side(path):
@@ -41,7 +41,7 @@ class SideFile:
         self._file.close()
 
 
-def read_side(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
+def read_side(path: Place) -> Iterator[tuple[bytes, dict[str, Any]]]:
     """(line, record) of a side file, in order; a torn last line is left out. Raises LedgerError at the first line that is not as it was written."""
     for number, (_, raw) in enumerate(storage.lines(path), 1):
         if not raw.endswith(b"\n"):
@@ -58,7 +58,7 @@ def read_side(path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
         yield raw, record
 
 
-def latest(path: Path) -> list[dict[str, Any]]:
+def latest(path: Place) -> list[dict[str, Any]]:
     """The last record of each (step, name), by step, then in order of first appearance. Raises LedgerError when a line is damaged."""
     found = {(record["step"], record["name"]): record for _, record in read_side(path)}
     return [found[key] for key in sorted(found, key=lambda key: key[0])]
@@ -70,5 +70,5 @@ def _encode(record: Mapping[str, Any]) -> bytes:
     return canonical(value | checked if isinstance(value, dict) else checked) + b"\n"
 
 
-def _damaged(path: Path, number: int, why: str) -> LedgerError:
+def _damaged(path: Place, number: int, why: str) -> LedgerError:
     return LedgerError(f"line {number} of {path.name}", why, f"go back to a copy of the run folder, or remove that line from {path}")

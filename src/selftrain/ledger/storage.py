@@ -1,6 +1,6 @@
 """How the run record touches a disk: atomic publication, append-only files, locks. Nothing else in `ledger/` opens a file.
 
-Paths are local. Another kind of storage needs the functions of this module and nothing more: publish an object, append to a log, read, list, remove.
+A path may also be a place in an object store (objects.py): each function here then does its like there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Protocol
 
 from selftrain.errors import RunFolderError, StorageError
+from selftrain.ledger import objects
+from selftrain.ledger.objects import ObjectLock, ObjectLog, ObjectPath, Place
 
 TEMPORARY = ".tmp-"
 """Prefix of a file or folder that is not published yet; what a killed process left of it may be removed."""
@@ -22,7 +25,7 @@ _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used
 _CLOSED = {errno.EROFS: "the disk is read-only", errno.EACCES: "it may not be written", errno.EPERM: "it may not be written"}
 
 
-def storage_error(path: Path, error: OSError) -> StorageError:
+def storage_error(path: Place, error: OSError) -> StorageError:
     """What an operating-system error at a path means, in words."""
     number = error.errno or 0
     if number in _FULL:
@@ -35,7 +38,7 @@ def storage_error(path: Path, error: OSError) -> StorageError:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Place) -> Iterator[None]:
     """Turn every OSError of the block into a StorageError that names `path`."""
     try:
         yield
@@ -43,8 +46,10 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise storage_error(path, error) from error
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Place) -> None:
     """Create a folder and its parents; fine when it exists. Raises RunFolderError when a file is in the way, StorageError."""
+    if isinstance(folder, ObjectPath):
+        return
     with storage_errors(folder):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -53,8 +58,10 @@ def make_folder(folder: Path) -> None:
             raise RunFolderError(f"folder {folder}", f"{file} is a file, not a folder", "choose another folder for the run") from error
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Place) -> None:
     """Make renames and removals in a folder survive a power cut. Raises StorageError."""
+    if isinstance(folder, ObjectPath):
+        return
     with storage_errors(folder):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -63,11 +70,15 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def publish(path: Path, data: bytes, *, sync: bool = True) -> None:
+def publish(path: Place, data: bytes, *, sync: bool = True) -> None:
     """Write a file so that a reader sees all of it or nothing: temporary file in the same folder, fsync, rename.
 
     sync: also fsync the folder; False where the caller publishes several files and syncs once. Raises StorageError.
     """
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            objects.publish(path, data)
+        return
     temporary = path.parent / f"{TEMPORARY}{path.name}"
     with storage_errors(path):
         try:
@@ -86,8 +97,11 @@ def publish(path: Path, data: bytes, *, sync: bool = True) -> None:
         sync_folder(path.parent)
 
 
-def create(path: Path, data: bytes) -> bool:
+def create(path: Place, data: bytes) -> bool:
     """Write a file that is there whole or not at all, unless there is one of that name already. Returns whether it was written. Raises StorageError."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            return objects.create_once(path, data)
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{path.name}"
     with storage_errors(path):
         try:
@@ -107,8 +121,11 @@ def create(path: Path, data: bytes) -> bool:
     return True
 
 
-def read_bytes(path: Path) -> bytes | None:
+def read_bytes(path: Place) -> bytes | None:
     """All bytes of a file, None where there is none. Raises StorageError."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            return objects.read_bytes(path)
     with storage_errors(path):
         try:
             return path.read_bytes()
@@ -116,8 +133,12 @@ def read_bytes(path: Path) -> bytes | None:
             return None
 
 
-def lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+def lines(path: Place, start: int = 0) -> Iterator[tuple[int, bytes]]:
     """(offset, line) from byte `start` on; the newline stays in the line, so a torn last line is one without. Nothing where there is no file."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            yield from objects.lines(path, start)
+        return
     with storage_errors(path):
         if not path.exists():
             return
@@ -128,30 +149,111 @@ def lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
                 start += len(line)
 
 
-def read_at(path: Path, offset: int, size: int) -> bytes:
+def read_at(path: Place, offset: int, size: int) -> bytes:
     """`size` bytes of a file from `offset` on. Raises StorageError."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            return objects.read_at(path, offset, size)
     with storage_errors(path), path.open("rb") as stream:
         stream.seek(offset)
         return stream.read(size)
 
 
-def names(folder: Path) -> list[str]:
+def names(folder: Place) -> list[str]:
     """Names in a folder, sorted; none where there is no folder."""
+    if isinstance(folder, ObjectPath):
+        with storage_errors(folder):
+            return objects.names(folder)
     with storage_errors(folder):
         return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
-def remove(path: Path) -> None:
+def remove(path: Place) -> None:
     """Remove a file; fine when there is none. Raises StorageError."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            objects.remove(path)
+        return
     with storage_errors(path):
         path.unlink(missing_ok=True)
 
 
-def keep_as(path: Path, other: Path) -> None:
+def keep_as(path: Place, other: Place) -> None:
     """Give a file a second name, so that the first may be removed later; fine when it has it already or there is no file."""
+    if isinstance(path, ObjectPath) or isinstance(other, ObjectPath):
+        assert isinstance(path, ObjectPath)
+        assert isinstance(other, ObjectPath)
+        with storage_errors(other):
+            objects.keep_as(path, other)
+        return
     with storage_errors(other):
         if path.exists() and not other.exists():
             os.link(path, other)
+
+
+def replace_tail(path: Place, size: int, data: bytes) -> None:
+    """Let a log that nobody has open go on with `data` after its first `size` bytes. On a disk one rename decides; in a store the old tail goes first."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            log = ObjectLog(path)
+            log.cut(size)
+            log.append(data)
+        return
+    publish(path, read_at(path, 0, size) + data)
+
+
+class Append(Protocol):
+    """A log that only grows, by whole entries: a failed append leaves it as it was."""
+
+    @property
+    def size(self) -> int: ...
+    def append(self, data: bytes, *, sync: bool = True) -> None: ...
+    def cut(self, size: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """The right to write a run, until `close`."""
+
+    def close(self) -> None: ...
+
+
+class StoredLog:
+    """An ObjectLog whose errors are StorageErrors."""
+
+    def __init__(self, path: ObjectPath) -> None:
+        self._path = path
+        with storage_errors(path):
+            self._log = ObjectLog(path)
+
+    @property
+    def size(self) -> int:
+        return self._log.size
+
+    def append(self, data: bytes, *, sync: bool = True) -> None:  # noqa: ARG002 - an object that is there stays
+        with storage_errors(self._path):
+            self._log.append(data)
+
+    def cut(self, size: int) -> None:
+        with storage_errors(self._path):
+            self._log.cut(size)
+
+    def close(self) -> None:
+        with storage_errors(self._path):
+            self._log.close()
+
+
+def append_file(path: Place) -> Append:
+    """A log to append to. Raises StorageError."""
+    return StoredLog(path) if isinstance(path, ObjectPath) else AppendFile(path)
+
+
+def writer_lock(path: Place) -> Lock:
+    """The right to write a run. Raises RunFolderError when another writer holds it, StorageError."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            return ObjectLock(path)
+    return WriterLock(path)
 
 
 class AppendFile:
@@ -230,8 +332,11 @@ class WriterLock:
         self.close()
 
 
-def is_locked(path: Path) -> bool | None:
+def is_locked(path: Place) -> bool | None:
     """Whether a process of this machine holds the lock of a run; None where that cannot be seen. Looking takes no lock, so it is in nobody's way."""
+    if isinstance(path, ObjectPath):
+        with storage_errors(path):
+            return objects.is_held(path)
     try:
         number = path.stat().st_ino
         locks = Path("/proc/locks").read_text()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from selftrain.errors import LedgerError
@@ -13,6 +12,7 @@ from selftrain.ledger import segments, storage
 from selftrain.ledger.chain import FORMAT, KINDS, NO_HASH, Line, canonical, plain, read_chain
 from selftrain.ledger.columns import TABLES
 from selftrain.ledger.layout import abandoned_folder, chain_path, read_run_json, segments_folder
+from selftrain.ledger.objects import ObjectPath, Place
 from selftrain.ledger.reader import Ledger, read_segment
 from selftrain.ledger.sidefiles import read_side
 from selftrain.types import ScoredGroup
@@ -54,7 +54,7 @@ class VerifyReport:
         return self.faults[0] if self.faults else None
 
 
-def verify(folder: Path, head: str | None = None) -> VerifyReport:
+def verify(folder: Place, head: str | None = None) -> VerifyReport:
     """Check every record of a run: nothing changed, dropped, reordered or added. head: of a record, kept elsewhere, that must be in it.
 
     Without a `head` kept elsewhere somebody who rewrites all of the record from some point on, or cuts its end off, is not found out.
@@ -66,14 +66,14 @@ def verify(folder: Path, head: str | None = None) -> VerifyReport:
 class _Verification:
     """One pass over a run folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self._folder = folder
         self._faults: list[Fault] = []
         self._notes: list[str] = []
         self._heads: list[str] = []
         self._abandoned: set[str] = set()
         self._chained: set[str] = set()
-        self._named = {"chain.jsonl", "lock", "segments"}
+        self._named = {"chain.jsonl", "chain.jsonl.tail", "lock", "segments"} if isinstance(folder, ObjectPath) else {"chain.jsonl", "lock", "segments"}
         self._num_segments = 0
         self._format = FORMAT
         self._num_branches = 0
@@ -98,6 +98,14 @@ class _Verification:
         last = self._heads[-1] if self._heads else NO_HASH
         return VerifyReport(status, last, len(self._heads), self._num_segments, tuple(self._faults), tuple(self._notes))
 
+    def _within(self, path: Place) -> str:
+        """A path as it is called in the run folder."""
+        if isinstance(path, ObjectPath):
+            assert isinstance(self._folder, ObjectPath)
+            return path.below(self._folder)
+        assert not isinstance(self._folder, ObjectPath)
+        return path.relative_to(self._folder).as_posix()
+
     def _fault(self, record: int | None, where: str, words: str) -> None:
         self._faults.append(Fault(record, where, words))
 
@@ -110,7 +118,7 @@ class _Verification:
             self._fault(0, "run.json", error.why)
             return None
 
-    def _lines(self, path: Path, seq: int, prev: str) -> Iterator[tuple[int, Line]]:
+    def _lines(self, path: Place, seq: int, prev: str) -> Iterator[tuple[int, Line]]:
         """The good records of a chain file; the first bad one is a fault and the last."""
         expected = seq
         try:
@@ -119,7 +127,7 @@ class _Verification:
                 yield offset, line
         except LedgerError as error:
             self._readable = False
-            self._fault(expected, path.relative_to(self._folder).as_posix(), error.why)
+            self._fault(expected, self._within(path), error.why)
 
     def _record(self, line: Line, header: object) -> None:
         where = "ledger/chain.jsonl"
@@ -148,8 +156,8 @@ class _Verification:
         if line.kind == "fork":
             self._fork(line)
 
-    def _segment(self, line: Line, folder: Path) -> None:
-        where = folder.relative_to(self._folder).as_posix()
+    def _segment(self, line: Line, folder: Place) -> None:
+        where = self._within(folder)
         try:
             read_segment(folder, line, self._format)
         except LedgerError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +17,7 @@ from selftrain.ledger import records, segments, storage
 from selftrain.ledger.chain import FORMAT, NO_HASH, Line, canonical, make_line, plain, read_chain
 from selftrain.ledger.columns import digest
 from selftrain.ledger.layout import abandoned_folder, chain_path, read_run_json, run_json, segments_folder
+from selftrain.ledger.objects import Place
 from selftrain.ledger.records import BranchRecord, RequestRecord
 from selftrain.ledger.sidefiles import SideFile
 from selftrain.types import ScoredGroup, StepMetrics, Verdict
@@ -29,11 +29,11 @@ class LedgerWriter:
     Raises StorageError from any append when the disk is full or not writable; the record is then as it was before that append.
     """
 
-    def __init__(self, folder: Path, lock: storage.WriterLock, exact: bool) -> None:
+    def __init__(self, folder: Place, lock: storage.Lock, exact: bool) -> None:
         self._folder = folder
         self._lock = lock
         self._exact = exact
-        self._chain = storage.AppendFile(chain_path(folder))
+        self._chain = storage.append_file(chain_path(folder))
         self._evals = SideFile(folder / "evals.jsonl")
         self._timings = SideFile(folder / "timings.jsonl", sync=False)
         self._seq = 0
@@ -46,14 +46,14 @@ class LedgerWriter:
         self.requests_taken: set[int] = set()
 
     @classmethod
-    def create(cls, folder: Path, header: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> Self:
+    def create(cls, folder: Place, header: Mapping[str, Any], environment: Mapping[str, Any] | None = None) -> Self:
         """Begin a run. header: what makes the run repeatable, in the chain (no clock, host or path); environment: the rest, in run.json only.
 
         Raises RunFolderError when the folder holds a run already or another process writes it, StorageError.
         """
         storage.make_folder(segments_folder(folder))
-        lock = storage.WriterLock(folder / "ledger" / "lock")
-        if storage.read_bytes(folder / "run.json") is not None or storage.read_bytes(chain_path(folder)):
+        lock = storage.writer_lock(folder / "ledger" / "lock")
+        if storage.read_bytes(folder / "run.json") is not None or next(storage.lines(chain_path(folder)), None) is not None:
             lock.close()
             raise RunFolderError(str(folder), "it holds a run already", "choose another folder, or go on with that run: `selftrain resume`")
         try:
@@ -64,7 +64,7 @@ class LedgerWriter:
         return cls._open(folder, lock, None, exact=True)
 
     @classmethod
-    def resume(cls, folder: Path, head: str | None, exact: bool) -> Self:
+    def resume(cls, folder: Place, head: str | None, exact: bool) -> Self:
         """Go on after the record with hash `head` (the ledger head in the checkpoint; None: at the header, when there was no checkpoint).
 
         What is recorded after it stays and is compared with what is appended: equal records change nothing. A different one is a LedgerError when
@@ -74,10 +74,10 @@ class LedgerWriter:
         if (written := read_run_json(folder)["format"]) != FORMAT:
             raise RunFolderError(str(folder), f"its record has format {written} and this version writes {FORMAT}", "go on with the version that began it")
         storage.make_folder(segments_folder(folder))
-        return cls._open(folder, storage.WriterLock(folder / "ledger" / "lock"), head, exact)
+        return cls._open(folder, storage.writer_lock(folder / "ledger" / "lock"), head, exact)
 
     @classmethod
-    def _open(cls, folder: Path, lock: storage.WriterLock, head: str | None, exact: bool) -> Self:
+    def _open(cls, folder: Place, lock: storage.Lock, head: str | None, exact: bool) -> Self:
         writer = cls(folder, lock, exact)
         try:
             writer._load(head, read_run_json(folder)["header"])
@@ -266,10 +266,9 @@ class LedgerWriter:
         storage.publish(aside / "chain.jsonl", b"".join(line.encode() for line in tail))
         storage.sync_folder(aside.parent)
         fork = make_line(self._seq, "fork", self._head, {"abandoned_head": tail[-1].hash, "num_records": len(tail)})
-        kept = storage.read_at(chain_path(self._folder), 0, self._position)
-        storage.publish(chain_path(self._folder), kept + fork.encode())
+        storage.replace_tail(chain_path(self._folder), self._position, fork.encode())
         self._chain.close()
-        self._chain = storage.AppendFile(chain_path(self._folder))
+        self._chain = storage.append_file(chain_path(self._folder))
         self._recorded.clear()
         self._position = self._chain.size
         self._stand_after(fork)

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from selftrain.errors import ConfigError, FailureError, SelftrainError
 from selftrain.evals import Evaluation
 from selftrain.ledger import Ledger, read, unescape
+from selftrain.ledger.objects import Place
 from selftrain.query.named import NAMED
 from selftrain.query.views import VIEWS, metric_column
 
@@ -123,7 +123,7 @@ class Database:
         self.close()
 
 
-def open_run(folder: Path) -> Database:
+def open_run(folder: Place) -> Database:
     """The database of the run in a folder, finished or being written. Raises RunFolderError, LedgerError, StorageError."""
     return Database(read(folder))
 
@@ -244,7 +244,7 @@ def evaluated(ledger: Ledger) -> list[tuple[Mapping[str, Any], Evaluation]]:
 
 def _timings(ledger: Ledger) -> list[tuple[Any, ...]]:
     return [
-        (record["step"], stage, float(seconds))
+        (record["step"], record["name"], stage, float(seconds))
         for record in ledger.timings()
         for stage, seconds in record.get("seconds", {}).items()
         if math.isfinite(float(seconds))
@@ -252,7 +252,7 @@ def _timings(ledger: Ledger) -> list[tuple[Any, ...]]:
 
 
 def _config(ledger: Ledger) -> list[tuple[Any, ...]]:
-    sections = ledger.header.get("config", {})
+    sections = {section: values for section, values in ledger.header.get("config", {}).items() if isinstance(values, Mapping)}
     return [(f"{section}.{name}", json.dumps(value)) for section, values in sections.items() for name, value in values.items()]
 
 

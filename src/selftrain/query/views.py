@@ -215,9 +215,10 @@ VIEWS: Mapping[str, View] = {
         View(
             "timings",
             "wall time of every stage of every step",
-            ("step", "stage"),
+            ("step", "name", "stage"),
             (
                 ViewColumn("step", "BIGINT", "the step"),
+                ViewColumn("name", "VARCHAR", "step, or branch-NN for a step after a rollback"),
                 ViewColumn("stage", "VARCHAR", "sample, vote, update, ..."),
                 ViewColumn("seconds", "DOUBLE", "wall time"),
             ),

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from selftrain.ledger.objects import Place
 from selftrain.ledger.storage import make_folder, publish
 from selftrain.report.record import RunRecord, read_record
 from selftrain.report.render import comparison_html, comparison_markdown, html, markdown
@@ -24,11 +24,11 @@ __all__ = ["Report", "RunRecord", "read_record", "write_comparison", "write_repo
 class Report:
     """Where the two files of a report are."""
 
-    html: Path
-    markdown: Path
+    html: Place
+    markdown: Place
 
 
-def write_report(folder: Path) -> Report:
+def write_report(folder: Place) -> Report:
     """Write report.html and report.md into the run folder, whether the run is finished, halted, in progress or empty.
 
     Raises RunFolderError when there is no run, LedgerError when its record is damaged, StorageError when the files cannot be written.
@@ -40,7 +40,7 @@ def write_report(folder: Path) -> Report:
     return report
 
 
-def write_comparison(runs: Sequence[Path], folder: Path) -> Report:
+def write_comparison(runs: Sequence[Place], folder: Place) -> Report:
     """Write comparison.html and comparison.md of two runs or more into a folder; the first run is what the others are compared with.
 
     Raises RunFolderError when there is no run, LedgerError when a record is damaged, StorageError.

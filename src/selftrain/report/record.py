@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation
 from selftrain.guard import harm_since
 from selftrain.handover import START
 from selftrain.ledger import Ledger, read
+from selftrain.ledger.objects import Place
 from selftrain.run import read_config
 from selftrain.types import StepMetrics, Verdict
 
@@ -29,7 +31,7 @@ class NamedEvaluation:
 class RunRecord:
     """A run as its folder tells it, finished or not. handed_over: the checkpoint a user should take, or `start`; end_reason: None while it has no end."""
 
-    folder: Path
+    folder: Place
     config: RunConfig
     header: Mapping[str, Any]
     environment: Mapping[str, Any]
@@ -44,7 +46,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        return self.folder.resolve().name
+        return self.folder.resolve().name if isinstance(self.folder, Path) else self.folder.name
 
     @property
     def label_free(self) -> bool:
@@ -72,7 +74,7 @@ class RunRecord:
         return harm_since_step(self.verdicts)
 
 
-def read_record(folder: Path) -> RunRecord:
+def read_record(folder: Place) -> RunRecord:
     """Raises RunFolderError when the folder holds no run, LedgerError when its record is damaged."""
     ledger = read(folder)
     config = read_config(folder)
@@ -106,6 +108,7 @@ def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], window_steps: int
     if ledger.finished:
         return str(ledger.line(ledger.entries[-1]).body["handed_over"])
     finding = harm_since_step(verdicts)
-    there = [one for one in ledger.checkpoints() if (ledger.folder / "checkpoints" / one.name).is_dir()]
+    present = set(kept_checkpoints.names(ledger.folder / "checkpoints"))
+    there = [one for one in ledger.checkpoints() if one.name in present]
     fit = [one for one in there if finding is None or one.step <= finding - window_steps]
     return max(fit, key=lambda one: one.step).name if fit else START
