@@ -23,11 +23,11 @@ test-slow: $(VENV)/.ready  ## what takes minutes
 
 test-browser: $(VENV)/.ready  ## the live page in headless Chromium, which is installed when it is missing
 	scripts/install_browser.sh
-	$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+	$(BIN)/python -m pytest -m "browser and not slow" tests/browser $(ARGS)
 
 screenshots: $(VENV)/.ready  ## the same, and the pictures in docs/img
 	scripts/install_browser.sh
-	$(BIN)/python -m pytest -m browser tests/browser --screenshots
+	$(BIN)/python -m pytest -m "browser and not slow" tests/browser --screenshots
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
