@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -116,6 +116,18 @@ def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:
     return list(value)
 
 
+def one_each(given: str, value: Any, others: Sequence[Any], words: tuple[str, str]) -> tuple[Any, ...]:
+    """The returned values, one for each of `others`. words: what one of either is called."""
+    one, other = words
+    try:
+        found = tuple(value)
+    except TypeError as error:
+        raise ConfigError(given, f"it returned {shown(value)}, not one {one} per {other}", MEND) from error
+    if len(found) != len(others):
+        raise ConfigError(given, f"it returned {len(found)} {one}s for {len(others)} {other}s", MEND)
+    return found
+
+
 def reward_checked(given: str, value: Any, *_: Any) -> float:
     if not is_finite(value):
         raise ConfigError(given, f"it returned {shown(value)}, not a finite number", MEND)
@@ -123,12 +135,7 @@ def reward_checked(given: str, value: Any, *_: Any) -> float:
 
 
 def advantages_checked(given: str, value: Any, rewards: Any) -> tuple[float, ...]:
-    try:
-        found = tuple(value)
-    except TypeError as error:
-        raise ConfigError(given, f"it returned {shown(value)}, not one advantage per reward", MEND) from error
-    if len(found) != len(rewards):
-        raise ConfigError(given, f"it returned {len(found)} advantages for {len(rewards)} rewards", MEND)
+    found = one_each(given, value, rewards, ("advantage", "reward"))
     wrong = [one for one in found if not is_finite(one)]
     if wrong:
         raise ConfigError(given, f"one of its advantages is {shown(wrong[0])}, not a finite number", MEND)
@@ -137,12 +144,7 @@ def advantages_checked(given: str, value: Any, rewards: Any) -> tuple[float, ...
 
 def clusters_checked(given: str, value: Any, answers: Any) -> tuple[AnswerKey | None, ...]:
     """One key per answer, a text, and None exactly where there is no answer."""
-    try:
-        keys = tuple(value)
-    except TypeError as error:
-        raise ConfigError(given, f"it returned {shown(value)}, not one key per answer", MEND) from error
-    if len(keys) != len(answers):
-        raise ConfigError(given, f"it returned {len(keys)} keys for {len(answers)} answers", MEND)
+    keys = one_each(given, value, answers, ("key", "answer"))
     for key, answer in zip(keys, answers, strict=True):
         if key is not None and not isinstance(key, str):
             raise ConfigError(given, f"one of its keys is {shown(key)}, not a text", MEND)

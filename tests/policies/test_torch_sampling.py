@@ -41,7 +41,6 @@ def test_greedy_equals_generate_token_by_token(family: str, tmp_path: Path) -> N
         assert group.completions[0].logprobs == (0.0,) * len(expected)
 
 
-@pytest.mark.skipif(not (EMBEDDED / "model.safetensors").exists(), reason="the embedded model is not built")
 def test_greedy_equals_generate_on_the_embedded_model() -> None:
     policy = policy_of(str(EMBEDDED), {"prompt_format": "plain", "plain_template": "{prompt}"})
     group = policy.sample(requests_for([Prompt("a", (Message("user", "5731+4482="),))], count=1), SamplingParams(64, temperature=0), Stream(1))[0]

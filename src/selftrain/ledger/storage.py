@@ -82,12 +82,7 @@ def publish(path: Place, data: bytes, *, sync: bool = True) -> None:
     temporary = path.parent / f"{TEMPORARY}{path.name}"
     with storage_errors(path):
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            try:
-                _write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _write_synced(temporary, data)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -105,12 +100,7 @@ def create(path: Place, data: bytes) -> bool:
     temporary = path.parent / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}-{path.name}"
     with storage_errors(path):
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            try:
-                _write_all(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _write_synced(temporary, data)
             os.link(temporary, path)
         except FileExistsError:
             return False
@@ -343,6 +333,16 @@ def is_locked(path: Place) -> bool | None:
     except OSError:
         return None
     return any(line.split()[5].endswith(f":{number}") for line in locks.splitlines() if "FLOCK" in line and len(line.split()) > 5)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    """A file with these bytes, on the disk when this returns."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        _write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

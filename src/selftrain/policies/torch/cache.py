@@ -104,13 +104,13 @@ class DecodingCache(Cache):  # type: ignore[misc]
                 layer.prompt = [state.new_zeros((num_slots, state.shape[1], 0, state.shape[3])) for state in states]
                 layer.own = [state.new_zeros((0, state.shape[1], 0, state.shape[3])) for state in states]
             for at, state in enumerate(states):
-                layer.prompt[at] = with_room(layer.prompt[at], num_slots, state.shape[2])
+                layer.prompt[at] = with_room(layer.prompt[at], num_slots, state.shape[2], state.shape[2])
                 layer.prompt[at][index, :, : state.shape[2]] = state
 
-    def make_room(self, rows: int, columns: int) -> None:
-        """At least so many rows and columns for the sequences' own tokens."""
+    def make_room(self, rows: int, columns: int, most_columns: int) -> None:
+        """At least so many rows and columns for the sequences' own tokens, of which none will have more than `most_columns`."""
         for layer in self.layers:
-            layer.own = [with_room(buffer, rows, columns) for buffer in layer.own]
+            layer.own = [with_room(buffer, rows, columns, most_columns) for buffer in layer.own]
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor, columns: int) -> None:
         """Copy rows `sources` over rows `targets`, the first columns of them."""
@@ -118,19 +118,17 @@ class DecodingCache(Cache):  # type: ignore[misc]
             for buffer in layer.own:
                 buffer[targets, :, :columns] = buffer[sources, :, :columns]
 
-    @property
-    def num_bytes(self) -> int:
-        return sum(buffer.numel() * buffer.element_size() for layer in self.layers for buffer in (*layer.prompt, *layer.own))
 
-
-def with_room(buffer: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """The buffer, or a copy with at least so many rows and columns: whole blocks, and half as many columns again, so that copying stays a small share.
+def with_room(buffer: torch.Tensor, rows: int, columns: int, most_columns: int) -> torch.Tensor:
+    """The buffer, or a copy with at least so many rows and columns: whole blocks, and half as many columns again, so that copying stays a small share, but
+    no more columns than ever needed, so that memory stays what was planned.
 
     New room holds zeros: what was never written is multiplied by weight 0, which a NaN would survive.
     """
     if buffer.shape[0] >= rows and buffer.shape[2] >= columns:
         return buffer
     capacity = buffer.shape[2] if buffer.shape[2] >= columns else -(-(columns + buffer.shape[2] // 2) // BLOCK_TOKENS) * BLOCK_TOKENS
+    capacity = max(columns, buffer.shape[2], min(capacity, most_columns))
     larger = buffer.new_zeros((max(rows, buffer.shape[0]), buffer.shape[1], capacity, buffer.shape[3]))
     larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
     return larger

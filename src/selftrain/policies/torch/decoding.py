@@ -76,6 +76,7 @@ class Decoder:
         self.kinds = sorted({layer.is_sliding for layer in self.cache.layers})
         # of each row: its sequence, place (slot * places + place in it), newest token, tokens drawn, whether it is done
         self.state = torch.zeros((5, plan.rows), dtype=torch.int64, device=device)
+        self.most_columns = int(plan.limits_S.max())
         self.active, self.step = 0, 0
         self.entered: dict[int, tuple[int, int]] = {}  # slot -> (first sequence of its chunk, the step it entered)
 
@@ -128,9 +129,8 @@ class Decoder:
         if self.active == 0:
             return
         self.step += 1
-        entries = {step for _, step in self.entered.values()}
-        width = self.step - min(entries)
-        self.cache.make_room(self.plan.rows, width)
+        width = self._width()
+        self.cache.make_room(self.plan.rows, width, self.most_columns)
         rows = slice(0, self.active)
         _, places_A, tokens_A, drawn_A, _ = self.state[:, rows]
         prompts_A = places_A // self.places
@@ -140,11 +140,16 @@ class Decoder:
             decoding_masks(self.kinds, prompts_A, self.prompt_lengths, drawn_A, (self.prompt_width, width), self.forward.window),
         )
         all_rows = torch.arange(self.active, device=places_A.device)
-        columns = drawn_A - 1 if len(entries) > 1 else width - 1  # one column is faster; what a row that is done writes there is not looked at
+        entered_once = len({step for _, step in self.entered.values()}) == 1
+        columns = width - 1 if entered_once else drawn_A - 1  # one column is faster; what a row that is done writes there is not looked at
         for layer in self.cache.layers:
             layer.at(all_rows, columns, (self.slots, self.prompt_width, width), layout)
         positions_A = self.prompt_lengths[prompts_A] + drawn_A - 1
         self._record(self.forward.decode(tokens_A, positions_A, self.cache), rows)
+
+    def _width(self) -> int:
+        """Columns in use: tokens of the oldest rows that are in the cache."""
+        return self.step - min(step for _, step in self.entered.values())
 
     def _record(self, logits_AV: torch.Tensor, rows: slice) -> None:
         """Draw one token for each row, write it down and see who is done."""
@@ -171,8 +176,7 @@ class Decoder:
         gone = self.state[0, : self.active][done].tolist()
         holes = done[:active].nonzero()[:, 0]
         movers = (~done[active:]).nonzero()[:, 0] + active
-        width = self.step - min(step for _, step in self.entered.values())
-        self.cache.move(movers, holes, width)
+        self.cache.move(movers, holes, self._width())
         self.state[:, holes] = self.state[:, movers]
         self.active = active
         used = set((self.state[1, :active] // self.places).tolist())

@@ -62,7 +62,7 @@ class Forward:
                 prompts, cache = prompt_cache(self.config), DecodingCache(self.config)
                 self.prompts([(self.pad_id,)], prompts)
                 cache.store([0], prompts, 1)
-                cache.make_room(1, 1)
+                cache.make_room(1, 1, 1)
                 layout = Decoding(zero, 1, decoding_masks([False, True], zero, zero + 1, zero + 1, (1, 1), self.window))
                 for layer in cache.layers:
                     layer.at(zero, zero, (1, 1, 1), layout)
