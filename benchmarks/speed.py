@@ -75,7 +75,7 @@ def main() -> None:
         ours, peer = [], []
         for _ in range(options.rounds):
             ours.append(run_side("ours", row, options))
-            peer.append(run_side("trl", row, options))
+            peer.append(fastest([run_side("trl", row, options, batch) for batch in batches_of(row, options)]))
         print_row(row, [one for one in ours if one], [one for one in peer if one])
 
 
@@ -87,8 +87,18 @@ def named_row(name: str, options: argparse.Namespace) -> Row:
     return replace(row, model=str(folder))
 
 
-def run_side(side: str, row: Row, options: argparse.Namespace) -> dict[str, Any] | None:
-    """One process; None, with its last words on the screen, where it failed."""
+def batches_of(row: Row, options: argparse.Namespace) -> list[int]:
+    """Micro-batches to try for the peer, each in its own process: one that runs out of memory costs nothing else."""
+    total = row.prompts * row.votes
+    return [size for size in options.trl_batches if size <= total and total % size == 0] or [total]
+
+
+def fastest(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    return min((one for one in found if one), key=lambda one: median(one["seconds"]), default=None)
+
+
+def run_side(side: str, row: Row, options: argparse.Namespace, trl_batch: int = 0) -> dict[str, Any] | None:
+    """One process; None, with how it ended on the screen, where it failed."""
     command = [
         sys.executable,
         __file__,
@@ -104,13 +114,16 @@ def run_side(side: str, row: Row, options: argparse.Namespace) -> dict[str, Any]
         str(options.warmup),
     ]
     command += ["--prompts", options.prompts] if options.prompts else []
-    command += ["--trl-batches", *map(str, options.trl_batches)]
+    command += ["--trl-batch", str(trl_batch)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": str(options.threads)})
     for line in done.stdout.splitlines():
         if line.startswith("RESULT "):
             found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
             return found
-    print(f"{row.name}: {side} gave no result: {(done.stderr or done.stdout).strip().splitlines()[-1:]}", flush=True)
+    print(
+        f"{row.name}: {side} {trl_batch or ''} ended with status {done.returncode} (-9: killed, as a rule for memory): {(done.stderr or done.stdout).strip().splitlines()[-1:]}",
+        flush=True,
+    )
     return None
 
 
@@ -209,18 +222,7 @@ def fix_lengths(policy: Any) -> None:
 
 
 def trl(row: Row, options: argparse.Namespace) -> dict[str, Any]:
-    """Steps of TRL's GRPOTrainer; the fastest of the micro-batch sizes given."""
-    batches = [size for size in options.trl_batches if size <= row.prompts * row.votes] or [row.prompts * row.votes]
-    best: dict[str, Any] | None = None
-    for batch in batches:
-        found = trl_once(row, options, batch)
-        if best is None or median(found["seconds"]) < median(best["seconds"]):
-            best = found
-    assert best is not None
-    return best
-
-
-def trl_once(row: Row, options: argparse.Namespace, batch: int) -> dict[str, Any]:
+    """Steps of TRL's GRPOTrainer with micro-batches of options.trl_batch sequences."""
     import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -244,7 +246,7 @@ def trl_once(row: Row, options: argparse.Namespace, batch: int) -> dict[str, Any
             count(read(texts[begin : begin + row.votes]).keys)
         return [float(at % 2) for at in range(len(texts))]
 
-    total = row.prompts * row.votes
+    total, batch = row.prompts * row.votes, options.trl_batch
     no_end = {"ignore_eos": True} if row.peer == "vllm" else {"min_new_tokens": row.new_tokens}
     with tempfile.TemporaryDirectory() as folder:
         config = GRPOConfig(
@@ -347,7 +349,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=2, help="steps that do not count")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--microbatch", type=int, help="our tokens per micro-batch")
-    parser.add_argument("--trl-batches", type=int, nargs="+", default=[512, 64], help="micro-batch sizes to try for the peer")
+    parser.add_argument("--trl-batches", type=int, nargs="+", default=[512, 64, 8], help="micro-batch sizes to try for the peer")
+    parser.add_argument("--trl-batch", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--prompts", help="JSON lines with a prompt or question each")
     parser.add_argument("--smollm")
     parser.add_argument("--qwen")
