@@ -120,10 +120,8 @@ def run_side(side: str, row: Row, options: argparse.Namespace, trl_batch: int = 
         if line.startswith("RESULT "):
             found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
             return found
-    print(
-        f"{row.name}: {side} {trl_batch or ''} ended with status {done.returncode} (-9: killed, as a rule for memory): {(done.stderr or done.stdout).strip().splitlines()[-1:]}",
-        flush=True,
-    )
+    last = (done.stderr or done.stdout).strip().splitlines()[-1:]
+    print(f"{row.name}: {side} {trl_batch or ''} ended with status {done.returncode} (-9: killed, as a rule for memory): {last}", flush=True)
     return None
 
 
