@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py                                    # the embedded model, CPU
     python benchmarks/speed.py --rows embedded smollm --smollm FOLDER --prompts gsm8k_train.jsonl
+    python benchmarks/speed.py --rows smollm-bf16 --smollm FOLDER --prompts gsm8k_train.jsonl       # bfloat16 arithmetic on both sides, CPU
     python benchmarks/speed.py --rows qwen qwen-vllm --qwen FOLDER --prompts gsm8k_train.jsonl      # one GPU
     python benchmarks/speed.py --rows scaling                     # time and memory against votes and length, CSV and PNG
 
@@ -55,6 +56,8 @@ EMBEDDED = str(Path(selftrain.models.__file__).parent / "default")
 ROWS = {
     "embedded": Row("embedded", EMBEDDED, "generate", 32, 16, 48, target=2.0),
     "smollm": Row("smollm", "smollm", "generate", 8, 8, 64, target=2.0),
+    "embedded-bf16": Row("embedded-bf16", EMBEDDED, "generate", 32, 16, 48, dtype="bfloat16", target=2.0),
+    "smollm-bf16": Row("smollm-bf16", "smollm", "generate", 8, 8, 64, dtype="bfloat16", target=2.0),
     "qwen": Row("qwen", "qwen", "generate", 32, 16, 300, "cuda", "bfloat16", target=8.0),
     "qwen-vllm": Row("qwen-vllm", "qwen", "vllm", 32, 16, 300, "cuda", "bfloat16", target=1.5),
 }
@@ -280,7 +283,7 @@ def matrix_rate(row: Row) -> float:
     """Operations a second of a matrix product in the row's type, the best of twenty."""
     import torch
 
-    size, dtype = (512, torch.float32) if row.device == "cpu" else (8192, torch.bfloat16)
+    size, dtype = 512 if row.device == "cpu" else 8192, getattr(torch, row.dtype)
     left, right = (torch.randn(shape, device=row.device, dtype=dtype) for shape in ((4096, size), (size, size)))
     best = float("inf")
     for _ in range(20):

@@ -54,7 +54,11 @@ class PolicySection(Section):
     sampler: Literal["torch", "vllm"] = option(
         "torch", "name", "Who draws completions. torch: the learner's own weights; vllm: a vLLM engine on the same GPU (extra `vllm`), see [vllm]."
     )
-    dtype: Literal["float32", "bfloat16"] = option("float32", "type", "Type of the forward pass; the weights being trained and their optimizer stay float32.")
+    dtype: Literal["float32", "bfloat16"] | None = option(
+        None,
+        "type",
+        "Type of the arithmetic; trained weights, their gradients and moments stay float32. Unset: bfloat16 on a GPU, else float32; kept in the record.",
+    )
     num_threads: int | None = option(None, "threads", "CPU threads; unset: one per core, and the number is kept in the record.", ge=1)
     prompt_format: Literal["chat", "plain"] = option("chat", "format", "chat: the tokenizer's chat template; plain: `plain_template`, for base models.")
     plain_template: str = option("Problem: {prompt}\nSolution:", "text", "What a base model is given; {prompt} and, if wanted, {system} are replaced.")
@@ -63,6 +67,11 @@ class PolicySection(Section):
     lora_rank: int | None = option(None, "rank", "Train LoRA adapters of this rank (extra `lora`); unset: all weights.", ge=1)
     lora_alpha: float = option(32.0, "factor", "LoRA scale, divided by the rank.", gt=0)
     gradient_checkpointing: bool = option(False, "yes/no", "Recompute activations in the backward pass: less memory, about a third more time.")
+
+    @property
+    def compute_dtype(self) -> Literal["float32", "bfloat16"]:
+        """`dtype`, or what it means when it is unset."""
+        return self.dtype or ("bfloat16" if self.device == "cuda" else "float32")
 
 
 class PromptsSection(Section):

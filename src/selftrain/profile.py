@@ -147,7 +147,7 @@ def summary(
     counts = [token_counts(report.scored) for report in reports]
     prompt, sampled, trained, trained_prompt = (fmean([count[at] for count in counts]) for at in range(4))
     passes = config.update.num_epochs
-    memory, floor = machine(policy, config.policy.dtype, prompt + sampled, passes * (trained + trained_prompt))
+    memory, floor = machine(policy, config.policy.compute_dtype, prompt + sampled, passes * (trained + trained_prompt))
     return Profile(len(reports), seconds, parts, prompt, sampled, passes * trained, fmean(gaps) if gaps else None, memory, floor, folder)
 
 

@@ -33,11 +33,11 @@ def is_there(folder: Place) -> bool:
 
 
 def resolved(config: RunConfig) -> RunConfig:
-    """The config with what depends on this machine written down: the number of threads."""
-    if config.policy.num_threads is not None:
-        return config
+    """The config with what depends on this machine written down: the number of threads and the type of the arithmetic."""
+    policy = config.policy
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return config.model_copy(update={"policy": config.policy.model_copy(update={"num_threads": threads})})
+    chosen = {"num_threads": policy.num_threads or threads, "dtype": policy.compute_dtype}
+    return config.model_copy(update={"policy": policy.model_copy(update=chosen)})
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

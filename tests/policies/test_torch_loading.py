@@ -12,9 +12,11 @@ import torch
 from torch_models import character_tokenizer, policy_of, requests_for, write_model
 from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausalLM
 
+from selftrain.config import PolicySection, RunConfig
 from selftrain.errors import ModelError
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch.loading import quiet
+from selftrain.run_folder import resolved
 from selftrain.seeds import Stream
 
 
@@ -144,6 +146,13 @@ def test_the_number_of_threads_is_set(tmp_path: Path) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_arithmetic_is_bfloat16_on_a_gpu_and_float32_elsewhere_unless_it_is_named() -> None:
+    assert PolicySection().compute_dtype == "float32"
+    assert PolicySection(device="cuda").compute_dtype == "bfloat16"
+    assert PolicySection(device="cuda", dtype="float32").compute_dtype == "float32"
+    assert resolved(RunConfig(policy=PolicySection(device="cuda"))).policy.dtype == "bfloat16"
 
 
 def test_dropout_is_off_for_good(tmp_path: Path) -> None:

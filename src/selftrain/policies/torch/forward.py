@@ -14,15 +14,20 @@ from selftrain.errors import ModelError
 from selftrain.policies.torch.attention import Decoding, decoding_masks, shared_attention
 from selftrain.policies.torch.cache import DecodingCache, attends_only, prompt_cache
 from selftrain.policies.torch.loading import LoadedModel
+from selftrain.policies.torch.twin import Twin
 
 PREFILL_TOKENS = 16384
 """Padded prompt tokens of one forward pass: bounds the memory of activations, whatever the number of prompts."""
 
 
 class Forward:
-    """A model's forward passes under one compute type. `model` is the causal language model itself, adapters included; it stays in evaluation mode."""
+    """A model's forward passes under one compute type.
 
-    def __init__(self, loaded: LoadedModel, dtype: str) -> None:
+    model: the causal language model itself in float32, adapters included; it stays in evaluation mode. running: what the passes go through: the model, or its
+    bfloat16 twin. adapters: peft's wrapper of the model under LoRA.
+    """
+
+    def __init__(self, loaded: LoadedModel, dtype: str, adapters: Any = None) -> None:
         self.model, self.pad_id, self.config = loaded.model, loaded.pad_id, loaded.model.config
         self.device: torch.device = next(self.model.parameters()).device
         self.dtype = dtype
@@ -37,7 +42,11 @@ class Forward:
                 "some of its layers keep a state other than keys and values",
                 "give a model of full and sliding-window attention layers",
             )
+        self.running, self.adapters, self.twin = self.model, adapters, None
         self.check()
+        if dtype == "bfloat16":
+            self.twin = Twin(self.model, adapters)
+            self.running, self.adapters, self.config = self.twin.model, self.twin.adapters, self.twin.model.config
 
     def check(self) -> None:
         """Raises ModelError when `hidden` and `head` do not give the model's own logits, or a token sees the ones after it."""
@@ -77,9 +86,14 @@ class Forward:
                 "give a model whose attention goes through transformers' attention interface (Llama, Qwen, Gemma, SmolLM, Mistral, Phi, GPT-2 ...)",
             )
 
-    def autocast(self) -> AbstractContextManager[Any]:
-        """bfloat16 arithmetic on float32 weights where asked, else nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.dtype == "bfloat16" else nullcontext()
+    def refresh(self) -> None:
+        """After the weights of `model` have changed: what is run is what was learned."""
+        if self.twin is not None:
+            self.twin.refresh()
+
+    def without_adapters(self) -> AbstractContextManager[Any]:
+        """A context in which the passes go through the start, under LoRA."""
+        return self.adapters.disable_adapter() if self.adapters is not None else nullcontext()
 
     def prompt_parts(self, lengths: Sequence[int]) -> list[slice]:
         """Slices of prompts that are run in one pass: at most `PREFILL_TOKENS` padded tokens, or one prompt."""
@@ -109,18 +123,18 @@ class Forward:
             return self._decoder(ids_BT, positions_BT, cache)
 
     def _decoder(self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
-        output = self.model.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True)
+        output = self.running.get_decoder()(input_ids=ids_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True)
         hidden_BTH: torch.Tensor = output.last_hidden_state
         return hidden_BTH
 
     def hidden(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Hidden states [B, T, H] before the head. Sequences are padded on the right, where causal attention never looks, so no mask is needed."""
-        hidden_BTH: torch.Tensor = self.model.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
+        hidden_BTH: torch.Tensor = self.running.get_decoder()(input_ids=ids_BT, use_cache=False).last_hidden_state
         return hidden_BTH
 
     def head(self, hidden_KH: torch.Tensor) -> torch.Tensor:
         """Float32 logits [K, V] of hidden states [K, H]."""
-        logits_KV: torch.Tensor = scaled_logits(self.config, self.model.get_output_embeddings()(hidden_KH))
+        logits_KV: torch.Tensor = scaled_logits(self.config, self.running.get_output_embeddings()(hidden_KH))
         return logits_KV.float()
 
 

@@ -44,7 +44,7 @@ class TorchLearner:
         self.weights: dict[str, torch.nn.Parameter] = {name: weight for name, weight in sorted(forward.model.named_parameters()) if weight.requires_grad}
         self.optimizer = make_optimizer(list(self.weights.values()), config)
         if gradient_checkpointing:
-            model = forward.model  # transformers 5.20 renamed it
+            model = forward.running  # transformers 5.20 renamed it
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
 
@@ -58,6 +58,7 @@ class TorchLearner:
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate
             self.optimizer.step()
+            self.forward.refresh()
         finally:
             self.optimizer.zero_grad(set_to_none=True)
         return stats_of(sums, float(grad_norm), learning_rate)
@@ -92,8 +93,7 @@ class TorchLearner:
             of_prompt.setdefault(sequence.prompt_ids, []).append(at)
         prompts = sorted(of_prompt, key=len, reverse=True)
         for batch in microbatches([len(ids) for ids in prompts], self.config.tokens_per_microbatch, cut_padding=False):
-            with self.forward.autocast():
-                shared = Prompts(self.forward, [prompts[at] for at in batch])
+            shared = Prompts(self.forward, [prompts[at] for at in batch])
             yield shared, [at for prompt in batch for at in of_prompt[prompts[prompt]]]
 
     def _hidden(self, sequences: Sequence[TokenSequence], prompts: Prompts | None) -> torch.Tensor:
@@ -108,14 +108,12 @@ class TorchLearner:
         names = ("advantages", "logprobs", "ref_logprobs") if objective.kl_coef else ("advantages", "logprobs")
         numbers = {name: self._gather(samples, sequences, name) for name in names}
         scale_K = torch.tensor([sample.scale for sample, sequence in zip(samples, sequences, strict=True) for _ in sequence.wanted], device=self.forward.device)
-        with self.forward.autocast():
-            hidden_KH = self._hidden(sequences, prompts)
+        hidden_KH = self._hidden(sequences, prompts)
         targets_K = torch.tensor([sequence.token_ids[at] for sequence in sequences for at in sequence.wanted], device=self.forward.device)
         sums, slopes_KH = Sums(), torch.empty_like(hidden_KH)
         for part in head_chunks(len(hidden_KH), self.forward.vocabulary):
             leaf_KH = hidden_KH[part].detach().requires_grad_()
-            with self.forward.autocast():
-                logprobs_K = token_logprobs(self.forward, leaf_KH, targets_K[part], objective.temperature)
+            logprobs_K = token_logprobs(self.forward, leaf_KH, targets_K[part], objective.temperature)
             reference_K = numbers["ref_logprobs"][part] if objective.kl_coef else None
             sampled_K = numbers["logprobs"][part]
             terms = objective.token_loss(torch, logprobs_K.detach(), sampled_K, numbers["advantages"][part], reference_K)
@@ -149,7 +147,7 @@ class TorchLearner:
 
     def _training_mode(self) -> AbstractContextManager[Any]:
         """Transformers recomputes activations only in training mode; every dropout is off (see loading), so nothing else changes."""
-        return TrainingMode(self.forward.model) if self.checkpointing else nullcontext()
+        return TrainingMode(self.forward.running) if self.checkpointing else nullcontext()
 
 
 class TrainingMode:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def load_policy(config: PolicySection, update: UpdateSection, source: str, cache
 
 
 class TorchPolicy:
-    """Implements `policies.base.Policy`. Weights are float32; `config.dtype` is the type of the arithmetic. No dropout, ever.
+    """Implements `policies.base.Policy`. Weights are float32; `config.compute_dtype` is the type of the arithmetic. No dropout, ever.
 
     A sample may be `max_stale_updates` updates older than the learner: as many as the config's minibatches and epochs make.
     """
@@ -53,7 +52,7 @@ class TorchPolicy:
             adapter_seed = Stream(seed).at(stream="lora").seed()
             self.adapters = add_adapters(loaded.model, config.lora_rank, config.lora_alpha, adapter_seed)
         self.encoder = Encoder(loaded.tokenizer, config)
-        self.forward = Forward(loaded, config.dtype)
+        self.forward = Forward(loaded, config.compute_dtype, self.adapters)
         self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, cache_mib)
         self.learner = TorchLearner(self.forward, update, config.gradient_checkpointing)
         self.max_stale_updates = update.num_minibatches * update.num_epochs - 1
@@ -87,7 +86,7 @@ class TorchPolicy:
 
         Under LoRA the adapters are switched off. Otherwise the first call loads the start once more and keeps it: 4 bytes for each weight.
         """
-        with self.without_adapters():
+        with self.forward.without_adapters():
             return self._logprobs_of(self.start(), groups, temperature)
 
     def logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
@@ -126,6 +125,7 @@ class TorchPolicy:
     def load(self, folder: Path) -> None:
         """Go on exactly from `save` and `save_optimizer`; the reference stays the start. Raises CheckpointError and then changes nothing."""
         self._version = checkpoint.load_learner(folder, self.learner, has_adapters=self.adapters is not None)
+        self.forward.refresh()
 
     def weights_hash(self) -> str:
         """SHA-256 over names, types, shapes and bytes of all weights, in name order."""
@@ -141,12 +141,8 @@ class TorchPolicy:
             return self.forward
         if self._reference is None:
             model = load_weights(self.source, Path(self.source).is_dir()).to(self.forward.device).requires_grad_(False)
-            self._reference = Forward(LoadedModel(model, self.tokenizer, self.pad_id, frozenset()), self.config.dtype)
+            self._reference = Forward(LoadedModel(model, self.tokenizer, self.pad_id, frozenset()), self.config.compute_dtype)
         return self._reference
-
-    def without_adapters(self) -> AbstractContextManager[Any]:
-        """A context in which the model is its start, under LoRA."""
-        return self.adapters.disable_adapter() if self.adapters is not None else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,5 +158,5 @@ class TorchBase:
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
         sampler = replace(self.policy.sampler, forward=self.policy.start())
-        with self.policy.without_adapters():
+        with self.policy.forward.without_adapters():
             return sampler.sample(requests, params, seeds, self.version)

@@ -74,7 +74,7 @@ class TorchSampler:
         """What is drawn, and its texts, which are read on another thread while the rest is still being drawn."""
         stop_texts = StopTexts(params.stop, self.text) if params.stop else None
         texts: dict[int, Future[Text]] = {}
-        with ThreadPoolExecutor(1) as reader, torch.inference_mode(), self.forward.autocast():
+        with ThreadPoolExecutor(1) as reader, torch.inference_mode():
             decoder = Decoder(self.forward, params, plan, sorted(self.stop_ids), stop_texts)
 
             def read(sequences: list[int]) -> None:

@@ -80,7 +80,7 @@ def score(forward: Forward, sequences: Sequence[TokenSequence], temperature: flo
     """Log-probabilities in nats of the wanted tokens of each sequence, without gradient."""
     results: list[tuple[float, ...]] = [()] * len(sequences)
     todo = [at for at, sequence in enumerate(sequences) if sequence.wanted]
-    with torch.inference_mode(), forward.autocast():
+    with torch.inference_mode():
         for batch in microbatches([sequences[at].length for at in todo], budget_tokens):
             chosen = [todo[at] for at in batch]
             rows = rows_of([sequences[at] for at in chosen], forward.pad_id, forward.device)

@@ -38,7 +38,7 @@ def with_vllm(policy: TorchPolicy, config: RunConfig, source: str) -> VllmPolicy
     context = policy.forward.max_positions
     wanted = ROOM * (config.prompts.max_prompt_tokens + config.rollout.max_new_tokens)
     settings = EngineSettings(
-        dtype=config.policy.dtype,
+        dtype=config.policy.compute_dtype,
         max_model_tokens=wanted if context is None else min(wanted, context),
         max_sequences=config.vllm.max_sequences,
         memory_frac=config.vllm.memory_frac,
@@ -47,7 +47,7 @@ def with_vllm(policy: TorchPolicy, config: RunConfig, source: str) -> VllmPolicy
     text = TextDecoder(policy.tokenizer)
     sampler = VllmSampler(started, policy.encode, text, policy.sampler.stop_ids, settings.max_model_tokens, config.vllm.sleep_level)
     sampler.sleep()
-    return VllmPolicy(policy, sampler, config.policy.dtype)
+    return VllmPolicy(policy, sampler, config.policy.compute_dtype)
 
 
 class VllmPolicy:
