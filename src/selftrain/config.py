@@ -102,7 +102,13 @@ class RolloutSection(Section):
     max_new_tokens: int = option(512, "tokens", "Longest completion.", ge=1)
     temperature: float = option(1.0, "factor", "Sampling temperature; the objective uses the same.", ge=1e-3)
     stop: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option((), "texts", "Texts that end a completion.")
-    cache_mib: int = option(1024, "MiB", "Memory for the keys and values of the completions being sampled; it decides how many are sampled side by side.", ge=1)
+    cache_mib: int | None = option(
+        None,
+        "MiB",
+        "Memory for the keys and values of the completions being sampled; it decides how many are sampled side by side. Unset: 1,024 on the CPU, "
+        "a quarter of a GPU's memory.",
+        ge=1,
+    )
 
 
 class LabelsSection(Section):

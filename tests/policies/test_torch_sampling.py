@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from selftrain.policies.torch import forward, sampler
 from selftrain.policies.torch.cache import bytes_per_token
 from selftrain.policies.torch.decoding import Chunk
 from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
+from selftrain.policies.torch.hardware import default_cache_mib
 from selftrain.policies.torch.sampler import chunks_of, rows_within
 from selftrain.seeds import Stream
 from selftrain.types import Finish, Message, Prompt
@@ -172,6 +174,13 @@ def test_chunks_keep_groups_whole_where_they_fit_and_start_with_long_prompts() -
 
 def test_the_number_of_sequences_side_by_side_follows_from_the_memory(tmp_path: Path) -> None:
     assert rows_within(1, 300_000) == 3
+
+
+def test_the_memory_of_the_cache_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert policy_of(write_model(tmp_path), cache_mib=None).sampler.cache_mib == 1024
+    card = SimpleNamespace(total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
+    assert default_cache_mib(torch.device("cuda")) == 20 << 10
     config = policy_of(write_model(tmp_path, "gemma3")).forward.config
     assert bytes_per_token(config, 4) == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key-value heads, head size, bytes
 

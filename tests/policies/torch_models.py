@@ -72,7 +72,7 @@ def write_model(folder: Path, family: str = "llama", seed: int = 0, spread: floa
     return str(folder)
 
 
-def policy_of(source: str, policy: dict[str, Any] | None = None, update: dict[str, Any] | None = None, cache_mib: int = 1024) -> TorchPolicy:
+def policy_of(source: str, policy: dict[str, Any] | None = None, update: dict[str, Any] | None = None, cache_mib: int | None = 1024) -> TorchPolicy:
     return load_policy(PolicySection(**(policy or {})), UpdateSection(**(update or {})), source, cache_mib, seed=3)
 
 

@@ -16,6 +16,7 @@ from selftrain.policies.base import SampleRequest, SamplingParams, UpdateStats
 from selftrain.policies.torch import checkpoint
 from selftrain.policies.torch.encoding import Encoder, check_format
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.hardware import default_cache_mib
 from selftrain.policies.torch.learner import TorchLearner
 from selftrain.policies.torch.loading import LoadedModel, load_model, load_weights
 from selftrain.policies.torch.lora import add_adapters
@@ -26,7 +27,7 @@ from selftrain.seeds import Stream
 from selftrain.types import Group, PolicyVersion, Prompt, TrainingSample
 
 
-def load_policy(config: PolicySection, update: UpdateSection, source: str, cache_mib: int = 1024, seed: int = 0) -> TorchPolicy:
+def load_policy(config: PolicySection, update: UpdateSection, source: str, cache_mib: int | None = None, seed: int = 0) -> TorchPolicy:
     """The policy of a Hugging Face folder or hub id `source` (config.model is not read: the caller has resolved `embedded:` names).
 
     seed: of the adapters' start under LoRA; nothing else is random. A CPU policy with config.num_threads sets torch's thread count for the process.
@@ -44,7 +45,7 @@ class TorchPolicy:
     A sample may be `max_stale_updates` updates older than the learner: as many as the config's minibatches and epochs make.
     """
 
-    def __init__(self, loaded: LoadedModel, config: PolicySection, update: UpdateSection, source: str, cache_mib: int, seed: int) -> None:
+    def __init__(self, loaded: LoadedModel, config: PolicySection, update: UpdateSection, source: str, cache_mib: int | None, seed: int) -> None:
         self.source, self.config = source, config
         self.tokenizer, self.pad_id = loaded.tokenizer, loaded.pad_id
         self.adapters: Any = None
@@ -53,7 +54,8 @@ class TorchPolicy:
             self.adapters = add_adapters(loaded.model, config.lora_rank, config.lora_alpha, adapter_seed)
         self.encoder = Encoder(loaded.tokenizer, config)
         self.forward = Forward(loaded, config.compute_dtype, self.adapters)
-        self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, cache_mib)
+        room_mib = cache_mib or default_cache_mib(self.forward.device)
+        self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, room_mib)
         self.learner = TorchLearner(self.forward, update, config.gradient_checkpointing)
         self.max_stale_updates = update.num_minibatches * update.num_epochs - 1
         self.tokens_per_microbatch = update.tokens_per_microbatch
