@@ -180,11 +180,19 @@ def test_groups_are_filtered_inspected_and_compared(page: Open, default_run: Pat
     shown.keys("n")
     shown.wait(lambda: "group 6 of 12" in shown.text(".inspect-nav"), "the next group by key")
 
-    shown.go(f"/run/additions/compare?prompt={wanted.id}")
+    shown.go("/run/additions/compare?kind=steps")
+    shown.wait(lambda: shown.all("#choices [data-line]"), "prompts to choose from")
+    assert shown.faults() == []
+    shown.need("#find-prompt").send_keys(wanted.text)
+    listed = "return [...document.querySelectorAll('#choices [data-line]')].map((one) => one.dataset.line)"
+    shown.wait(lambda: shown.driver.execute_script(listed) == [wanted.id], "the prompt that was looked for")
+    shown.click("#choices [data-line]")
     shown.wait(lambda: len(shown.all(".side .completion")) >= 12, "two visits side by side")
     assert shown.faults() == []
     shown.go("/run/additions/compare?kind=evaluations&a=before&b=after")
     shown.wait(lambda: len(shown.all(".side .completion")) >= 2, "two evaluations side by side")
+    chosen = [option.text for side in "ab" for option in shown.all(f"#side-{side} option") if option.is_selected()]
+    assert chosen == ["before (the start)", "after (checkpoint step-000016)"]
     shown.picture("watch-compare", tmp_path, keeps_pictures)
     assert shown.faults() == []
     shown.go("/run/additions/record")
@@ -247,6 +255,13 @@ def test_the_list_follows_runs_that_come(page: Open, default_run: Path, tmp_path
     time.sleep(0.4)
     assert shown.faults() == []
     shown.picture("watch-collapse", tmp_path, keeps_pictures)
+    groups = read(folder / "constant").groups(0)
+    index, vote = next((index, one.voted.vote) for index, one in enumerate(groups) if 0 < one.voted.vote.num_read < one.voted.vote.num_votes)
+    shown.go(f"/run/constant/group/0/0/{index}")
+    shown.wait(lambda: len(shown.all(".completion")) == vote.num_votes, "the completions")
+    shown.all(".bar-parts button")[-1].click()
+    shown.wait(lambda: len(shown.all(".completion")) == vote.num_votes - vote.num_read, "the unread completions alone")
+    assert {one.text for one in shown.all(".completion .key")} == {"unread"}
     shown.go("/run/empty")
     shown.wait(lambda: "No step is recorded yet" in shown.text(".stages"), "the empty run's page")
     assert shown.faults() == []

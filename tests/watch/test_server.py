@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from starlette.testclient import TestClient
 from selftrain import control
 from selftrain.cli import call
 from selftrain.errors import RunFolderError
-from selftrain.ledger import LedgerWriter, read
+from selftrain.ledger import LedgerWriter, RequestRecord, read
 from selftrain.run import StepReport, resume, start
 from selftrain.watch.runs import Runs
 from selftrain.watch.security import HEADERS, Rules
@@ -104,6 +107,23 @@ def test_a_group_is_the_one_in_the_ledger(folder: Path) -> None:
     winner = scored.voted.vote.counts[0]
     assert get(folder, "completions", run="back", branch=1, step=5, index=2, cluster=winner[0], limit=2)["total"] == winner[1]
     assert client(folder).get("/api/group", params={"run": "back", "branch": 0, "step": 11, "index": 0}).status_code == 404
+    some = get(folder, "groups", run="deeper/collapsed", filters="unread")["rows"][0]
+    unread = get(folder, "completions", run="deeper/collapsed", branch=0, step=some["step"], index=some["index"], cluster="")
+    assert unread["total"] == some["num_votes"] - some["num_read"] > 0
+    assert {one["answer_key"] for one in unread["completions"]} == {None}
+
+
+def test_prompts_with_something_to_compare(folder: Path) -> None:
+    ledger = read(folder / "back")
+    visits = Counter(one.voted.group.prompt.id for branch, steps in ((0, range(8)), (1, range(3, 12))) for step in steps for one in ledger.groups(step, branch))
+    found = get(folder, "prompts", run="back", limit=200)
+    assert {row["id"]: row["visits"] for row in found["rows"]} == {one: times for one, times in visits.items() if times > 1}
+    assert found["total"] == len(found["rows"]) > 3
+    times = [row["visits"] for row in found["rows"]]
+    assert times == sorted(times, reverse=True)
+    wanted = found["rows"][2]["id"]
+    assert wanted in [row["id"] for row in get(folder, "prompts", run="back", text=wanted.upper())["rows"]]
+    assert get(folder, "prompts", run="hostile")["rows"] == []
 
 
 def test_groups_are_searched_filtered_and_ordered(folder: Path) -> None:
@@ -127,6 +147,32 @@ def test_groups_are_searched_filtered_and_ordered(folder: Path) -> None:
     last = get(folder, "run", run="deeper/collapsed")["verdicts"][-1]["step"]
     assert {row["step"] for row in get(folder, "groups", run="deeper/collapsed", filters="finding")["rows"]} == {last}
     assert client(folder).get("/api/groups", params={"run": "back", "filters": "magic"}).status_code == 400
+
+
+def test_a_run_of_another_machine_on_a_shared_folder(folder: Path, tmp_path: Path) -> None:
+    """Its lock cannot be seen, so the growth of its record tells; a pause lasts until it is taken back."""
+    shared = tmp_path / "shared"
+    run = start(made.toy(shared))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 3:
+            break
+    run.ledger.close()
+    assert RunTail("x", shared).state_name() == "unfinished"
+    there = json.loads((shared / "run.json").read_text())
+    (shared / "run.json").write_text(json.dumps({**there, "environment": {**there["environment"], "host": "elsewhere"}}))
+    now = time.time()
+
+    def state(grew_s: float, begun_s: float) -> str:
+        os.utime(shared / "ledger" / "chain.jsonl", (now - grew_s, now - grew_s))
+        os.utime(shared / "run.json", (now - begun_s, now - begun_s))
+        return RunTail("x", shared).state_name()
+
+    assert state(grew_s=10, begun_s=20) == "running"
+    assert state(grew_s=100, begun_s=120) == "unfinished"
+    assert state(grew_s=500, begun_s=500 + 4 * 120) == "running", "steps of two minutes"
+    with LedgerWriter.resume(shared, read(shared).head, exact=True) as writer:
+        writer.append_request(RequestRecord(1, "pause", None, "", "Ada", 4, ""))
+    assert state(grew_s=10_000, begun_s=20_000) == "paused"
 
 
 def test_markup_and_half_characters_come_as_text(folder: Path) -> None:

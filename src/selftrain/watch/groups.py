@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from threading import Lock
@@ -144,6 +145,13 @@ class GroupIndex:
         rows = sorted(rows, key=ORDERS[wanted.get("order") or "newest"])
         offset, limit = wanted.get("offset", 0), wanted.get("limit", 50)
         return {"total": len(rows), "rows": [row.shown(self._texts[row.prompt_id]) for row in rows[offset : offset + limit]]}
+
+    def prompts(self, text: str, limit: int) -> dict[str, Any]:
+        """Prompts that were visited at least twice, the most often visited first, with the number of all that fit; text: see `search`."""
+        self.catch_up()
+        wanted, visits = text.casefold().strip(), Counter(row.prompt_id for row in self._rows)
+        fits = [one for one, times in visits.most_common() if times > 1 and (wanted in self._texts[one].casefold() or wanted in one.casefold())]
+        return {"total": len(fits), "rows": [{"id": one, "text": self._texts[one][:200], "visits": visits[one]} for one in fits[:limit]]}
 
     def history(self, prompt_id: str) -> list[dict[str, Any]]:
         """Every visit to a prompt, in the order in which they came; counts: whether it belongs to the history of the newest branch."""

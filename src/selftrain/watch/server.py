@@ -53,6 +53,7 @@ def make_app(runs: Runs, rules: Rules, closing: Callable[[], bool] = lambda: Fal
         Route("/api/group", server.group),
         Route("/api/completions", server.completions),
         Route("/api/history", server.history),
+        Route("/api/prompts", server.prompts),
         Route("/api/example", server.example),
         Route("/api/events", server.events),
         Route("/api/requests", server.ask, methods=["POST"]),
@@ -144,6 +145,10 @@ class Server:
 
     def history(self, request: Request) -> Response:
         return answer({"visits": self._tail(request).index.history(request.query_params.get("prompt", ""))})
+
+    def prompts(self, request: Request) -> Response:
+        found = self._tail(request).index.prompts(request.query_params.get("text", "")[:500], number(request, "limit", 50, most=MAX_ROWS))
+        return answer(found)
 
     def example(self, request: Request) -> Response:
         try:

@@ -22,7 +22,9 @@ from selftrain.watch.groups import GroupIndex
 from selftrain.watch.series import columns, finite, spark
 
 QUIET_S = 60.0
-"""a chain that grew within so many seconds is being written, where its lock cannot be seen from here: by another machine on a shared folder"""
+QUIET_STEPS = 5
+"""a chain that grew within so many seconds, or within the time of so many of its steps, is being written, where its lock cannot be seen from here: by
+another machine on a shared folder"""
 SHOWN = ("vote/share_mean_frac", "reward/mean_frac", "policy/entropy_mean_nats", "completion/length_mean_tokens", "admission/admitted_frac")
 
 
@@ -100,19 +102,22 @@ class RunTail:
         asked = [one["action"] for one in self.requests[len(self.requests) - since.count("request") :] if not one["refused"]] if "request" in since else []
         if "stop" in asked:
             return "stopped"
-        if self._is_being_written():
-            last = next((action for action in reversed(asked) if action in ("pause", "resume")), "")
-            return "paused" if last == "pause" else "running"
-        return "unfinished"
+        written = self._is_being_written()
+        if written is not False and next((action for action in reversed(asked) if action in ("pause", "resume")), "") == "pause":
+            return "paused"
+        return "running" if written or (written is None and self._grew_lately()) else "unfinished"
 
-    def _is_being_written(self) -> bool:
+    def _is_being_written(self) -> bool | None:
+        """None where it cannot be seen: on a shared folder locks of other machines do not show."""
         locked = self.ledger.is_being_written
-        if locked or (locked is False and self.ledger.environment.get("host") == platform.node()):
-            return bool(locked)
+        return locked if locked or self.ledger.environment.get("host") == platform.node() else None
+
+    def _grew_lately(self) -> bool:
         try:
-            return time.time() - (self.folder / "ledger" / "chain.jsonl").stat().st_mtime < QUIET_S
+            begun, grew = (path.stat().st_mtime for path in (self.folder / "run.json", self.folder / "ledger" / "chain.jsonl"))
         except OSError:
             return False
+        return time.time() - grew < max(QUIET_S, QUIET_STEPS * (grew - begun) / max(1, len(self.steps)))
 
     def summary(self) -> dict[str, Any]:
         """One line of the list of runs."""

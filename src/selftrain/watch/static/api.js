@@ -23,7 +23,7 @@ export class Refused extends Error {
 }
 
 function address(path, query) {
-  const given = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
+  const given = Object.entries(query ?? {}).filter(([, value]) => value !== null && value !== undefined && value !== false);
   const text = new URLSearchParams(given.map(([name, value]) => [name, String(value)])).toString();
   return text ? `api/${path}?${text}` : `api/${path}`;
 }

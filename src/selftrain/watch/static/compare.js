@@ -1,7 +1,7 @@
-// Two moments of a run on one prompt, side by side: two visits of training, or two evaluations.
+// Two moments of a run on one prompt, side by side: two visits of training, or two evaluations. Each says which checkpoint sampled there.
 import { get } from "./api.js";
 import { h, put } from "./dom.js";
-import { measure, place } from "./format.js";
+import { checkpointWords, measure, place, plural } from "./format.js";
 import { completionList, labelFacts, voteBar } from "./group.js";
 
 export async function compareTab(body, context, { query }) {
@@ -13,7 +13,7 @@ export async function compareTab(body, context, { query }) {
   const keys = visits.map((one) => `${one.branch}.${one.step}.${one.index}`);
   const a = keys.includes(query.a) ? query.a : keys[0], b = keys.includes(query.b) ? query.b : keys.at(-1);
   const to = (more) => (location.hash = context.link("compare", { prompt: query.prompt, a, b, ...more }));
-  const pick = (name, value) => h("select", { id: `side-${name}`, "aria-label": `Side ${name}`, onchange: (event) => to({ [name]: event.target.value }) }, visits.map((one, at) => h("option", { value: keys[at], selected: keys[at] === value }, `${place(one.branch, one.step)}${one.counts ? "" : " (left behind)"}`)));
+  const pick = (name, value) => h("select", { id: `side-${name}`, "aria-label": `Side ${name}`, onchange: (event) => to({ [name]: event.target.value }) }, visits.map((one, at) => h("option", { value: keys[at], selected: keys[at] === value }, `${place(one.branch, one.step)}${by(context.run, one.branch, one.step)}${one.counts ? "" : " (left behind)"}`)));
   const sides = await Promise.all([a, b].map(async (name) => {
     const [branch, step, index] = name.split(".");
     return get("group", { run: context.id, branch, step, index });
@@ -34,9 +34,34 @@ function kinds(context, evaluations, current) {
   return h("nav", { class: "row kinds", "aria-label": "What to compare" }, both.map(([kind, words]) => h("a", { class: "chip", href: context.link("compare", { kind }), "aria-current": kind === current ? "true" : null }, words)));
 }
 
-function choosePrompt(body, context, evaluations) {
-  put(body, kinds(context, evaluations, "steps"), h("p", { class: "empty" }, "Open a group and choose ", h("b", {}, "side by side"), " beside its history: any two visits to one prompt can be compared. ", h("a", { href: context.link("groups") }, "To the groups")));
-  return {};
+/** " (checkpoint step-000020)" where the policy that sampled a step is one of the checkpoints on the disk, or " (the start)"; else nothing. */
+function by(run, branch, step) {
+  const found = run.checkpoints.find((one) => one.branch === branch && one.step === step);
+  return found ? ` (${found.name === "start" ? "" : "checkpoint "}${checkpointWords(found.name)})` : "";
+}
+
+function sampledBy(run, name) {
+  if (name === "after" && run.handed_over) return ` (${run.handed_over === "start" ? "" : "checkpoint "}${checkpointWords(run.handed_over)})`;
+  return name !== "before" && run.branches.length ? "" : by(run, 0, run.evaluations.find((one) => one.name === name).step);
+}
+
+/** The prompts that have something to compare: those with two visits or more, to search and choose from. */
+async function choosePrompt(body, context, evaluations) {
+  const list = h("div", { class: "lines", id: "choices" });
+  const count = h("p", { class: "soft", id: "count", role: "status" });
+  const search = h("input", { id: "find-prompt", type: "search", placeholder: "prompt or id", oninput: () => { clearTimeout(timer); timer = setTimeout(load, 180); } });
+  let timer = 0, asked = 0;
+  async function load() {
+    const mine = ++asked, text = search.value.trim();
+    const found = await get("prompts", { run: context.id, text, limit: 50 });
+    if (mine !== asked) return;
+    put(count, found.total ? `${plural(found.total, "prompt")} with two visits or more${found.total > found.rows.length ? `, the first ${found.rows.length} shown` : ""}` : "");
+    put(list, found.rows.map((one) => h("a", { class: "line choice", "data-line": one.id, href: context.link("compare", { prompt: one.id }) }, h("span", { class: "prompt" }, one.text), h("span", { class: "soft" }, plural(one.visits, "visit")))),
+      found.rows.length ? null : h("p", { class: "soft empty" }, text ? "No such prompt was visited twice." : "No prompt was visited twice yet: there is nothing to compare."));
+  }
+  put(body, kinds(context, evaluations, "steps"), h("div", { class: "row" }, h("label", { for: "find-prompt" }, "Prompt"), search), count, list);
+  await load();
+  return { reload: load, stop: () => clearTimeout(timer) };
 }
 
 async function compareEvaluations(body, context, query, evaluations) {
@@ -48,7 +73,7 @@ async function compareEvaluations(body, context, query, evaluations) {
   const prompt = prompts.find((one) => one.id === query.prompt) ?? prompts[0];
   const sides = prompt && prompt.id !== query.prompt ? await Promise.all([a, b].map((name) => get("example", { run: context.id, name, prompt: prompt.id }))) : found;
   const to = (more) => (location.hash = context.link("compare", { kind: "evaluations", a, b, prompt: prompt?.id, ...more }));
-  const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: (event) => to({ [side]: event.target.value }) }, names.map((name) => h("option", { value: name, selected: name === value }, name)));
+  const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: (event) => to({ [side]: event.target.value }) }, names.map((name) => h("option", { value: name, selected: name === value }, name, sampledBy(context.run, name))));
   put(body, kinds(context, evaluations, "evaluations"),
     h("div", { class: "row" }, h("label", { for: "problem" }, "Problem"), h("select", { id: "problem", onchange: (event) => to({ prompt: event.target.value }) }, prompts.map((one) => h("option", { value: one.id, selected: one.id === prompt?.id }, one.text.slice(0, 90))))),
     prompt ? h("section", { class: "asked" }, h("h2", {}, "Problem ", h("code", {}, prompt.id)), h("pre", {}, prompt.text), h("p", {}, "True answer: ", h("b", {}, sides[0].example.reference), h("span", { class: "soft" }, " (for evaluation only)"))) : null,

@@ -89,7 +89,7 @@ export function completionList(list, context, group, size) {
   const state = h("p", { class: "soft", role: "status" });
   async function show(anew = true) {
     const at = { run: context.id, branch: group.branch, step: group.step, index: group.group_index, offset: anew ? 0 : shown, limit: size };
-    const found = await get("completions", cluster === null ? at : { ...at, cluster: cluster || undefined, ...(cluster === "" ? { cluster: "" } : {}) });
+    const found = await get("completions", { ...at, cluster }); // the empty text: those without an answer
     if (anew) put(list);
     list.querySelector(".actions")?.remove();
     shown = (anew ? 0 : shown) + found.completions.length;

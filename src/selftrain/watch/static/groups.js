@@ -34,11 +34,11 @@ export async function groupsTab(body, context, { query }) {
 
   let timer = 0;
   const later = () => { clearTimeout(timer); timer = setTimeout(apply, 180); };
-  const asked = () => ({ text: search.value.trim(), step: /^\d+$/.test(step.value.trim()) ? step.value.trim() : "", order: order.value === "newest" ? "" : order.value, filters: [...chosen].join(","), branch: step.value === query.step ? query.branch : undefined });
+  const fields = () => ({ text: search.value.trim(), step: /^\d+$/.test(step.value.trim()) ? step.value.trim() : "", order: order.value === "newest" ? "" : order.value, filters: [...chosen].join(","), branch: step.value === query.step ? query.branch : undefined });
+  const asked = () => Object.fromEntries(Object.entries(fields()).filter(([, value]) => value));
 
   function apply() {
-    const parts = Object.fromEntries(Object.entries(asked()).filter(([, value]) => value));
-    history.replaceState(null, "", context.link("groups", parts));
+    history.replaceState(null, "", context.link("groups", asked()));
     load(true);
   }
 
@@ -46,7 +46,7 @@ export async function groupsTab(body, context, { query }) {
     aborter?.abort();
     aborter = new AbortController();
     try {
-      const found = await get("groups", { run: context.id, ...asked(), rolled_back: left?.querySelector("input").checked ? 1 : "", offset: anew ? 0 : rows.length, limit: PAGE }, aborter.signal);
+      const found = await get("groups", { run: context.id, ...asked(), rolled_back: left?.querySelector("input").checked ? 1 : null, offset: anew ? 0 : rows.length, limit: PAGE }, aborter.signal);
       rows = anew ? found.rows : [...rows, ...found.rows];
       total = found.total;
     } catch (error) {
