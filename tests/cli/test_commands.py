@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from selftrain.config_load import load_config
-from selftrain.ledger import read
+from selftrain.ledger import objects, read
+from selftrain.ledger.objects import ObjectPath, place
 from selftrain.report.words import next_commands
 from selftrain.run import read_config
 from tests.cli.conftest import QUICK, Selftrain, assert_refused
@@ -75,10 +76,11 @@ def test_verify_with_a_head_that_is_none(command: Selftrain, run_copy: Path) -> 
 
 def test_the_toy_policy_cannot_be_exported_and_nobody_says_so(command: Selftrain, run_copy: Path) -> None:
     assert_refused(command("export", run_copy, "out"), 2, "policy.model = toy", "a table of numbers", "Export a run of a real model")
-    told = next_commands(read_config(run_copy), "r")
+    told = next_commands(read_config(run_copy), "r", "step-000012")
     assert [line.split()[1] for line, _ in told] == ["evaluate", "verify"]
     real = load_config(overrides={"policy.model": "embedded:default", "prompts.task": "add:4"})
-    assert next_commands(real, "r")[-1][0] == "selftrain export r r-model"
+    assert next_commands(real, "r", "step-000012")[-1][0] == "selftrain export r r-model"
+    assert not any("export" in line for line, _ in next_commands(real, "r", "start"))
 
 
 def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,6 +140,15 @@ def test_export_is_a_model_that_transformers_loads(command: Selftrain, tmp_path:
     assert "| avg@2 |" in card
     assert_refused(command("export", "runs/e", "out/model"), 2, "there is something in it already")
     assert_refused(command("export", "runs/e", "out/other", "--checkpoint", "step-000009"), 2, "there is no such checkpoint", "step-000001, step-000002")
+    url = f"memory://{tmp_path.name}/model"
+    assert command("export", "runs/e", url).out.startswith(f"{url.replace('://', ':///')}: checkpoint step-000002, ")
+    store = place(url)
+    assert isinstance(store, ObjectPath)
+    for file in files:
+        assert objects.read_bytes(store / file) == (tmp_path / "out" / "model" / file).read_bytes()
+    assert not (tmp_path / "memory:").exists()
+    assert_refused(command("export", "runs/e", url), 2, "there is something in it already")
+    store.fs.rm(store.parent.path, recursive=True)
     (tmp_path / "runs" / "e" / "checkpoints" / "step-000001" / "config.json").write_text("{}")
     assert_refused(command("export", "runs/e", "out/other", "--checkpoint", "step-000001"), 1, "config.json")
     assert not (tmp_path / "out" / "other").exists()

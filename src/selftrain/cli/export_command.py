@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 
@@ -15,10 +13,11 @@ import click
 def command(run: str, folder: str, checkpoint: str | None) -> None:
     """Write the model that a run hands over as a Hugging Face folder.
 
-    RUN is the run's folder, FOLDER a new one: weights, config, tokenizer and a model card, without optimizer files. `transformers` loads it.
+    RUN is the run's folder, FOLDER a new one, a path or a URL (s3://...): weights, config, tokenizer and a model card, without optimizer files.
+    `transformers` loads it.
     """
     from selftrain.cli.running import folder_of
     from selftrain.exporting import export
 
-    written = export(folder_of(run), Path(folder), checkpoint)
+    written = export(folder_of(run), folder_of(folder), checkpoint)
     click.echo(f"{written.folder}: checkpoint {written.checkpoint}, {', '.join(written.files)}")

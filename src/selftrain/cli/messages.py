@@ -63,4 +63,4 @@ def places(outcome: Outcome, report: Report | None) -> list[tuple[str, str]]:
 
 
 def next_commands(record: RunRecord) -> list[tuple[str, str]]:
-    return words.next_commands(record.config, str(record.folder))
+    return words.next_commands(record.config, str(record.folder), record.handed_over)

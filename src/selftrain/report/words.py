@@ -133,6 +133,8 @@ def accuracy_sentence(before: Evaluation | None, after: Evaluation | None) -> st
     if after is None:
         return f"Before training: avg@{before.num_samples} {percent(before.avg)} on {len(before.results)} held-out problems."
     name = f"avg@{before.num_samples}"
+    if after is before:
+        return f"{name} on {len(before.results)} held-out problems: {percent(before.avg)}, as at the start, which is what is handed over."
     pairs = differences(before, after)
     if not pairs:
         return "The evaluations before and after share no problem, so they cannot be compared."
@@ -165,13 +167,13 @@ def status_words(record: RunRecord) -> str:
     )
 
 
-def next_commands(config: RunConfig, folder: str) -> list[tuple[str, str]]:
-    """The commands a user would want next, each with what it does; the toy policy cannot be exported."""
+def next_commands(config: RunConfig, folder: str, handed_over: str) -> list[tuple[str, str]]:
+    """The commands a user would want next, each with what it does; the toy policy cannot be exported, and a start that is handed over need not be."""
     export_to = f"{folder.rstrip('/')}-model"
     found = [
         (f"selftrain evaluate {config.policy.model} {folder}", "both models on the held-out problems, with paired differences"),
         (f"selftrain verify {folder} --replay", "prove that nothing in the record was changed"),
     ]
-    if config.policy.model != "toy" and not config.policy.model.startswith("toy:"):
+    if handed_over != START and config.policy.model != "toy" and not config.policy.model.startswith("toy:"):
         found.append((f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder"))
     return found
