@@ -24,7 +24,7 @@ from selftrain.seeds import Stream
 from selftrain.types import Admission, AnswerSheet, Finish, Group, Outcome, ScoredGroup
 from tests.builders import completion, group, voted
 
-SCORER = Scorer(match, rloo, group_size=64, kl_coef=0.0, kl_estimator="k1")
+SCORER = Scorer(match, rloo, group_size=64, kl_coef=None, kl_estimator="k1")
 
 
 def scored(answers: list[str | None], index: int = 0, scorer: Scorer = SCORER) -> ScoredGroup:
@@ -135,6 +135,14 @@ def test_kl_in_the_reward_is_subtracted_and_gives_signal() -> None:
     assert found.shaped_rewards == pytest.approx((1.0, 0.9, 1.0))
     assert found.admission is Admission.ADMITTED
     assert found.advantages == pytest.approx((0.05, -0.1, 0.05))
+
+
+def test_kl_of_weight_0_in_the_reward_is_measured_only() -> None:
+    one = voted(["1", "1", "1"])
+    reference = [[(-0.5, -0.5), (-1.5, -0.5), (-0.5, -0.5)]]
+    found = replace(SCORER, kl_coef=0.0).score([one], majority([one], Bounds()), reference, Stream(0))[0]
+    assert found.kl_penalties == pytest.approx((0.0, 1.0, 0.0))
+    assert (found.shaped_rewards, found.admission) == ((1.0, 1.0, 1.0), Admission.NO_SIGNAL)
 
 
 def test_the_trained_subset_is_a_named_draw_with_the_baseline_of_all() -> None:

@@ -232,6 +232,16 @@ def test_options_of_the_loop_change_what_they_say(tmp_path: Path) -> None:
     assert list(read(in_loss.folder).steps())[-1].metrics.values["update/kl_loss_nats"] > 0
 
 
+def test_a_kl_of_weight_0_is_measured_and_changes_nothing(tmp_path: Path) -> None:
+    plain = train_to_end(config(tmp_path, "plain", SMALL))
+    measured = train_to_end(config(tmp_path, "measured", SMALL, objective__kl_in="reward", objective__kl_coef=0.0))
+    assert Path(measured.path, "toy.json").read_bytes() == Path(plain.path, "toy.json").read_bytes()
+    values = [step.metrics.values for step in read(measured.folder).steps()]
+    assert values[0]["reward/kl_penalty_mean_nats"] == pytest.approx(0, abs=1e-6)
+    assert values[-1]["reward/kl_penalty_mean_nats"] > 0.01
+    assert replay(read(measured.folder), read_config(measured.folder)).agrees
+
+
 @pytest.mark.timeout(120)
 def test_killed_ten_times_it_ends_with_the_same_ledger_and_weights(tmp_path: Path) -> None:
     options = {**SMALL, "run.num_steps": 100}

@@ -165,7 +165,7 @@ def make_scorer(config: RunConfig) -> Scorer:
         reward=resolve("reward.rule", config.reward.rule, REWARD_RULES),
         advantage=resolve("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),
         group_size=config.rollout.group_size or config.rollout.num_votes,
-        kl_coef=config.objective.kl_coef if config.objective.kl_in == "reward" else 0.0,
+        kl_coef=config.objective.kl_coef if config.objective.kl_in == "reward" else None,
         kl_estimator=config.objective.kl_estimator,
     )
 

@@ -166,7 +166,7 @@ class ObjectiveSection(Section):
         "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO).",
     )
     kl_in: Literal["none", "reward", "loss"] = option("none", "place", "Where KL to the start enters; none: no second model in memory.")
-    kl_coef: float = option(0.001, "1/nats", "Weight of the KL.", ge=0)
+    kl_coef: float = option(0.001, "1/nats", "Weight of the KL; 0 in the reward only measures it.", ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = option("k1", "name", "k1 in the reward or k2 in the loss are unbiased; k3 in the reward is the SRT paper's.")
 
 

@@ -104,7 +104,7 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
     readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, sheet))
 
     def shaped(scored: ScoredGroup) -> tuple[float, ...]:
-        if not scored.kl_penalties:
+        if scorer.kl_coef is None or not scored.kl_penalties:
             return scored.rewards.values
         return tuple(reward - scorer.kl_coef * penalty for reward, penalty in zip(scored.rewards.values, scored.kl_penalties, strict=True))
 

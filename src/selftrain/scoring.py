@@ -20,23 +20,26 @@ RefLogprobs = Sequence[Sequence[tuple[float, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """The rules by which groups are scored. kl_coef: weight of the KL in the reward, 0 for none. group_size: G."""
+    """The rules by which groups are scored. kl_coef: weight of the KL in the reward, 0 to measure it only, None for none. group_size: G."""
 
     reward: RewardRule
     advantage: AdvantageRule
     group_size: int
-    kl_coef: float
+    kl_coef: float | None
     kl_estimator: KLEstimator
 
     def score(self, voted: Sequence[VotedGroup], labels: Sequence[Label], reference: RefLogprobs, seeds: Stream) -> list[ScoredGroup]:
         """P scored groups. `seeds` is addressed by group (prompt id), so that the trained subset does not depend on the others."""
-        return [self._score_one(one, label, reference[i] if self.kl_coef else (), seeds) for i, (one, label) in enumerate(zip(voted, labels, strict=True))]
+        return [
+            self._score_one(one, label, reference[i] if self.kl_coef is not None else (), seeds)
+            for i, (one, label) in enumerate(zip(voted, labels, strict=True))
+        ]
 
     def _score_one(self, one: VotedGroup, label: Label, reference: Sequence[tuple[float, ...]], seeds: Stream) -> ScoredGroup:
         rewards = rewards_of(one, label, self.reward)
         penalties: tuple[float, ...] = ()
         shaped = rewards.values
-        if self.kl_coef and label.is_decided:
+        if self.kl_coef is not None and label.is_decided:
             pairs = zip(one.group.completions, reference, strict=True)
             penalties = tuple(kl_penalty(np, self.kl_estimator, completion.logprobs, ref) for completion, ref in pairs)
             shaped = tuple(reward - self.kl_coef * penalty for reward, penalty in zip(rewards.values, penalties, strict=True))
