@@ -56,10 +56,14 @@ def write(folder: Path, steps: int, shape: tuple[int, int], num_tokens: int, fin
     """A run of `steps` steps of shape[0] groups x shape[1] completions."""
     config: dict[str, Any] = RunConfig().model_dump(mode="json")
     config["run"] |= {"num_steps": steps}
+    config["prompts"] |= {"file": "made.jsonl"}
     header = {
         "config": config,
         "class": "exact",
         "label_free": True,
+        "truth_channels": [],
+        "held_out": None,
+        "selftrain_version": "made",
         "prompts": {"origin": "made", "count": NUM_PROMPTS, "hash": "0" * 64},
         "model_hash": "0" * 64,
     }

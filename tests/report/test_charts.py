@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from xml.etree import ElementTree
 
 import pytest
 
-from selftrain.report.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Chart, Series, Span, fitted, svg, ticks
+from selftrain.report.charts import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    MAX_POINTS,
+    MAX_SPANS,
+    RIGHT,
+    TOP,
+    WIDTH,
+    Chart,
+    Series,
+    Span,
+    drawn_spans,
+    fitted,
+    picked,
+    svg,
+    thinned,
+    ticks,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +78,31 @@ def test_spans_carry_their_words_and_are_escaped() -> None:
     assert [span.attrib["class"] for span in spans] == ["span warn", "span halt"]
     assert [span[0].text for span in spans] == ["noise: <script>", "stop"]
     assert float(spans[1].attrib["x"]) + float(spans[1].attrib["width"]) <= WIDTH - RIGHT + 0.1
+
+
+def test_a_long_line_keeps_its_ends_and_every_peak() -> None:
+    points = tuple((float(step), 0.5 + 0.001 * (step % 7)) for step in range(10_000))
+    points = (*points[:4321], (4321.0, 0.99), *points[4322:7777], (7777.0, 0.01), *points[7778:])
+    found = thinned(points)
+    assert len(found) <= MAX_POINTS + 4
+    assert {points[0], points[-1], (4321.0, 0.99), (7777.0, 0.01)} <= set(found)
+    assert found == sorted(found)
+    assert set(found) <= set(points)
+    assert thinned(points[:MAX_POINTS]) == list(points[:MAX_POINTS])
+
+
+def test_many_spans_are_drawn_as_few_that_cover_them() -> None:
+    spans = [Span(step, step, "warn", f"at {step}") for step in range(0, 10_000, 2)] + [Span(10_000, 10_000, "halt", "the end")]
+    found = drawn_spans(spans)
+    assert len(found) <= 2 * MAX_SPANS + 1
+    assert found[-1] == spans[-1]
+    assert (found[0].first, found[-2].last) == (0, 9998)
+    assert all(before.last < after.first for before, after in itertools.pairwise(found))
+    assert sum(int(one.words.split()[0]) for one in found[:-1]) == 5000
+    assert found[0].words.endswith(f"times, last at {found[0].last}")
+    assert drawn_spans(spans[-MAX_SPANS:]) == spans[-MAX_SPANS:]
+
+
+def test_items_are_picked_at_even_distances() -> None:
+    assert picked(range(11), 6) == [0, 2, 4, 6, 8, 10]
+    assert picked([1, 2, 3], 6) == [1, 2, 3]

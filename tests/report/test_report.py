@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shlex
 import shutil
 import time
@@ -19,7 +20,7 @@ from selftrain.cli.options import overrides
 from selftrain.cli.train_command import command as train_command
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
-from selftrain.evals import Interval, paired_difference
+from selftrain.evals import Interval, gained_and_lost, paired_difference
 from selftrain.handover import START
 from selftrain.ledger import read
 from selftrain.policies import toy
@@ -34,6 +35,7 @@ from selftrain.report.repeat import command_line
 from selftrain.report.words import count, duration, energy, percent, points
 from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
+from selftrain.types import Action, Finding, Verdict
 
 SMALL = {"rollout.prompts_per_step": 6, "rollout.num_votes": 8, "evals.num_problems": 24, "evals.num_samples": 4}
 LEARNS = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 4, "evals.every_steps": 4, **SMALL}
@@ -157,7 +159,9 @@ def test_a_start_that_is_handed_over_counts_as_after(tmp_path: Path) -> None:
     record = read_record(outcome.folder)
     assert record.handed_over == START
     assert record.evaluation("after") == record.evaluation("before")
-    assert "Handed over: the model as it was at the start (toy:weak)" in reported(outcome.folder)[1]
+    text = reported(outcome.folder)[1]
+    assert "Handed over: the model as it was at the start (toy:weak)" in text
+    assert f"{percent(record.evaluation('before').avg)}, as at the start, which is what is handed over." in text  # type: ignore[union-attr]
 
 
 def test_a_run_under_way_and_an_empty_one(tmp_path: Path) -> None:
@@ -281,6 +285,10 @@ def test_kl_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     page, _ = reported(train_to_end(config(tmp_path, options)).folder)
     assert "KL to the start" in page.text
     assert "was not measured" not in page.text
+    measured, _ = reported(train_to_end(config(tmp_path, {**LEARNS, "run.num_steps": 3, "objective.kl_in": "reward", "objective.kl_coef": 0})).folder)
+    assert "KL to the start" in measured.text
+    without, _ = reported(train_to_end(config(tmp_path, {**LEARNS, "run.num_steps": 3})).folder)
+    assert "--objective.kl-in reward --objective.kl-coef 0 measures it" in without.text
 
 
 def test_the_guard_has_a_time_axis_with_checkpoints(tmp_path: Path) -> None:
@@ -301,9 +309,21 @@ def test_problems_gained_and_lost_are_shown_with_their_completions(tmp_path: Pat
     assert before is not None
     assert after is not None
     assert len(before.examples) == 24
-    page, _ = reported(outcome.folder)
+    page, markdown = reported(outcome.folder)
     lost = [one for one in before.examples if f"{one.prompt_id} lost" in page.text]
     assert 0 < len(lost) <= 4
+    fallen = {old.prompt_id: (old, new) for old, new in zip(before.results, after.results, strict=True)}
+    falls = [
+        fallen[one.prompt_id][0].num_right - fallen[one.prompt_id][1].num_right
+        for one in before.examples
+        if one.prompt_id in gained_and_lost(before, after).lost
+    ]
+    shown = [fallen[one.prompt_id] for one in lost]
+    assert sorted((old.num_right - new.num_right for old, new in shown), reverse=True) == sorted(falls, reverse=True)[: len(lost)]
+    for old, new in shown:
+        for text in (page.text, markdown):
+            assert f"Before: {old.num_right} of 16 right, vote right ({100 * old.share_frac:.0f} % of the votes). " in text
+            assert f"After: {new.num_right} of 16 right, vote {new.vote} ({100 * new.share_frac:.0f} % of the votes)." in text
     texts = {one.prompt_id: one.completions[0].text for one in after.examples}
     assert all(texts[one.prompt_id] in page.text and one.completions[0].text in page.text for one in lost)
 
@@ -328,6 +348,9 @@ def test_runs_are_compared_with_the_first_one(tmp_path: Path) -> None:
     assert "run.num\\_steps" not in by_name
     difference = points(paired_difference(control.after, other.after, "avg"))
     assert by_name["avg@4"] == ["control", difference.replace("[", "\\[").replace("]", "\\]"), "-"]
+    assert other.before is not None
+    gain = points(paired_difference(other.before, other.after, "maj"))
+    assert by_name["maj@4 after minus before"][1:] == [gain.replace("[", "\\[").replace("]", "\\]"), "-"]
     assert by_name["label-free"] == ["no: labels.source=reference", "yes", "yes"]
     assert "empty: The run has no end in its record" in page.text
 
@@ -367,6 +390,32 @@ def test_a_long_run_is_reported_within_seconds(tmp_path: Path) -> None:
     assert time.perf_counter() - begin < 10
     assert "All 6,400 groups of 100 steps." in page.text
     assert "102,400, " in page.text
+
+
+def test_a_report_stays_small_however_long_and_troubled_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """5,000 steps, a finding in every second one."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # this record need not survive a power cut
+    run = start(config(tmp_path, {**LEARNS, "guard.action": "warn", "rollout.prompts_per_step": 1, "rollout.num_votes": 4, "run.num_steps": 5_000}))
+    first = next(event for event in run.events() if isinstance(event, StepReport))
+    finding = Finding("constant_answer", 0.9, 0.5, 5, "different prompts get the same answer")
+    for step in range(1, 5_000):
+        run.ledger.append_verdict(Verdict(step, Action.WARN if step % 2 else Action.CONTINUE, (finding,) if step % 2 else ()))
+        values = first.metrics.values | {"vote/share_mean_frac": 0.987 if step == 2_345 else 0.25}
+        run.ledger.append_step(dataclasses.replace(first.metrics, step=step, values=values), {})
+    run.ledger.close()
+    page, markdown = reported(run.folder)
+    html = (run.folder / "report.html").read_text("utf-8")
+    assert len(html) < 300_000
+    assert "2476 more between these" in page.text
+    assert "2476 more between these" in markdown
+    assert "steps 4999" not in page.text
+    assert "step 4999: different prompts get the same answer" in page.text
+    strip = html[html.index('class="chart timeline"') :].partition("</svg>")[0]
+    assert "2500 of them with a finding" in strip
+    assert 40 <= strip.count('class="span warn full"') <= 130
+    peak = round(12 + (190 - 12 - 26) * (1 - 0.987), 1)
+    vote = next(part for part in html.split("<figure") if "Vote <span>" in part)
+    assert f",{peak} " in vote
 
 
 def test_numbers_in_words() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.watch import write as write_large
 
-from selftrain.config import RunConfig
+from selftrain.config import PromptsSection, RunConfig
 from selftrain.config_load import load_config
 from selftrain.labels import LABEL_SOURCES, Bounds
 from selftrain.ledger import LedgerWriter
@@ -28,7 +28,9 @@ HOSTILE_PROMPT = "<script>window.hacked = 6</script> What is 5+7? <iframe srcdoc
 
 def write_hostile(folder: Path) -> None:
     """One step, one group whose prompt, completions and ids hold markup."""
-    header = {"config": RunConfig().model_dump(mode="json"), "class": "exact", "label_free": True, "model_hash": "0" * 64}
+    config = RunConfig(prompts=PromptsSection(file="made.jsonl")).model_dump(mode="json")
+    header = {"config": config, "class": "exact", "label_free": True, "model_hash": "0" * 64}
+    header |= {"truth_channels": [], "held_out": None, "selftrain_version": "made"}
     header |= {"prompts": {"origin": "<script>window.hacked=8</script>", "count": 1, "hash": "0" * 64}}
     version = PolicyVersion(0, 0)
     made = [Completion(text, (1, 2), (-0.5, -0.5), (1, len(text)), (0.3, 0.3), Finish.STOP, version) for text in HOSTILE]

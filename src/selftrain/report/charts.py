@@ -6,11 +6,18 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import TypeVar
 
 WIDTH, HEIGHT = 380, 190
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 26
 NUM_TICKS = 4
+MAX_POINTS = 400
+"""A line keeps about so many points, more than its drawing has dots across."""
+MAX_BARS = 100
+MAX_SPANS = 60
+"""Of more findings, neighbours are drawn as one: a report of any run stays small."""
 
+T = TypeVar("T")
 Point = tuple[float, float]
 Axis = Callable[[float], float]
 """A value -> its place in the drawing."""
@@ -59,7 +66,7 @@ def svg(chart: Chart, last_step: int) -> str:
 
     label = f"{chart.title} ({chart.unit}) over steps"
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
-    parts += [span_svg(span, x) for span in chart.spans]
+    parts += [span_svg(span, x) for span in drawn_spans(chart.spans)]
     for tick in ticks(low, high):
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick)}" y2="{y(tick)}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y(tick) + 3.5}" text-anchor="end">{number(tick)}</text>')
@@ -92,7 +99,7 @@ def timeline_svg(line: Timeline, last_step: int) -> str:
     if line.judged:
         left, right = x(line.judged[0]), x(line.judged[-1] + 1)
         parts.append(f'<rect class="span fine" x="{left}" y="{top}" width="{max(2.0, right - left):.1f}" height="{height}"/>')
-    for span in line.spans:
+    for span in drawn_spans(line.spans):
         left, right = x(span.first), x(span.last + 1)
         title = escape(span.words)
         parts.append(
@@ -115,16 +122,47 @@ def span_svg(span: Span, x: Axis) -> str:
 
 def series_svg(series: Series, index: int, x: Axis, y: Axis) -> str:
     name = f"line{index}"
-    parts = [f'<line class="bar {name}" x1="{x(at)}" x2="{x(at)}" y1="{y(low)}" y2="{y(high)}"/>' for at, low, high in series.bars]
+    parts = [f'<line class="bar {name}" x1="{x(at)}" x2="{x(at)}" y1="{y(low)}" y2="{y(high)}"/>' for at, low, high in picked(series.bars, MAX_BARS)]
     if len(series.points) > 1:
-        path = " ".join(f"{x(step)},{y(value)}" for step, value in series.points)
+        path = " ".join(f"{x(step)},{y(value)}" for step, value in thinned(series.points))
         parts.append(f'<polyline class="line {name}" points="{path}"/>')
     if series.bars or len(series.points) == 1:
         parts += [
             f'<circle class="dot {name}" cx="{x(step)}" cy="{y(value)}" r="3"><title>{escape(series.name)}, step {step:g}: {value:.3f}</title></circle>'
-            for step, value in series.points
+            for step, value in picked(series.points, MAX_BARS)
         ]
     return "".join(parts)
+
+
+def picked(items: Sequence[T], most: int) -> list[T]:
+    """The items, or `most` of them at even distances, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def thinned(points: Sequence[Point]) -> list[Point]:
+    """A line that looks the same: of each of MAX_POINTS / 2 equal stretches its lowest and its highest point, and both ends. No peak is lost."""
+    if len(points) <= MAX_POINTS:
+        return list(points)
+    size = math.ceil(2 * len(points) / MAX_POINTS)
+    stretches = [points[at : at + size] for at in range(0, len(points), size)]
+    ends = [edge for part in stretches for edge in (min(part, key=lambda one: one[1]), max(part, key=lambda one: one[1]))]
+    return sorted({points[0], *ends, points[-1]})
+
+
+def drawn_spans(spans: Sequence[Span]) -> list[Span]:
+    """The spans; where there are many, neighbours of one kind with little between them become one that says how many it stands for."""
+    if len(spans) <= MAX_SPANS:
+        return list(spans)
+    near = (spans[-1].last - spans[0].first) / MAX_SPANS
+    groups: list[list[Span]] = []
+    for span in spans:
+        if groups and span.kind == groups[-1][0].kind and span.last - groups[-1][0].first < near:
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+    return [part[0] if len(part) == 1 else Span(part[0].first, part[-1].last, part[0].kind, f"{len(part)} times, last {part[-1].words}") for part in groups]
 
 
 def fitted(values: Sequence[float]) -> tuple[float, float]:

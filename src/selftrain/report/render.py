@@ -57,17 +57,11 @@ def curve_rows(view: View) -> list[tuple[str, str, list[str]]]:
     found = []
     for chart in view.charts:
         for series in chart.series:
-            picked = pick(series.points)
-            if picked:
+            chosen = charts.picked(series.points, 6)
+            if chosen:
                 title = series.name if len(chart.series) == 1 else f"{chart.title}, {series.name}"
-                found.append((title, chart.unit, [f"{value:.3g} (step {step:g})" for step, value in picked]))
+                found.append((title, chart.unit, [f"{value:.3g} (step {step:g})" for step, value in chosen]))
     return found
-
-
-def pick(points: tuple[charts.Point, ...], most: int = 6) -> list[charts.Point]:
-    if len(points) <= most:
-        return list(points)
-    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
 
 
 def visible(text: str) -> str:

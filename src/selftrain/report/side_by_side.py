@@ -83,15 +83,20 @@ ENDED: Mapping[str, Callable[[RunRecord], str]] = {
 
 
 def outcome(records: Sequence[RunRecord]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Each measure before and after, in every run."""
+    """Each measure before and after, and the paired difference of the two, in every run."""
     found: dict[str, list[str]] = {}
+
+    def put(name: str, at: int, cell: str) -> None:
+        found.setdefault(name, ["-"] * len(records))[at] = cell
+
     for at, record in enumerate(records):
-        for when in ("before", "after"):
-            evaluation = record.evaluation(when)
+        before, after = record.evaluation("before"), record.evaluation("after")
+        for when, evaluation in (("before", before), ("after", after)):
             values: Mapping[str, Interval | None] = measures(evaluation) if evaluation else {}
             for name, value in values.items():
-                row = found.setdefault(f"{name} {when}", ["-"] * len(records))
-                row[at] = words.percent(value)
+                put(f"{name} {when}", at, words.percent(value))
+        for name, value in (differences(before, after) if before and after else {}).items():
+            put(f"{name} after minus before", at, words.points(value))
     return tuple((name, tuple(cells)) for name, cells in found.items())
 
 

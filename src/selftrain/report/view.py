@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selftrain.evals import Evaluation, Example, GainedAndLost, gained_and_lost
+from selftrain.evals import Evaluation, Example, GainedAndLost, ProblemResult, gained_and_lost
 from selftrain.metrics import METRICS
 from selftrain.query import Database
 from selftrain.report import words
@@ -31,15 +31,28 @@ CURVES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 """Charts of label-free signals: title, then (metric, name of the line). A line without any value is left out, a chart without lines too."""
 PAIRS_EACH = 4
+MAX_EVENTS = 24
+"""Of more events of the guard, the first and the last half of so many are told."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A problem's completions before and after. change: gained, lost or empty."""
+    """A problem's completions before and after, with how all of its k were judged. change: gained, lost or empty."""
 
     example: Example
     after: Example
     change: str
+    judged: tuple[ProblemResult, ProblemResult]
+    num_samples: int
+
+    @property
+    def words(self) -> str:
+        """Before: 3 of 16 right, vote wrong (40 % of the votes). After: ..."""
+        told = [
+            f"{when}: {one.num_right} of {self.num_samples} right, vote {one.vote} ({100 * one.share_frac:.0f} % of the votes)"
+            for when, one in zip(("Before", "After"), self.judged, strict=True)
+        ]
+        return f"{'. '.join(told)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,16 @@ class View:
     def exact(self) -> bool:
         """Whether a repetition gives the same record."""
         return bool(self.record.header["class"] == "exact")
+
+    @property
+    def told_events(self) -> tuple[Event | None, ...]:
+        """The events that are told one by one; None stands for those between the first and the last ones of many."""
+        half = MAX_EVENTS // 2
+        return self.events if len(self.events) <= MAX_EVENTS else (*self.events[:half], None, *self.events[-half:])
+
+    @property
+    def num_untold(self) -> int:
+        return max(0, len(self.events) - MAX_EVENTS)
 
     @property
     def guard_words(self) -> str:
@@ -195,7 +218,8 @@ def measured(record: RunRecord, key: str) -> bool:
 def kl_words(record: RunRecord) -> str:
     if record.config.objective.kl_in != "none":
         return ""
-    return "The distance to the start (KL) was not measured: objective.kl_in = none."
+    how = "--objective.kl-in reward --objective.kl-coef 0 measures it and changes no reward, for a second model in memory"
+    return f"The distance to the start (KL) was not measured: objective.kl_in = none ({how})."
 
 
 def spans_of(events: Sequence[Event]) -> tuple[Span, ...]:
@@ -229,10 +253,16 @@ def handed_step(record: RunRecord) -> int:
 
 
 def pairs(before: Evaluation, after: Evaluation) -> tuple[Pair, ...]:
-    """Problems whose completions both evaluations kept: some that were lost, some that were gained; others where hardly any changed."""
+    """Problems whose completions both evaluations kept: of those that were lost and that were gained the clearest; others where hardly any changed."""
     later = {example.prompt_id: example for example in after.examples}
     changed = gained_and_lost(before, after)
     kinds = {**dict.fromkeys(changed.gained, "gained"), **dict.fromkeys(changed.lost, "lost")}
-    found = [Pair(example, later[example.prompt_id], kinds.get(example.prompt_id, "")) for example in before.examples if example.prompt_id in later]
+    judged = {old.prompt_id: (old, new) for old, new in zip(before.results, after.results, strict=True)}
+    found = [
+        Pair(one, later[one.prompt_id], kinds.get(one.prompt_id, ""), judged[one.prompt_id], before.num_samples)
+        for one in before.examples
+        if one.prompt_id in later
+    ]
+    found.sort(key=lambda pair: -abs(pair.judged[1].num_right - pair.judged[0].num_right))
     chosen = [pair for kind in ("lost", "gained") for pair in [pair for pair in found if pair.change == kind][:PAIRS_EACH]]
     return tuple(chosen + [pair for pair in found if not pair.change][: max(0, PAIRS_EACH - len(chosen))])
