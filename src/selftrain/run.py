@@ -15,6 +15,7 @@ from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
     check_lengths,
+    check_parts,
     config_hash,
     header_of,
     load_policy,
@@ -309,9 +310,7 @@ def start(config: RunConfig) -> Run:
     config = resolved(config)
     folder = new_folder(config)
     problems = load_sets(config)
-    make_labelling(config, problems.train.sheet)
-    make_scorer(config)
-    make_reading(config, problems.train.questions)
+    check_parts(config, problems)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
