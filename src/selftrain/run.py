@@ -199,6 +199,11 @@ class Run:
         self._save()
         return record
 
+    def know_start(self, evaluation: Evaluation, source: str) -> None:
+        """Take over the evaluation `before` of another run, `source`, whose model, problems and draws are the same, instead of making it again."""
+        self._evaluations["before"] = evaluation
+        self.ledger.record_eval({"name": "before", "step": 0, "head": self.ledger.head, "evaluation": evaluation.to_json(), "taken_from": source})
+
     def parts(self) -> Parts:
         """What the loop works with."""
         reading = make_reading(self.config, self.problems.train.questions)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from selftrain.cli import call
+from selftrain.config_load import load_config
+from selftrain.evaluate_model import evaluate
 from selftrain.ledger import read
 from tests.cli.conftest import Selftrain, assert_refused
 
@@ -33,6 +35,7 @@ every_steps = 4
 num_steps = 8
 checkpoint_every_steps = 4
 """
+TOY_OPTIONS = {"policy.model": "toy", "evals.num_problems": 30, "evals.num_samples": 4}
 SOURCES = ("--sources", "majority", "reference")
 
 
@@ -68,6 +71,17 @@ def test_every_cell_is_an_ordinary_run_with_a_speaking_name(home: Path, command:
     alone = command("train", "shared.toml", "--run.seed", "1", "--run.name", "alone", "--log", "json")
     assert alone.status == 0
     assert heads(home / "runs")["alone"] == heads(home / "runs" / "c")["toy-majority-seed-1"]
+
+
+def test_the_start_is_evaluated_once_a_seed(home: Path) -> None:
+    """And what the other sources take over is what their own evaluation would have been."""
+    folder = home / "runs" / "c"
+    for seed in (0, 1):
+        first, taken = (read(folder / f"toy-{source}-seed-{seed}").evals()[0] for source in ("majority", "reference"))
+        assert ("taken_from" in first, taken["taken_from"]) == (False, f"toy-majority-seed-{seed}")
+        assert (taken["name"], taken["step"], taken["evaluation"]) == ("before", 0, first["evaluation"])
+        config = load_config((), {**TOY_OPTIONS, "run.seed": seed})
+        assert taken["evaluation"]["results"] == json.loads(json.dumps(evaluate(config).to_json()))["results"]
 
 
 def test_the_table_is_made_of_the_runs(home: Path) -> None:

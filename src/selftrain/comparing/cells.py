@@ -11,13 +11,17 @@ from selftrain.compose import deciding
 from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
 from selftrain.errors import RunFolderError
+from selftrain.evals import Evaluation
 from selftrain.ledger import Ledger, read
-from selftrain.ledger.objects import place
+from selftrain.ledger.objects import Place, place
 from selftrain.run import Run, resume, start
 from selftrain.run_folder import is_there, resolved
 
 VARIED = ("run.seed", "policy.model", "policy.num_threads")
 """options of shared sections in which the runs of a comparison may differ"""
+
+EVALUATED = ("run.seed", "policy.", "evals.", "rollout.max_new_tokens", "rollout.stop", "rollout.cache_mib")
+"""options that an evaluation of the start depends on, besides the model and the problems"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +36,27 @@ def open_cell(cell: Cell, config: RunConfig) -> Opened:
     """The cell's run. Raises RunFolderError where its folder holds a run with another config; and as `start` and `resume` do."""
     folder = place(config.run.folder) / cell.name
     if not is_there(folder):
-        return Opened(start(config), False)
+        run = start(config)
+        for other in known_cells(folder.parent):
+            if (other.start, other.seed) == (cell.start, cell.seed) and (before := same_start(read(folder), folder.parent / other.name)):
+                run.know_start(before, other.name)
+                break
+        return Opened(run, False)
     record = read(folder)
     check_same(record, config)
     return Opened(None, True) if record.finished else Opened(resume(folder), True)
+
+
+def same_start(ours: Ledger, other: Place) -> Evaluation | None:
+    """The evaluation `before` of another run where it is sure to be ours as well: all that it depends on is equal, and draws are exact."""
+    if other == ours.folder or not is_there(other):
+        return None
+    there = read(other)
+    mine, theirs = (options_of(one.header["config"]) for one in (ours, there))
+    equal = all(ours.header[name] == there.header[name] for name in ("model_hash", "held_out", "key_version", "selftrain_version"))
+    if ours.header["class"] != "exact" or not equal or any(mine[name] != theirs.get(name) for name in mine if name.startswith(EVALUATED)):
+        return None
+    return next((Evaluation.from_json(one["evaluation"]) for one in there.evals(rolled_back=True) if one["name"] == "before"), None)
 
 
 def check_shared(plan: Plan) -> None:
