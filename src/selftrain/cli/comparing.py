@@ -68,22 +68,23 @@ def note(said: str, log: str | None) -> None:
 
 
 def show(pages: Pages, log: str | None) -> None:
-    """The tables, each run's own left out; wide enough for what they hold where stdout is no terminal."""
+    """The summaries; the other tables are in the files."""
     files = {"markdown": pages.markdown, "html": pages.html, "csv": pages.csv, "json": pages.json}
     if log == "json":
         print(json.dumps({"event": "comparison", **{name: str(path) for name, path in files.items()}}), flush=True)
         return
-    console = Console() if sys.stdout.isatty() else Console(width=240)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     for start in pages.starts:
         console.print(f"\nFrom {start.start}. {start.base}", highlight=False, markup=False)
-        for grid in start.grids[:-1]:
-            made = Table(title=grid.title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-            for column in grid.columns:
-                made.add_column(column, overflow="fold")
-            for row in grid.rows:
-                made.add_row(*row)
-            console.print(made)
-    for line in pages.notes:
-        console.print(line, style="dim", highlight=False, markup=False)
+        summary = start.grids[0]
+        made = Table(title=summary.title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+        for column in summary.columns:
+            made.add_column(column, overflow="fold")
+        for row in summary.rows:
+            made.add_row(*row)
+        console.print(made)
+    console.print(pages.notes[0], style="dim", highlight=False, markup=False)
+    for line in pages.missing:
+        console.print(line, highlight=False, markup=False)
     for name, path in files.items():
         click.echo(f"{name}: {path}")

@@ -32,7 +32,7 @@ NOTES = (
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Where the files are, and what they show, for a terminal."""
+    """Where the files are, and what they show, for a terminal. missing: a sentence on runs without an end, where there are some."""
 
     markdown: Place
     html: Place
@@ -40,6 +40,7 @@ class Pages:
     json: Place
     starts: tuple[ShownStart, ...]
     notes: tuple[str, ...]
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class ShownStart:
-    """base: a sentence on the start. grids: the tables."""
+    """base: a sentence on the start. grids: the tables, the summary first."""
 
     start: str
     base: str
@@ -64,17 +65,18 @@ def write_pages(folder: Place) -> Pages:
     """Read the runs of a comparison and write its pages. Raises RunFolderError when none is finished, LedgerError, StorageError."""
     table = read_table(folder)
     shown = tuple(shown_start(one) for one in table.starts)
-    missing = f"Not finished yet and left out: {', '.join(cell.name for cell in table.missing)}." if table.missing else ""
-    notes = (*NOTES, *([missing] if missing else []))
-    pages = Pages(folder / "comparison.md", folder / "comparison.html", folder / "comparison.csv", folder / "comparison.json", shown, notes)
+    missing = (f"Not finished yet and left out: {', '.join(cell.name for cell in table.missing)}.",) if table.missing else ()
+    notes = (*NOTES, *missing)
+    markdown, html, csv_file, json_file = (folder / f"comparison.{kind}" for kind in ("md", "html", "csv", "json"))
+    pages = Pages(markdown, html, csv_file, json_file, shown, notes, missing)
     publish(pages.markdown, environment(False).get_template("sources.md.jinja").render(starts=shown, notes=notes).encode("utf-8", "replace"))
     drawn = [
         (start, Markup(forest_svg(Forest.of(one))), [(chart, Markup(charts.svg(chart, one_last(one)))) for chart in charts_of(one)])  # both escape their texts
         for one, start in zip(table.starts, shown, strict=True)
     ]
     names = [[row.source for row in one.rows] for one in table.starts]
-    html = environment(True).get_template("sources.html.jinja").render(starts=list(zip(drawn, names, strict=True)), notes=notes, title=folder.name)
-    publish(pages.html, html.encode("utf-8", "replace"))
+    page = environment(True).get_template("sources.html.jinja").render(starts=list(zip(drawn, names, strict=True)), notes=notes, title=folder.name)
+    publish(pages.html, page.encode("utf-8", "replace"))
     publish(pages.csv, as_csv(table).encode())
     publish(pages.json, json.dumps(as_json(table), indent=1).encode())
     return pages
@@ -91,6 +93,7 @@ def shown_start(table: StartTable) -> ShownStart:
         table.start,
         base_words(table),
         (
+            grid("Summary: means over seeds, percent [95 % interval]; gains in points", summary_columns(k), table.rows),
             grid("Accuracy on held-out problems", accuracy_columns(k), table.rows),
             grid("Gain, and at what price", gain_columns(k), table.rows),
             grid("Labels and groups in training", TRAINING, table.rows),
@@ -124,6 +127,19 @@ def points(interval: Interval | None) -> str:
 
 
 Source = Callable[[SourceRow], str]
+
+
+def summary_columns(k: int) -> dict[str, Source]:
+    """What fits a terminal."""
+    return {
+        "who decides": lambda row: row.source,
+        "seeds": lambda row: str(len(row.runs)),
+        f"avg@{k}": lambda row: f"{share(row.at('avg', 'before').value)} -> {share(row.at('avg', 'end').value)}".replace(" %", ""),
+        "gain": lambda row: points(row.gain("avg")),
+        "share of reference's": lambda row: words.percent(row.share).replace(" %", ""),
+        f"maj@{k}": lambda row: f"{share(row.at('maj', 'before').value)} -> {share(row.at('maj', 'end').value)}".replace(" %", ""),
+        "groups train": lambda row: share(row.mean(lambda run: run.metric("admission/admitted_frac"))),
+    }
 
 
 def accuracy_columns(k: int) -> dict[str, Source]:
