@@ -45,7 +45,7 @@ def forest_svg(forest: Forest) -> str:
     for tick in ticks(low, high):
         kind = "zero" if tick == 0 else "grid"
         parts.append(f'<line class="{kind}" x1="{x(tick)}" x2="{x(tick)}" y1="{TOP}" y2="{height - BOTTOM}"/>')
-        parts.append(f'<text class="tick" x="{x(tick)}" y="{height - 10}" text-anchor="middle">{tick:+g}</text>')
+        parts.append(f'<text class="tick" x="{x(tick)}" y="{height - 10}" text-anchor="middle">{f"{tick:+g}" if tick else 0}</text>')
     for at, (name, interval, seeds) in enumerate(forest.rows):
         y = TOP + ROW * (at + 0.5)
         words = f"{name}: {100 * interval.value:+.1f} points [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
