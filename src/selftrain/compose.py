@@ -170,6 +170,13 @@ def make_scorer(config: RunConfig) -> Scorer:
     )
 
 
+def check_parts(config: RunConfig, problems: Problems) -> None:
+    """Raises ConfigError for a label source, rule or clustering that does not exist or misses something in the prompts."""
+    make_labelling(config, problems.train.sheet)
+    make_scorer(config)
+    make_reading(config, problems.train.questions)
+
+
 def truth_channels(config: RunConfig) -> list[str]:
     """The named channels by which truth can reach an update; empty means label-free (design law 1)."""
     return ["labels.source=reference"] if config.labels.source == "reference" else []

@@ -15,6 +15,7 @@ from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
     check_lengths,
+    check_parts,
     config_hash,
     header_of,
     load_policy,
@@ -198,6 +199,11 @@ class Run:
         self._save()
         return record
 
+    def know_start(self, evaluation: Evaluation, source: str) -> None:
+        """Take over the evaluation `before` of another run, `source`, whose model, problems and draws are the same, instead of making it again."""
+        self._evaluations["before"] = evaluation
+        self.ledger.record_eval({"name": "before", "step": 0, "head": self.ledger.head, "evaluation": evaluation.to_json(), "taken_from": source})
+
     def parts(self) -> Parts:
         """What the loop works with."""
         reading = make_reading(self.config, self.problems.train.questions)
@@ -309,9 +315,7 @@ def start(config: RunConfig) -> Run:
     config = resolved(config)
     folder = new_folder(config)
     problems = load_sets(config)
-    make_labelling(config, problems.train.sheet)
-    make_scorer(config)
-    make_reading(config, problems.train.questions)
+    check_parts(config, problems)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)

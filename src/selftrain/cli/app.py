@@ -19,6 +19,7 @@ from selftrain.errors import SelftrainError
 COMMANDS = {
     "train": "self-train a model on prompts without answers",
     "resume": "go on with a run that was interrupted or killed",
+    "compare": "label sources x starts x seeds on one budget: a table and a figure",
     "evaluate": "avg@k, maj@k, pass@k of one or several models on problems with answers",
     "vote": "completions in, consensus answers out: a filter",
     "watch": "a live page of runs in the web browser",

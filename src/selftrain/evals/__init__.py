@@ -7,9 +7,10 @@ print(before.avg, before.maj, before.any_right)
 from __future__ import annotations
 
 from selftrain.evals.bootstrap import Interval
-from selftrain.evals.compare import GainedAndLost, gained_and_lost, paired_difference
+from selftrain.evals.compare import GainedAndLost, gained_and_lost, paired_difference, problem_values
 from selftrain.evals.evaluate import Progress, evaluate, true_answers
 from selftrain.evals.evaluation import Evaluation, Example, ExampleCompletion, ProblemResult, VoteResult
+from selftrain.evals.over_seeds import Means, resample
 from selftrain.evals.training import TrainingAccuracy, training_accuracy
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "ExampleCompletion",
     "GainedAndLost",
     "Interval",
+    "Means",
     "ProblemResult",
     "Progress",
     "TrainingAccuracy",
@@ -25,6 +27,8 @@ __all__ = [
     "evaluate",
     "gained_and_lost",
     "paired_difference",
+    "problem_values",
+    "resample",
     "training_accuracy",
     "true_answers",
 ]

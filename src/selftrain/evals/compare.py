@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from selftrain.errors import PromptError
 from selftrain.evals.bootstrap import Interval, mean_interval
-from selftrain.evals.evaluation import Evaluation, ProblemResult, pass_estimate
+from selftrain.evals.evaluation import CONFIDENT_SHARE_FRAC, Evaluation, ProblemResult, VoteResult, pass_estimate
 
 SOLVED_FRAC = 0.5
 """A problem's maj score from which on it counts as right."""
@@ -18,8 +18,9 @@ MEASURES: dict[str, Callable[[Evaluation, ProblemResult], float]] = {
     "avg": lambda evaluation, result: result.num_right / evaluation.num_samples,
     "maj": lambda _, result: result.maj_score,
     "pass": lambda evaluation, result: pass_estimate(evaluation.num_samples, result.num_right, evaluation.num_samples),
+    "confident_wrong": lambda _, result: float(result.vote is VoteResult.WRONG and result.share_frac >= CONFIDENT_SHARE_FRAC),
 }
-"""What can be compared: avg@k, maj@k and pass@k of one problem."""
+"""What can be compared of one problem: avg@k, maj@k, pass@k, and whether its vote is confidently wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,12 @@ class GainedAndLost:
     lost: tuple[str, ...]
     avg_gained: tuple[str, ...]
     avg_lost: tuple[str, ...]
+
+
+def problem_values(evaluation: Evaluation, measure: str) -> list[float]:
+    """One value per problem, of a measure of MEASURES."""
+    value = MEASURES[measure]
+    return [value(evaluation, result) for result in evaluation.results]
 
 
 def paired_difference(before: Evaluation, after: Evaluation, measure: str = "avg") -> Interval:

@@ -1,0 +1,187 @@
+"""What is compared: sources x starts x seeds, each cell the config of an ordinary run in the comparison's folder."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from selftrain.compose import check_lengths, check_parts, load_policy, load_sets
+from selftrain.config import RunConfig
+from selftrain.config_load import load_config, read_toml, validate
+from selftrain.errors import ConfigError, RunFolderError
+from selftrain.ledger.objects import Place, place
+from selftrain.ledger.storage import make_folder, publish, read_bytes
+from selftrain.run_folder import is_there
+
+CONTROLS = ("random", "format_only", "inverted")
+"""label sources that are no proxy of correctness: what a run gains with them is not due to its labels"""
+REFERENCE = "reference"
+EMBEDDED = "embedded:"
+SHARED = ("run", "policy", "prompts", "rollout", "update", "evals")
+"""sections that all sources of a comparison share: the same prompts, budget, learning rate and evaluations"""
+PLAN_FILE = "compare.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is varied. sources: names, or NAME=FILE.toml. models: starts; none: the config's own. controls: add CONTROLS, and true answers where known."""
+
+    sources: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    models: tuple[str, ...] = ()
+    controls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One run of a comparison. source: its name in the table; start: the model's name in `policy.model`."""
+
+    name: str
+    source: str
+    start: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cells with their configs, all seeds of a kind together: a comparison that is stopped early has few seeds of everything."""
+
+    folder: Place
+    cells: Mapping[Cell, RunConfig]
+
+
+def make_plan(files: Sequence[str | Path], given: Mapping[str, Any], choice: Choice, folder: Place | None = None) -> Plan:
+    """The cells of a comparison. given: options by dotted name, above the files and below a variant's own. folder: unset: the first free one of run.folder.
+
+    Everything that can be known before the first sample is checked. Raises ConfigError, PromptError, ModelError.
+    """
+    shared = shared_config(files, given, choice.models)
+    folder = folder or free_folder(place(shared.run.folder))
+    starts = _distinct("--models", choice.models or (shared.policy.model,))
+    named = _distinct("--sources", with_controls(shared, choice))
+    sources = dict(variant(text) for text in named)
+    if not sources:
+        raise ConfigError("--sources", "nothing is named that could be compared", "For example --sources majority frozen reference, or NAME=FILE.toml.")
+    if len(sources) < len(named):
+        raise ConfigError("--sources", "two of them have one name", "Give each variant a name of its own: NAME=FILE.toml.")
+    slugs = {start: slug(start) for start in starts}
+    if len(set(slugs.values())) < len(starts):
+        raise ConfigError(f"--models {' '.join(starts)}", "two of them would have runs of the same name", "Rename one of the model folders.")
+    cells = {}
+    for seed, start, (source, options) in product(_distinct("--seeds", choice.seeds), starts, sources.items()):
+        name = f"{slugs[start]}-{slug(source)}-seed-{seed}"
+        own = {**options, "run.folder": str(folder), "run.name": name, "run.seed": seed, "policy.model": start}
+        cells[Cell(name, source, start, seed)] = changed(shared, own)
+    check(cells)
+    return Plan(folder, cells)
+
+
+def shared_config(files: Sequence[str | Path], given: Mapping[str, Any], models: Sequence[str]) -> RunConfig:
+    """What all cells share. The embedded model's recipe lies under it where no file and no start names another model."""
+    others = [model for model in models if not model.startswith(EMBEDDED)]
+    return load_config(files, {**({"policy.model": others[0]} if others else {}), **given})
+
+
+def with_controls(shared: RunConfig, choice: Choice) -> tuple[str, ...]:
+    """The sources with the controls behind them, each once; true answers only where the prompts have some."""
+    if not choice.controls:
+        return choice.sources
+    answered = bool(len(load_sets(shared).train.sheet))
+    return (*choice.sources, *(name for name in (*CONTROLS, *([REFERENCE] if answered else [])) if name not in choice.sources))
+
+
+def variant(text: str) -> tuple[str, dict[str, Any]]:
+    """The name of a source in the table, and its options: `majority`, or `NAME=FILE.toml` for a named layer of options. Raises ConfigError."""
+    name, equals, file = text.partition("=")
+    if not equals:
+        return name, {"labels.source": name}
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            f"--sources {text}", "its name names a run folder", "Write NAME=FILE.toml with a name of letters, digits, dots, dashes and underscores."
+        )
+    layer = read_toml(Path(file))
+    for section in layer:
+        if section in SHARED:
+            raise ConfigError(
+                f"--sources {text}: [{section}] in {file}",
+                "the sources of a comparison share prompts, budget, learning rate and evaluations; else a difference would not be due to the source",
+                "Move it to the config file or the command line, where it holds for all of them.",
+            )
+    return name, {f"{section}.{field}": value for section, values in layer.items() for field, value in values.items()}
+
+
+def changed(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
+    """The config with some options replaced, checked again."""
+    values = config.model_dump()
+    for option, value in options.items():
+        section, _, field = option.partition(".")
+        values[section][field] = value
+    return validate(values)
+
+
+def check(cells: Mapping[Cell, RunConfig]) -> None:
+    """Raises ConfigError, PromptError or ModelError for what a run would refuse at its start, of one seed of each kind: seeds differ in their draws only."""
+    seen, loaded = set(), set()
+    for cell, config in cells.items():
+        if (cell.source, cell.start) in seen:
+            continue
+        seen.add((cell.source, cell.start))
+        problems = load_sets(config)
+        check_parts(config, problems)
+        if problems.held_out is None:
+            why = "without held-out problems with true answers there is nothing to compare the sources by"
+            raise ConfigError("evals.file and evals.task", why, "Give --evals.file FILE or --evals.task TASK.")
+        if cell.start not in loaded:
+            loaded.add(cell.start)
+            check_lengths(config, load_policy(config), problems)
+
+
+def slug(text: str) -> str:
+    """A model's or a function's name as part of a folder's name. Example: embedded:weak is weak, org/Model-0.5B is Model-0.5B."""
+    last = text.removeprefix(EMBEDDED).rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._]+", "-", last).strip("-._") or "model"
+
+
+def free_folder(parent: Place) -> Place:
+    """compare-0001, compare-0002, ...: the first that is not there."""
+    number = 1
+    while is_there(parent / f"compare-{number:04d}"):
+        number += 1
+    return parent / f"compare-{number:04d}"
+
+
+def remember(plan: Plan) -> None:
+    """Write down the cells, after those that are written down already: a comparison grows by more seeds, sources or starts."""
+    make_folder(plan.folder)
+    known = dict.fromkeys([*(known_cells(plan.folder) if read_bytes(plan.folder / PLAN_FILE) is not None else ()), *plan.cells])
+    rows = [{"name": cell.name, "source": cell.source, "start": cell.start, "seed": cell.seed} for cell in known]
+    publish(plan.folder / PLAN_FILE, json.dumps({"format": 1, "cells": rows}, indent=1).encode())
+
+
+def known_cells(folder: Place) -> tuple[Cell, ...]:
+    """The cells that a comparison's folder names. Raises RunFolderError when it is no such folder."""
+    data = read_bytes(folder / PLAN_FILE)
+    if data is None:
+        raise RunFolderError(f"folder {folder}", f"there is no {PLAN_FILE} in it, so it is no comparison", "Give the folder that `selftrain compare` made.")
+    try:
+        return tuple(Cell(row["name"], row["source"], row["start"], row["seed"]) for row in json.loads(data)["cells"])
+    except (ValueError, KeyError, TypeError) as error:
+        do = "Restore it, or make the comparison again by its command: finished runs are kept."
+        raise RunFolderError(f"{folder / PLAN_FILE}", f"it cannot be read ({type(error).__name__}: {error})", do) from error
+
+
+def _distinct(option: str, values: Sequence[Any]) -> Sequence[Any]:
+    """The values, each once. Raises ConfigError for one that is given twice: its runs would be the same."""
+    twice = next(_twice(values), None)
+    if twice is not None:
+        raise ConfigError(f"{option} {twice}", "it is given twice", "Name it once.")
+    return values
+
+
+def _twice(values: Sequence[Any]) -> Iterator[Any]:
+    return (value for at, value in enumerate(values) if value in values[:at])
