@@ -116,6 +116,6 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
         "label": labels.label,
         "rewards": lambda scored: rewards_of(scored.voted, scored.label, scorer.reward),
         "shaped_rewards": shaped,
-        "advantages": lambda scored: scorer.advantage(scored.shaped_rewards) if scored.label.is_decided else (),
+        "advantages": lambda scored: scorer.advantages(scored.label, scored.shaped_rewards),
         "admission": lambda scored: admit(scored.label, scored.shaped_rewards),
     }

@@ -53,7 +53,7 @@ class Admission(StrEnum):
     UNDECIDED = "undecided"
     """the label source gave no label"""
     NO_SIGNAL = "no_signal"
-    """all rewards are equal, so every advantage is zero"""
+    """every advantage is zero: all rewards are equal and the label has no offset, or its weight is 0"""
 
 
 class Action(StrEnum):
@@ -253,6 +253,8 @@ class Label:
       None where that completion has no label.
     source: name of the label source. decided_by: `vote 0:17` (a policy version), `teacher 0:0` or `reference`.
     uses_truth: whether a true answer touched this label (design law 1).
+    weight, offset: each advantage a of the group becomes weight * (a + offset); weight >= 0.
+    values, notes: the N rewards and why, where the source gives them itself; both empty where the reward rule makes them from the targets.
     """
 
     outcome: Outcome
@@ -260,6 +262,10 @@ class Label:
     source: str
     decided_by: str
     uses_truth: bool = False
+    weight: float = 1.0
+    offset: float = 0.0
+    values: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_decided(self) -> bool:
@@ -274,7 +280,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """One reward per completion, with its reason: `match`, `mismatch`, `unread`, `truncated`; empty for an undecided group."""
+    """One reward per completion, with its reason (`match`, `mismatch`, `unread`, `truncated`, or what the label source says); empty for an undecided group."""
 
     values: tuple[float, ...]
     reasons: tuple[str, ...]

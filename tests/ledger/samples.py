@@ -81,6 +81,14 @@ def with_extras(scored: ScoredGroup, *extras: VotedGroup) -> ScoredGroup:
     return replace(scored, voted=replace(scored.voted, group=replace(scored.voted.group, extras=extras)))
 
 
+def judged(step: int, index: int = 2) -> ScoredGroup:
+    """The label source gave the rewards itself, with a weight and an offset."""
+    scored = decided(step, index)
+    values, notes = (0.25, -1.0, 0.0, 1 / 3), ("match", "match", "truncated", "a longer reason, with é")
+    label = replace(scored.label, weight=0.5, offset=-1 / 3, values=values, notes=notes)
+    return replace(scored, label=label, rewards=Rewards(values, notes), kl_penalties=(), shaped_rewards=values)
+
+
 def undecided(step: int, index: int = 1) -> ScoredGroup:
     """A tie: no label, no rewards."""
     group = Group(step, index, Prompt("logic/1", (Message("user", "who lies?"),)), (), (completion(step, 0), completion(step, 1, length=0)))

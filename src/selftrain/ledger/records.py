@@ -138,6 +138,8 @@ def _check(step: int, scored: ScoredGroup) -> None:
         _check_read(step, one)
     given = f"group {group.index} of step {group.step}"
     optional = {
+        "label values": scored.label.values,
+        "label notes": scored.label.notes,
         "rewards": scored.rewards.values,
         "reward reasons": scored.rewards.reasons,
         "KL penalties": scored.kl_penalties,
@@ -185,6 +187,8 @@ def _group_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
         "label_source": [label and label.source for label in labels],
         "label_decided_by": [label and label.decided_by for label in labels],
         "label_uses_truth": [label is not None and label.uses_truth for label in labels],
+        "label_weight": [label and label.weight for label in labels],
+        "label_offset": [label and label.offset for label in labels],
         "admission": [row.scored and row.scored.admission.value for row in rows],
     }
 
@@ -227,6 +231,8 @@ def _completion_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
         "policy_version": [str(completion.version) for completion in completions],
         "answer_text": joined([row.voted.answers.texts for row in rows]),
         "answer_key": joined([row.voted.answers.keys for row in rows]),
+        "label_value": decided(lambda scored: scored.label.values),
+        "label_note": decided(lambda scored: scored.label.notes),
         "reward": decided(lambda scored: scored.rewards.values),
         "reward_reason": decided(lambda scored: scored.rewards.reasons),
         "kl_penalty_nats": decided(lambda scored: scored.kl_penalties),
@@ -281,13 +287,27 @@ def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[Voted
     targets = row["label_targets"] if row["label_targets"] is not None else (row["label_key"],) * len(voted.group.completions)
     return ScoredGroup(
         voted=voted,
-        label=Label(Outcome(row["label_outcome"]), targets, row["label_source"], row["label_decided_by"], row["label_uses_truth"]),
+        label=_label(row, rows, targets),
         rewards=Rewards(_values(rows["reward"]), _values(rows["reward_reason"])),
         kl_penalties=_values(rows["kl_penalty_nats"]),
         shaped_rewards=_values(rows["shaped_reward"]),
         advantages=_values(rows["advantage"]),
         admission=Admission(row["admission"]),
         trained=tuple(index for index, trained in enumerate(rows["trained"]) if trained),
+    )
+
+
+def _label(row: dict[str, Any], rows: dict[str, list[Any]], targets: tuple[AnswerKey | None, ...]) -> Label:
+    return Label(
+        outcome=Outcome(row["label_outcome"]),
+        targets=targets,
+        source=row["label_source"],
+        decided_by=row["label_decided_by"],
+        uses_truth=row["label_uses_truth"],
+        weight=row["label_weight"],
+        offset=row["label_offset"],
+        values=_values(rows["label_value"]),
+        notes=_values(rows["label_note"]),
     )
 
 
