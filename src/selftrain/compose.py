@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
+from selftrain.compose_labels import BOUND, Needs, check_reward_rule, label_source, truth_channels
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
-from selftrain.extension import requests_of, resolve, source_hash
+from selftrain.extension import resolve, source_hash
 from selftrain.extras import RoleReader
-from selftrain.labels import LABEL_SOURCES, Bounds, Labelling
-from selftrain.labels.reference import Reference, answers_hash
+from selftrain.labels import LABEL_SOURCES, Labelling
+from selftrain.labels.reference import answers_hash
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
@@ -27,6 +28,7 @@ from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_
 from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
+from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, Message, PromptSet, Role
 
 TOY_PROMPTS = 256
@@ -131,18 +133,8 @@ def model_source(model: str) -> str:
 
 def make_labelling(config: RunConfig, sheet: AnswerSheet) -> Labelling:
     """The label source with its bounds. Only `reference` is handed the true answers."""
-    bounds = Bounds(config.labels.min_read_frac, config.labels.min_share_frac)
-    if config.labels.source == "reference":
-        if not len(sheet):
-            raise ConfigError(
-                "labels.source = reference",
-                f"no prompt has a true answer in column {config.prompts.answer_field}",
-                "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
-            )
-        return Labelling(Reference(sheet), None, bounds)
-    known: Mapping[str, Callable[..., Any]] = {**LABEL_SOURCES, "reference": Reference}
-    source = resolve("labels.source", config.labels.source, known)
-    return Labelling(source, requests_of("labels.source", config.labels.source, known), bounds)
+    check_reward_rule(config)
+    return label_source(Needs(config, sheet, Stream(config.run.seed)), "labels.source", config.labels.source)
 
 
 def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]) -> Reading:
@@ -170,11 +162,6 @@ def make_scorer(config: RunConfig) -> Scorer:
     )
 
 
-def truth_channels(config: RunConfig) -> list[str]:
-    """The named channels by which truth can reach an update; empty means label-free (design law 1)."""
-    return ["labels.source=reference"] if config.labels.source == "reference" else []
-
-
 def deciding(config: RunConfig) -> dict[str, Any]:
     """The options that decide a run, as JSON values: all but its name and folder."""
     values: dict[str, Any] = config.model_dump(mode="json")
@@ -188,10 +175,11 @@ def config_hash(config: RunConfig) -> str:
 
 def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
     """What the ledger starts with: nothing in it depends on the clock, the place or a true answer."""
+    known: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
     outside = {
         option: source_hash(name, known)
         for option, name, known in (
-            ("labels.source", config.labels.source, {**LABEL_SOURCES, "reference": Reference}),
+            *((option, name, known) for option, name in config.label_sources),
             ("labels.clustering", config.labels.clustering, CLUSTERINGS),
             ("reward.rule", config.reward.rule, REWARD_RULES),
             ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),

@@ -118,7 +118,7 @@ class LabelsSection(Section):
         "majority",
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
-        "reference: true answers (not label-free); or package.module:function.",
+        "reference: true answers (not label-free); the controls random, format_only and inverted; or package.module:function (docs/labels.md).",
     )
     clustering: str = option(
         "exact",
@@ -245,3 +245,8 @@ class RunConfig(Section):
     vllm: VllmSection = VllmSection()
     guard: GuardSection = GuardSection()
     evals: EvalsSection = EvalsSection()
+
+    @property
+    def label_sources(self) -> tuple[tuple[str, str], ...]:
+        """(option, name) of every label source that takes part."""
+        return (("labels.source", self.labels.source),)

@@ -11,6 +11,7 @@ from typing import Any
 
 from selftrain.admission import admit
 from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
+from selftrain.compose_labels import truth_channels
 from selftrain.config import RunConfig
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
@@ -99,7 +100,7 @@ class StepLabels:
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:
     """What each recorded value should be, from the recorded ones before it."""
     home = Path(ledger.environment["cwd"])
-    sheet = load_sets(relocated(config, home)).train.sheet if config.labels.source == "reference" else AnswerSheet({})
+    sheet = load_sets(relocated(config, home)).train.sheet if truth_channels(config) else AnswerSheet({})
     reading, scorer = make_reading(config, {}), make_scorer(config)
     readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, sheet))
 

@@ -17,6 +17,9 @@ SOURCES: Mapping[str, str] = {
     "split_vote": "a split vote of the model's own completions: each half of a group labels the other half",
     "frozen": "the vote of the model as it was at the start",
     "reference": "true answers (labels.source = reference)",
+    "random": "a coin, as a control: whatever is gained was not taught by a reward",
+    "format_only": "whether an answer can be read, as a control: right and wrong answers are rewarded alike",
+    "inverted": "the inverted majority vote, as a control: every readable answer but the most frequent one is rewarded",
 }
 JUDGED = " Which answers say the same is judged by the model that is trained."
 NO_EVIDENCE = "Without true answers this is no evidence of harm, and no evidence of gain either."

@@ -1,0 +1,75 @@
+"""labels.source and the sections of named sources -> the label source with all that it needs. Part of the composition root: `compose.py` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.errors import ConfigError
+from selftrain.extension import requests_of, resolve
+from selftrain.labels import LABEL_SOURCES, Bounds, Labelling, LabelSource
+from selftrain.labels.controls import Random
+from selftrain.labels.reference import Reference
+from selftrain.seeds import Stream
+from selftrain.types import AnswerSheet
+
+TRUTH_CHANNELS = ("reference",)
+"""label sources through which truth reaches an update (design law 1)"""
+OWN_REWARDS = ("random", "format_only", "inverted")
+"""label sources that give the rewards themselves, so that no reward rule is asked"""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a source may be bound to. seeds: of the run. sheet: the true answers, for `reference` alone."""
+
+    config: RunConfig
+    sheet: AnswerSheet
+    seeds: Stream
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.config.labels.min_read_frac, self.config.labels.min_share_frac)
+
+
+def label_source(needs: Needs, option: str, name: str) -> Labelling:
+    """The source that `option` names. Raises ConfigError for an unknown name and for a source that misses what it needs."""
+    if name in BOUND:
+        source = BOUND[name](needs, option)
+        return Labelling(source, getattr(source, "requests", None), needs.bounds)
+    known: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
+    return Labelling(resolve(option, name, known), requests_of(option, name, known), needs.bounds)
+
+
+def reference(needs: Needs, option: str) -> Reference:
+    if not len(needs.sheet):
+        raise ConfigError(
+            f"{option} = reference",
+            f"no prompt has a true answer in column {needs.config.prompts.answer_field}",
+            "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
+        )
+    return Reference(needs.sheet)
+
+
+BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
+    "reference": reference,
+    "random": lambda needs, option: Random(needs.seeds),
+}
+"""Sources that are made for a run: (what there is, the option that names it) -> the source."""
+
+
+def check_reward_rule(config: RunConfig) -> None:
+    """Raises ConfigError for a reward rule that would never be asked."""
+    if config.labels.source in OWN_REWARDS and config.reward.rule != "match":
+        raise ConfigError(
+            f"labels.source = {config.labels.source}, reward.rule = {config.reward.rule}",
+            "this label source gives the rewards itself, so the rule would do nothing",
+            "Leave reward.rule at match, or take another label source.",
+        )
+
+
+def truth_channels(config: RunConfig) -> list[str]:
+    """The named channels by which truth can reach an update; empty means label-free (design law 1)."""
+    return [f"{option}={name}" for option, name in config.label_sources if name in TRUTH_CHANNELS]
