@@ -11,13 +11,16 @@ from selftrain.errors import ConfigError
 from selftrain.extension import requests_of, resolve
 from selftrain.labels import LABEL_SOURCES, Bounds, Labelling, LabelSource
 from selftrain.labels.controls import Random
+from selftrain.labels.flip_damped import FlipDamped
+from selftrain.labels.novelty import Novelty
 from selftrain.labels.reference import Reference
+from selftrain.labels.restrained import Restrained
 from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet
 
 TRUTH_CHANNELS = ("reference",)
 """label sources through which truth reaches an update (design law 1)"""
-OWN_REWARDS = ("random", "format_only", "inverted")
+OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
 
 
@@ -53,9 +56,21 @@ def reference(needs: Needs, option: str) -> Reference:
     return Reference(needs.sheet)
 
 
+def restrained(needs: Needs, option: str) -> Restrained:  # noqa: ARG001
+    section = needs.config.restrained
+    return Restrained(section.sigma_frac, section.min_share_frac, section.penalty, section.prompt_sigma_frac)
+
+
+def novelty(needs: Needs, option: str) -> Novelty:  # noqa: ARG001
+    return Novelty(needs.config.novelty.num_chars, needs.config.novelty.mean_frac)
+
+
 BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "reference": reference,
     "random": lambda needs, option: Random(needs.seeds),
+    "restrained": restrained,
+    "novelty": novelty,
+    "flip_damped": lambda needs, option: FlipDamped(),
 }
 """Sources that are made for a run: (what there is, the option that names it) -> the source."""
 

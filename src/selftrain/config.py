@@ -118,6 +118,7 @@ class LabelsSection(Section):
         "majority",
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
+        "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
         "reference: true answers (not label-free); the controls random, format_only and inverted; or package.module:function (docs/labels.md).",
     )
     clustering: str = option(
@@ -136,6 +137,24 @@ class JudgeSection(Section):
     max_pairs: int = option(32, "pairs", "Pairs of different answers judged in a group, the most frequent first; any other pair counts as different.", ge=1)
     max_new_tokens: int = option(16, "tokens", "Longest reply; the first yes or no in it counts. A model that thinks first needs more.", ge=1)
     temperature: float = option(0.0, "factor", "Temperature of the replies; 0 is greedy: the more likely verdict.", ge=0)
+
+
+class RestrainedSection(Section):
+    """labels.source = restrained: soft weights over all answers."""
+
+    sigma_frac: float = option(0.5, "fraction", "Width of the weighting function over vote shares; smaller is nearer to the winner alone.", gt=0)
+    min_share_frac: float = option(0.2, "fraction", "Largest share below which nothing is rewarded and the whole group is pushed down.", ge=0, le=1)
+    penalty: float = option(0.5, "advantage", "How far down: subtracted from each advantage of such a group.", ge=0)
+    prompt_sigma_frac: float | None = option(
+        None, "fraction", "Width of the prompt's weight over the start's vote share, which costs as many samples as vote; unset: all prompts weigh 1.", gt=0
+    )
+
+
+class NoveltySection(Section):
+    """labels.source = novelty: how alike two completions are."""
+
+    num_chars: int = option(5, "characters", "Length of the n-grams whose overlap says how alike two completions are.", ge=1)
+    mean_frac: float = option(0.5, "fraction", "Part of the mean similarity to its side; the rest is that of the largest one.", ge=0, le=1)
 
 
 class RewardSection(Section):
@@ -238,6 +257,8 @@ class RunConfig(Section):
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
     judge: JudgeSection = JudgeSection()
+    restrained: RestrainedSection = RestrainedSection()
+    novelty: NoveltySection = NoveltySection()
     reward: RewardSection = RewardSection()
     advantage: AdvantageSection = AdvantageSection()
     objective: ObjectiveSection = ObjectiveSection()

@@ -162,16 +162,23 @@ def check_combination(config: RunConfig) -> None:
             "exactly one of prompts.file, prompts.dataset and prompts.task is needed",
             "For example --prompts.file questions.jsonl",
         )
-    if config.labels.source == "reference" and config.labels.clustering != "exact":
+    named = {name: option for option, name in config.label_sources}
+    if "reference" in named and config.labels.clustering != "exact":
         raise ConfigError(
-            f"labels.source = reference, labels.clustering = {config.labels.clustering}",
+            f"{named['reference']} = reference, labels.clustering = {config.labels.clustering}",
             "a reference answer is compared by its canonical key, not by clusters",
             "Leave labels.clustering at exact, or take a vote as label source.",
         )
-    if config.labels.source == "frozen" and config.labels.clustering not in ("exact", "text"):
+    if "frozen" in named and config.labels.clustering not in ("exact", "text"):
         raise ConfigError(
-            f"labels.source = frozen, labels.clustering = {config.labels.clustering}",
+            f"{named['frozen']} = frozen, labels.clustering = {config.labels.clustering}",
             "the teacher's answers would be clustered apart from the policy's, so its label would mean nothing among them",
+            "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source.",
+        )
+    if "flip_damped" in named and config.labels.clustering not in ("exact", "text"):
+        raise ConfigError(
+            f"{named['flip_damped']} = flip_damped, labels.clustering = {config.labels.clustering}",
+            "clusters of two steps have other names, so every visit to a prompt would count as a flip",
             "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source.",
         )
     if config.evals.file is not None and config.evals.task is not None:

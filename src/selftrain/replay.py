@@ -66,11 +66,16 @@ def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Ver
 
 
 class StepLabels:
-    """The labels of a recorded step, made as in training: from all its groups at once, by index."""
+    """The labels of a recorded step, made as in training: from all its groups at once, by index.
+
+    Steps are asked for in the order in which they were recorded: a source may remember, and after a rollback it goes on with what it knew at that place.
+    """
 
     def __init__(self, ledger: Ledger, reading: Reading, labelling: Labelling) -> None:
         self._ledger, self._reading, self._labelling = ledger, reading, labelling
         self._place: tuple[int, int] | None = None
+        self._returns = {(one.parent, one.step) for one in ledger.branches}
+        self._known = {(0, 0): labelling.state()}
         self._labels: dict[int, Label | None] = {}
         self._missing: Counter[int] = Counter()
 
@@ -89,12 +94,22 @@ class StepLabels:
         place = (group.completions[0].version.branch, group.step)
         if place == self._place:
             return
+        if place[0] != (self._place or (0, 0))[0]:
+            self._labelling.load(self._known_at(place[0]))
         voted = [one.voted for one in self._ledger.groups(group.step, place[0])]
         asked = self._labelling.requests(voted)
         labels: Sequence[Label | None] = [None] * len(voted) if asked else self._labelling(voted)
         self._labels = {one.group.index: label for one, label in zip(voted, labels, strict=True)}
         self._missing = Counter(one.serves for one in [*self._reading.requests([one.group for one in voted]), *asked])
         self._place = place
+        if (place[0], place[1] + 1) in self._returns:
+            self._known[place[0], place[1] + 1] = self._labelling.state()
+
+    def _known_at(self, branch: int) -> Mapping[str, Any]:
+        """What the source knew where a branch begins; the branch it comes from may have no step of its own."""
+        record = self._ledger.branches[branch - 1]
+        place = (record.parent, record.step)
+        return self._known[place] if place in self._known else self._known_at(record.parent)
 
 
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from selftrain import checkpoints, control, handover, kept_checkpoints
 from selftrain.checkpoints import checkpoint_name
@@ -88,6 +89,7 @@ class Run:
     def __init__(self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy]) -> None:
         self.config, self.folder, self.problems, self.policy, self.ledger, self._fresh = config, folder, problems, policy, ledger, fresh
         self.guard = Guard(config.guard)
+        self.labelling = make_labelling(config, problems.train.sheet)
         self.seeds = Stream(config.run.seed)
         self.steps_done = 0
         self.refused: tuple[checkpoints.Refused, ...] = ()
@@ -190,9 +192,10 @@ class Run:
         self.ledger.append_branch(record)
         if found is None:
             self.policy, self.guard = self._fresh(), Guard(self.config.guard)
+            self.labelling = make_labelling(self.config, self.problems.train.sheet)
         else:
             self.policy.load(found.path)
-            self.guard.load(found.state["guard"])
+            self._remember(found.state)
         self.policy.start_branch(record.branch)
         self.steps_done = step
         self._save()
@@ -207,7 +210,7 @@ class Run:
             policy=self.policy,
             prompts=self.problems.train,
             read=reading,
-            label=make_labelling(self.config, self.problems.train.sheet),
+            label=self.labelling,
             extras=Extras(self.policy, vote_params(self.config), role_readers(reading), seeds),
             scorer=make_scorer(self.config),
             guard=self.guard,
@@ -252,7 +255,8 @@ class Run:
             self.policy.save(folder)
             self.policy.save_optimizer(folder)
 
-        state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version), "guard": self.guard.state()}
+        state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
+        state |= {"guard": self.guard.state(), "labels": self.labelling.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
         keep = {self._healthiest(), *handover.protected(self._scheduled(), self.steps_done, self._schedule)}
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
@@ -289,13 +293,18 @@ class Run:
         self.ledger.close()
         yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, self._evaluations.get("before"), self._evaluations.get("after"))
 
+    def _remember(self, state: Mapping[str, Any]) -> None:
+        """What guard and label source knew when a checkpoint was made."""
+        self.guard.load(state["guard"])
+        self.labelling.load(state["labels"])
+
     def take_up(self, checkpoint: checkpoints.Checkpoint | None, evaluations: Mapping[str, Evaluation]) -> None:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
         self._evaluations.update(evaluations)
         if checkpoint is not None:
             self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)
-            self.guard.load(checkpoint.state["guard"])
+            self._remember(checkpoint.state)
             self.steps_done = int(checkpoint.state["step"])
 
 

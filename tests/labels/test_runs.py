@@ -19,6 +19,10 @@ LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
     "random": {"labels.source": "random"},
     "format_only": {"labels.source": "format_only"},
     "inverted": {"labels.source": "inverted"},
+    "restrained": {"labels.source": "restrained", "restrained.min_share_frac": 0.4},
+    "restrained, weighted prompts": {"labels.source": "restrained", "restrained.prompt_sigma_frac": 0.5},
+    "novelty": {"labels.source": "novelty", "novelty.num_chars": 3},
+    "flip_damped": {"labels.source": "flip_damped", "policy.model": "toy:weak"},
 }
 RUNS = {**LABEL_FREE}
 every_source = pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
