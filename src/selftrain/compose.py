@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
-from selftrain.compose_labels import BOUND, Needs, check_reward_rule, label_source, truth_channels
+from selftrain.compose_labels import BOUND, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
-from selftrain.extension import resolve, source_hash
+from selftrain.extension import imported, resolve, source_hash
 from selftrain.extras import RoleReader
 from selftrain.labels import LABEL_SOURCES, Labelling
 from selftrain.labels.reference import answers_hash
@@ -29,12 +29,16 @@ from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet, Message, PromptSet, Role
+from selftrain.types import AnswerSheet, Message, PromptSet, Role, VotedGroup
+from selftrain.verifiers.pool import Limits, VerifierPool
+from selftrain.verifiers.verification import Verification
 
 TOY_PROMPTS = 256
 TOY_HELD_OUT_FIRST = 1_000_000
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
+
+Verify = Callable[[Sequence[VotedGroup]], list[VotedGroup]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,19 @@ def make_labelling(config: RunConfig, sheet: AnswerSheet) -> Labelling:
     return label_source(Needs(config, sheet, Stream(config.run.seed)), "labels.source", config.labels.source)
 
 
+def make_verification(config: RunConfig, prompts: PromptSet) -> Verify:
+    """The stage that asks the verifier; it changes nothing in a run without one. Raises ConfigError when it cannot start."""
+    if not verifies(config):
+        return list
+    section = config.verifier
+    if section.function is not None:
+        imported("verifier.function", section.function, {})
+    pool = VerifierPool(section.function or "gym", Limits(section.timeout_s, section.memory_mib))
+    pool.start()
+    entries = prompts.gym_entries if section.function is None else {}
+    return Verification(pool, section.frac, Stream(config.run.seed), prompts.questions, entries)
+
+
 def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]) -> Reading:
     """How completions are read. questions: by prompt id, what was asked without the template, which is what a judge is told."""
     if config.labels.clustering != "judge":
@@ -183,17 +200,18 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
             ("labels.clustering", config.labels.clustering, CLUSTERINGS),
             ("reward.rule", config.reward.rule, REWARD_RULES),
             ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),
+            ("verifier.function", (config.verifier.function or "") if verifies(config) else "", {}),
         )
         if ":" in name
     }
     return {
         "config": deciding(config),
         "config_hash": config_hash(config),
-        "class": "exact" if config.policy.device == "cpu" else "replayable",
+        "class": "exact" if config.policy.device == "cpu" and not verifies(config) else "replayable",  # a verifier's limits depend on the clock
         "label_free": not truth_channels(config),
         "truth_channels": truth_channels(config),
         "outside_code": outside,
-        "answers_hash": answers_hash(problems.train) if truth_channels(config) else None,
+        "answers_hash": answers_hash(problems.train) if uses_reference(config) else None,
         "prompts": {"origin": problems.train.origin, "count": len(problems.train), "hash": prompt_set_hash(problems.train)},
         "held_out": None
         if problems.held_out is None

@@ -15,12 +15,13 @@ from selftrain.labels.flip_damped import FlipDamped
 from selftrain.labels.novelty import Novelty
 from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
+from selftrain.labels.verified import verified
 from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet
 
-TRUTH_CHANNELS = ("reference",)
+TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
-OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty")
+OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "verifier")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
 
 
@@ -56,6 +57,20 @@ def reference(needs: Needs, option: str) -> Reference:
     return Reference(needs.sheet)
 
 
+def verifier(needs: Needs, option: str) -> LabelSource:
+    prompts = needs.config.prompts
+    if needs.config.verifier.function is None and not (prompts.task or "").startswith("gym:"):
+        given = next(
+            (f"prompts.{name} = {value}" for name in ("task", "file", "dataset") if (value := getattr(prompts, name)) is not None), "the toy's problems"
+        )
+        raise ConfigError(
+            f"{option} = verifier, {given}",
+            "these prompts have no verifier of their own, and verifier.function names none",
+            "Name one with --verifier.function package.module:function, or train on a reasoning-gym task (--prompts.task gym:NAME).",
+        )
+    return verified
+
+
 def restrained(needs: Needs, option: str) -> Restrained:  # noqa: ARG001
     section = needs.config.restrained
     return Restrained(section.sigma_frac, section.min_share_frac, section.penalty, section.prompt_sigma_frac)
@@ -67,6 +82,7 @@ def novelty(needs: Needs, option: str) -> Novelty:  # noqa: ARG001
 
 BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "reference": reference,
+    "verifier": verifier,
     "random": lambda needs, option: Random(needs.seeds),
     "restrained": restrained,
     "novelty": novelty,
@@ -83,6 +99,14 @@ def check_reward_rule(config: RunConfig) -> None:
             "this label source gives the rewards itself, so the rule would do nothing",
             "Leave reward.rule at match, or take another label source.",
         )
+
+
+def verifies(config: RunConfig) -> bool:
+    return any(name == "verifier" for _, name in config.label_sources)
+
+
+def uses_reference(config: RunConfig) -> bool:
+    return any(name == "reference" for _, name in config.label_sources)
 
 
 def truth_channels(config: RunConfig) -> list[str]:

@@ -119,7 +119,8 @@ class LabelsSection(Section):
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
         "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
-        "reference: true answers (not label-free); the controls random, format_only and inverted; or package.module:function (docs/labels.md).",
+        "verifier: a program decides, reference: true answers (both use the truth); the controls random, format_only and inverted; "
+        "or package.module:function (docs/labels.md).",
     )
     clustering: str = option(
         "exact",
@@ -137,6 +138,15 @@ class JudgeSection(Section):
     max_pairs: int = option(32, "pairs", "Pairs of different answers judged in a group, the most frequent first; any other pair counts as different.", ge=1)
     max_new_tokens: int = option(16, "tokens", "Longest reply; the first yes or no in it counts. A model that thinks first needs more.", ge=1)
     temperature: float = option(0.0, "factor", "Temperature of the replies; 0 is greedy: the more likely verdict.", ge=0)
+
+
+class VerifierSection(Section):
+    """labels.source = verifier: a program decides."""
+
+    function: str | None = option(None, "name", "package.module:function, which gets a Submission and gives a score; unset: the verifier of a gym: task.")
+    timeout_s: float = option(5.0, "s", "Longest check of one completion; a longer one is killed and that completion gets 0.", gt=0)
+    memory_mib: int = option(2048, "MiB", "Address space of each of its processes, libraries included.", ge=64)
+    frac: float = option(1.0, "fraction", "Share of the prompts that it may see, chosen by a stable hash of run seed and prompt id.", gt=0, le=1)
 
 
 class RestrainedSection(Section):
@@ -257,6 +267,7 @@ class RunConfig(Section):
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
     judge: JudgeSection = JudgeSection()
+    verifier: VerifierSection = VerifierSection()
     restrained: RestrainedSection = RestrainedSection()
     novelty: NoveltySection = NoveltySection()
     reward: RewardSection = RewardSection()

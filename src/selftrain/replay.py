@@ -11,7 +11,7 @@ from typing import Any
 
 from selftrain.admission import admit
 from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
-from selftrain.compose_labels import truth_channels
+from selftrain.compose_labels import uses_reference
 from selftrain.config import RunConfig
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
@@ -20,7 +20,7 @@ from selftrain.ledger.records import verdict_from
 from selftrain.metrics import measure
 from selftrain.reading import Reading
 from selftrain.reward import rewards_of
-from selftrain.run import relocated
+from selftrain.run_folder import relocated
 from selftrain.types import AnswerSheet, Label, ScoredGroup, Verdict
 from selftrain.vote import count
 
@@ -115,7 +115,7 @@ class StepLabels:
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:
     """What each recorded value should be, from the recorded ones before it."""
     home = Path(ledger.environment["cwd"])
-    sheet = load_sets(relocated(config, home)).train.sheet if truth_channels(config) else AnswerSheet({})
+    sheet = load_sets(relocated(config, home)).train.sheet if uses_reference(config) else AnswerSheet({})
     reading, scorer = make_reading(config, {}), make_scorer(config)
     readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, sheet))
 

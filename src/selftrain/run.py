@@ -15,6 +15,7 @@ from selftrain import checkpoints, control, handover, kept_checkpoints
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
+    Verify,
     check_lengths,
     config_hash,
     header_of,
@@ -23,6 +24,7 @@ from selftrain.compose import (
     make_labelling,
     make_reading,
     make_scorer,
+    make_verification,
     role_readers,
 )
 from selftrain.config import RunConfig
@@ -35,7 +37,7 @@ from selftrain.handover import START, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, RequestRecord, lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy, SamplingParams
-from selftrain.run_folder import environment, new_folder, resolved
+from selftrain.run_folder import environment, new_folder, relocated, resolved
 from selftrain.seeds import Stream
 from selftrain.train import Parts, StepReport, train, vote_params
 from selftrain.types import Action
@@ -86,8 +88,11 @@ class Run:
     fresh: makes the policy as it was before the first step, for a rollback to the start.
     """
 
-    def __init__(self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy]) -> None:
-        self.config, self.folder, self.problems, self.policy, self.ledger, self._fresh = config, folder, problems, policy, ledger, fresh
+    def __init__(
+        self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy], verify: Verify
+    ) -> None:
+        self.config, self.folder, self.problems, self.policy, self.ledger = config, folder, problems, policy, ledger
+        self._fresh, self._verify = fresh, verify
         self.guard = Guard(config.guard)
         self.labelling = make_labelling(config, problems.train.sheet)
         self.seeds = Stream(config.run.seed)
@@ -210,6 +215,7 @@ class Run:
             policy=self.policy,
             prompts=self.problems.train,
             read=reading,
+            verify=self._verify,
             label=self.labelling,
             extras=Extras(self.policy, vote_params(self.config), role_readers(reading), seeds),
             scorer=make_scorer(self.config),
@@ -321,10 +327,12 @@ def start(config: RunConfig) -> Run:
     make_labelling(config, problems.train.sheet)
     make_scorer(config)
     make_reading(config, problems.train.questions)
+    verify = make_verification(config, problems.train)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
-    return Run(config, folder, problems, policy, LedgerWriter.create(folder, header, environment(config)), lambda: load_policy(config))
+    ledger = LedgerWriter.create(folder, header, environment(config))
+    return Run(config, folder, problems, policy, ledger, lambda: load_policy(config), verify)
 
 
 def read_config(folder: Place) -> RunConfig:
@@ -364,20 +372,9 @@ def resume(folder: Place) -> Run:
     found = kept_checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
-    run = Run(config, folder, problems, policy, ledger, lambda: load_policy(at_home))
+    run = Run(config, folder, problems, policy, ledger, lambda: load_policy(at_home), make_verification(at_home, problems.train))
     run.take_up(found, recorded_evaluations(folder))
     return run
-
-
-def relocated(config: RunConfig, home: Path) -> RunConfig:
-    """Relative paths of a run resumed from another folder, seen from where it was started."""
-
-    def seen(path: str | None) -> str | None:
-        return str(home / path) if path and not Path(path).exists() and (home / path).exists() else path
-
-    prompts = config.prompts.model_copy(update={"file": seen(config.prompts.file)})
-    evals = config.evals.model_copy(update={"file": seen(config.evals.file)})
-    return config.model_copy(update={"prompts": prompts, "evals": evals, "policy": config.policy.model_copy(update={"model": seen(config.policy.model)})})
 
 
 def recorded_evaluations(folder: Place) -> dict[str, Evaluation]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 AnswerKey = NewType("AnswerKey", str)
 """The canonical, printable form of an answer; two answers are equal if and only if their keys are. Example: the key of `0.5` is the key of `1/2`."""
@@ -44,6 +44,10 @@ class Outcome(StrEnum):
     BELOW_QUORUM = "below_quorum"
     BELOW_MIN_SHARE = "below_min_share"
     NO_REFERENCE = "no_reference"
+    NO_VERIFIER = "no_verifier"
+    """no verifier looks at this prompt"""
+    NO_VERDICT = "no_verdict"
+    """the verifier gave no score to any completion"""
 
 
 class Admission(StrEnum):
@@ -113,12 +117,14 @@ class PromptSet:
     """Prompts in a fixed order, and the answers somebody may have written beside them. `origin` names the file or task.
 
     questions: by prompt id, the messages before the template; a prompt that is missing there has no template around it.
+    gym_entries: by prompt id, what reasoning-gym's verifier needs of a problem, its true answer among it; empty for all other prompts.
     """
 
     prompts: tuple[Prompt, ...]
     sheet: AnswerSheet
     origin: str
     questions: Mapping[str, tuple[Message, ...]] = field(default_factory=dict, repr=False)
+    gym_entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -234,15 +240,38 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """What a verifier is given of a completion. prompt: the question without its template. answer: the final answer as it was read, None where none was."""
+
+    prompt_id: str
+    prompt: str
+    completion: str
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a verifier said of a completion.
+
+    score: in [0, 1], 1 is right; None where it gave none. note: `verified`, `partly_verified`, `refuted`, or why there is no score.
+    """
+
+    score: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class VotedGroup:
     """A group, what was read in it, and the count: all that a label source sees of the completions.
 
     What is read depends on the group's role: the final answers of votes and teachers, the verdicts `yes` and `no` of judges.
+    checks: one per completion, or none where no verifier looked.
     """
 
     group: Group
     answers: Answers
     vote: Vote
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from selftrain.types import (
     Admission,
     AnswerKey,
     Answers,
+    Check,
     Completion,
     Finding,
     Finish,
@@ -86,6 +87,8 @@ def judged(step: int, index: int = 2) -> ScoredGroup:
     scored = decided(step, index)
     values, notes = (0.25, -1.0, 0.0, 1 / 3), ("match", "match", "truncated", "a longer reason, with é")
     label = replace(scored.label, weight=0.5, offset=-1 / 3, values=values, notes=notes)
+    checks = (Check(0.25, "partly_verified"), Check(0.0, "refuted"), Check(0.0, "truncated"), Check(None, "timed_out"))
+    scored = replace(scored, voted=replace(scored.voted, checks=checks))
     return replace(scored, label=label, rewards=Rewards(values, notes), kl_penalties=(), shaped_rewards=values)
 
 

@@ -87,6 +87,6 @@ def test_every_old_table_has_the_columns_it_had() -> None:
     assert {number for number, _ in ADDED} == set(range(2, FORMAT + 1))
     assert all(columns_of(FORMAT, name) == TABLES[name] for name in TABLES)
     assert len(columns_of(1, "groups")) == len(columns_of(2, "groups")) - 2 == len(TABLES["groups"]) - 4
-    assert len(columns_of(1, "completions")) == len(columns_of(2, "completions")) == len(TABLES["completions"]) - 2
+    assert len(columns_of(1, "completions")) == len(columns_of(2, "completions")) == len(TABLES["completions"]) - 4
     assert [column.name for column in columns_of(1, "groups")][:3] == ["step", "group_index", "prompt_id"]
     assert [column.name for column in columns_of(FORMAT, "groups")][:5] == ["step", "group_index", "role", "serves", "prompt_id"]

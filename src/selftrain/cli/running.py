@@ -59,6 +59,7 @@ def check_outside_code(folder: Place) -> None:
     config = read_config(folder)
     names = [*config.label_sources, ("labels.clustering", config.labels.clustering)]
     names += [("reward.rule", config.reward.rule), ("advantage.rule", config.advantage.rule)]
+    names += [("verifier.function", config.verifier.function or "")]
     for option, name in names:
         module = name.partition(":")[0].partition(".")[0]
         if ":" in name and module and find_spec(module) is None:

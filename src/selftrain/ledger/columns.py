@@ -74,6 +74,8 @@ COMPLETIONS = (
     Column("policy_version", "str", "`branch:updates` of the policy that sampled it"),
     Column("answer_text", "str", "the final answer as it was read, of a judge its `yes` or `no`; null where none was", nullable=True),
     Column("answer_key", "str", "its canonical form, which votes", nullable=True),
+    Column("check_score", "f64", "what a verifier said, 1 is right; null where it gave no score or did not look", nullable=True),
+    Column("check_note", "str", "`verified`, `partly_verified`, `refuted`, or why there is no score; null where no verifier looked", nullable=True),
     Column("label_value", "f64", "the reward, where the label source gave it itself; null where the reward rule made it", nullable=True),
     Column("label_note", "str", "why, beside `label_value`", nullable=True),
     Column("reward", "f64", "null where the group is undecided or an extra sample", nullable=True),

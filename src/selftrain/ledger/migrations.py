@@ -58,14 +58,14 @@ def weights(table: pa.Table) -> Mapping[str, list[Any]]:
 
 
 def values(table: pa.Table) -> Mapping[str, list[Any]]:
-    """2 -> 3: a label source may give rewards itself. In format 2 none did."""
+    """2 -> 3: a verifier may look, and a label source may give rewards itself. In format 2 none did."""
     return {name: [None] * table.num_rows for name in ADDED[3, "completions"]}
 
 
 ADDED: Mapping[tuple[int, str], tuple[str, ...]] = {
     (2, "groups"): ("role", "serves"),
     (3, "groups"): ("label_weight", "label_offset"),
-    (3, "completions"): ("label_value", "label_note"),
+    (3, "completions"): ("check_score", "check_note", "label_value", "label_note"),
 }
 """(format, table) -> the columns that it was the first to have"""
 MIGRATIONS: Mapping[tuple[int, str], Migration] = {(1, "groups"): roles, (2, "groups"): weights, (2, "completions"): values}

@@ -14,6 +14,7 @@ from selftrain.types import (
     Admission,
     AnswerKey,
     Answers,
+    Check,
     Completion,
     Finding,
     Finish,
@@ -138,6 +139,7 @@ def _check(step: int, scored: ScoredGroup) -> None:
         _check_read(step, one)
     given = f"group {group.index} of step {group.step}"
     optional = {
+        "checks": scored.voted.checks,
         "label values": scored.label.values,
         "label notes": scored.label.notes,
         "rewards": scored.rewards.values,
@@ -231,6 +233,8 @@ def _completion_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
         "policy_version": [str(completion.version) for completion in completions],
         "answer_text": joined([row.voted.answers.texts for row in rows]),
         "answer_key": joined([row.voted.answers.keys for row in rows]),
+        "check_score": joined([[check.score for check in row.voted.checks] or [None] * size for row, size in zip(rows, sizes, strict=True)]),
+        "check_note": joined([[check.note for check in row.voted.checks] or [None] * size for row, size in zip(rows, sizes, strict=True)]),
         "label_value": decided(lambda scored: scored.label.values),
         "label_note": decided(lambda scored: scored.label.notes),
         "reward": decided(lambda scored: scored.rewards.values),
@@ -279,7 +283,8 @@ def _voted(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedG
     prompt = Prompt(row["prompt_id"], messages)
     group = Group(row["step"], row["group_index"], prompt, row["prompt_token_ids"], _completions(rows), Role(row["role"]), extras)
     counts = tuple((AnswerKey(key), count) for key, count in zip(row["vote_keys"], row["vote_counts"], strict=True))
-    return VotedGroup(group, Answers(tuple(rows["answer_text"]), tuple(rows["answer_key"])), Vote(row["num_votes"], row["num_read"], counts))
+    checks = tuple(Check(score, note) for score, note in zip(rows["check_score"], rows["check_note"], strict=True) if note is not None)
+    return VotedGroup(group, Answers(tuple(rows["answer_text"]), tuple(rows["answer_key"])), Vote(row["num_votes"], row["num_read"], counts), checks)
 
 
 def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedGroup, ...]) -> ScoredGroup:

@@ -17,6 +17,7 @@ SOURCES: Mapping[str, str] = {
     "split_vote": "a split vote of the model's own completions: each half of a group labels the other half",
     "frozen": "the vote of the model as it was at the start",
     "reference": "true answers (labels.source = reference)",
+    "verifier": "a program that checks each completion (labels.source = verifier)",
     "restrained": "a restrained vote of the model's own completions: every answer is rewarded by a weight that grows with its share",
     "novelty": "the majority vote of the model's own completions, and on each side of it by how unlike the others a completion is",
     "flip_damped": "the majority vote of the model's own completions, weighing less where a prompt's label changed often",
