@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,10 @@ from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.extension import requests_of, resolve
 from selftrain.labels import LABEL_SOURCES, Bounds, Labelling, LabelSource
+from selftrain.labels.composed import FirstOf, Mixture
 from selftrain.labels.controls import Random
 from selftrain.labels.flip_damped import FlipDamped
+from selftrain.labels.gate import Gate
 from selftrain.labels.novelty import Novelty
 from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
@@ -21,7 +23,7 @@ from selftrain.types import AnswerSheet
 
 TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
-OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "verifier")
+OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "verifier", "mixture")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
 
 
@@ -54,7 +56,27 @@ def reference(needs: Needs, option: str) -> Reference:
             f"no prompt has a true answer in column {needs.config.prompts.answer_field}",
             "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
         )
-    return Reference(needs.sheet)
+    return Reference(needs.sheet, needs.config.reference.frac, needs.seeds)
+
+
+def first_of(needs: Needs, option: str) -> FirstOf:  # noqa: ARG001
+    return FirstOf(parts(needs, "first_of", "first_of.sources", needs.config.first_of.sources, ("first_of",)))
+
+
+def mixture(needs: Needs, option: str) -> Mixture:  # noqa: ARG001
+    weights = needs.config.mixture.weights
+    return Mixture(parts(needs, "mixture", "mixture.weights", sorted(weights), ("first_of", "mixture")), weights)
+
+
+def parts(needs: Needs, whole: str, option: str, names: Sequence[str], without: Sequence[str]) -> dict[str, Labelling]:
+    """The sources that a composition is made of, by name. Raises ConfigError for one that it cannot hold or that stands there twice."""
+    given = f"{option} = {', '.join(names)}"
+    held = next((name for name in names if name in without), None)
+    if held is not None:
+        raise ConfigError(given, f"{whole} cannot hold {held}: a composition would hold itself", "Name sources that are not made of others, or gate.")
+    if len(set(names)) != len(names):
+        raise ConfigError(given, "a source stands there twice, and would decide as it did before", "Name each once.")
+    return {name: label_source(needs, option, name) for name in names}
 
 
 def verifier(needs: Needs, option: str) -> LabelSource:
@@ -83,6 +105,9 @@ def novelty(needs: Needs, option: str) -> Novelty:  # noqa: ARG001
 BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "reference": reference,
     "verifier": verifier,
+    "first_of": first_of,
+    "mixture": mixture,
+    "gate": lambda needs, option: Gate(needs.config.gate.conditions, needs.config.gate.min_share_frac),
     "random": lambda needs, option: Random(needs.seeds),
     "restrained": restrained,
     "novelty": novelty,

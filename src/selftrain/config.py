@@ -120,6 +120,7 @@ class LabelsSection(Section):
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
         "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
         "verifier: a program decides, reference: true answers (both use the truth); the controls random, format_only and inverted; "
+        "first_of, mixture and gate are made of others; "
         "or package.module:function (docs/labels.md).",
     )
     clustering: str = option(
@@ -138,6 +139,40 @@ class JudgeSection(Section):
     max_pairs: int = option(32, "pairs", "Pairs of different answers judged in a group, the most frequent first; any other pair counts as different.", ge=1)
     max_new_tokens: int = option(16, "tokens", "Longest reply; the first yes or no in it counts. A model that thinks first needs more.", ge=1)
     temperature: float = option(0.0, "factor", "Temperature of the replies; 0 is greedy: the more likely verdict.", ge=0)
+
+
+class ReferenceSection(Section):
+    """labels.source = reference: true answers."""
+
+    frac: float = option(1.0, "fraction", "Share of the prompts whose true answers train, chosen by a stable hash of run seed and prompt id.", gt=0, le=1)
+
+
+class FirstOfSection(Section):
+    """labels.source = first_of: the first source that decides."""
+
+    sources: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(
+        ("reference", "majority"), "names", "Label sources in the order in which they are asked.", min_length=2
+    )
+
+
+class MixtureSection(Section):
+    """labels.source = mixture: rewards averaged over sources."""
+
+    weights: dict[str, Annotated[float, Field(gt=0)]] = option(
+        {"frozen": 1.0, "majority": 1.0}, "table", "Label source and its weight; the weights of those that decide are made to add up to 1.", min_length=2
+    )
+
+
+class GateSection(Section):
+    """labels.source = gate: the majority where it can be trusted."""
+
+    conditions: tuple[Literal["share", "halves", "base"], ...] = option(
+        ("share", "halves"),
+        "names",
+        "All must hold. share: the winner's share; halves: both halves of the group have this winner; base: the frozen start's vote has it.",
+        min_length=1,
+    )
+    min_share_frac: float = option(0.5, "fraction", "Least share of the winner, of the condition share.", ge=0, le=1)
 
 
 class VerifierSection(Section):
@@ -267,7 +302,11 @@ class RunConfig(Section):
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
     judge: JudgeSection = JudgeSection()
+    reference: ReferenceSection = ReferenceSection()
     verifier: VerifierSection = VerifierSection()
+    first_of: FirstOfSection = FirstOfSection()
+    mixture: MixtureSection = MixtureSection()
+    gate: GateSection = GateSection()
     restrained: RestrainedSection = RestrainedSection()
     novelty: NoveltySection = NoveltySection()
     reward: RewardSection = RewardSection()
@@ -280,5 +319,10 @@ class RunConfig(Section):
 
     @property
     def label_sources(self) -> tuple[tuple[str, str], ...]:
-        """(option, name) of every label source that takes part."""
-        return (("labels.source", self.labels.source),)
+        """(option, name) of every label source that takes part, those that a composition is made of after it."""
+        found = [("labels.source", self.labels.source)]
+        if self.labels.source == "first_of":
+            found += [("first_of.sources", name) for name in self.first_of.sources]
+        if "mixture" in [name for _, name in found]:
+            found += [("mixture.weights", name) for name in sorted(self.mixture.weights)]
+        return tuple(found)

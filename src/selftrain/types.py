@@ -43,6 +43,8 @@ class Outcome(StrEnum):
     NO_ANSWER = "no_answer"
     BELOW_QUORUM = "below_quorum"
     BELOW_MIN_SHARE = "below_min_share"
+    GATE_CLOSED = "gate_closed"
+    """a condition under which the vote is trusted does not hold; the label's `decided_by` names it"""
     NO_REFERENCE = "no_reference"
     NO_VERIFIER = "no_verifier"
     """no verifier looks at this prompt"""

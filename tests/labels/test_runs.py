@@ -22,9 +22,18 @@ LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
     "restrained": {"labels.source": "restrained", "restrained.min_share_frac": 0.4},
     "restrained, weighted prompts": {"labels.source": "restrained", "restrained.prompt_sigma_frac": 0.5},
     "novelty": {"labels.source": "novelty", "novelty.num_chars": 3},
+    "mixture": {"labels.source": "mixture"},
+    "mixture that remembers": {"labels.source": "mixture", "mixture.weights": {"flip_damped": 2.0, "random": 1.0}, "policy.model": "toy:weak"},
+    "first_of": {"labels.source": "first_of", "first_of.sources": ["gate", "restrained"]},
+    "gate": {"labels.source": "gate", "gate.conditions": ["share", "halves", "base"], "gate.min_share_frac": 0.4},
     "flip_damped": {"labels.source": "flip_damped", "policy.model": "toy:weak"},
 }
-RUNS = {**LABEL_FREE}
+RUNS = {
+    **LABEL_FREE,
+    "reference for a fifth": {"labels.source": "reference", "reference.frac": 0.2},
+    "first_of with a safety net": {"labels.source": "first_of", "reference.frac": 0.2},
+    "mixture with the truth": {"labels.source": "mixture", "mixture.weights": {"majority": 1.0, "reference": 1.0}},
+}
 every_source = pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
 QUICK = {**SMALL, "run.num_steps": 8, "prompts.count": 32}
 """each prompt is drawn four times"""
