@@ -90,6 +90,13 @@ def test_only_a_few_may_read_true_answers(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)
+def test_only_the_verifier_is_told_what_a_gym_problem_hides(path: Path) -> None:
+    """The entry of a reasoning-gym problem holds its true answer."""
+    if not name(path).startswith(("prompts/", "compose.py", "types.py")):
+        assert "gym_entries" not in {node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
 def test_only_the_command_line_prints_or_exits(path: Path) -> None:
     if name(path).startswith("cli/") or name(path) == "__main__.py":
         return

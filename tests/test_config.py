@@ -13,6 +13,7 @@ from selftrain.config import RunConfig
 from selftrain.config_load import load_config, option_names
 from selftrain.errors import ConfigError
 from selftrain.schedule import learning_rate
+from tests.test_docs import METHOD_SECTIONS
 
 
 def test_layers(tmp_path: Path) -> None:
@@ -65,6 +66,13 @@ def test_truth_values_are_no_numbers_and_stay_truth_values() -> None:
         ({"evals.file": "a", "evals.task": "add:2"}, "held-out problems come from one place"),
         ({"labels.source": "reference", "labels.clustering": "overlap"}, "not by clusters"),
         ({"labels.source": "frozen", "labels.clustering": "judge"}, "would be clustered apart"),
+        ({"labels.source": "flip_damped", "labels.clustering": "overlap"}, "every visit to a prompt would count as a flip"),
+        ({"labels.source": "gate", "gate.conditions": ["base"], "labels.clustering": "judge"}, "would be clustered apart"),
+        ({"labels.source": "first_of", "labels.clustering": "overlap"}, "first_of.sources = reference, labels.clustering = overlap"),
+        ({"gate.conditions": ["moon"]}, "'share', 'halves' or 'base'"),
+        ({"gate.conditions": []}, "at least 1 item"),
+        ({"mixture.weights": {"majority": 1.0, "frozen": 0.0}}, "greater than 0"),
+        ({"restrained.sigma_frac": 0}, "Give a number (allowed: above 0). restrained.sigma_frac [fraction]: "),
         ({"judge.temperature": -1}, "Give a number (allowed: at least 0). judge.temperature [factor]: "),
         ({"update.num_minibatches": 99}, "never split"),
     ],
@@ -97,7 +105,7 @@ def test_every_option_has_a_unit_and_a_meaning() -> None:
             assert field.description, name
             assert field.description[-1] in ".?", name
             assert field.json_schema_extra["unit"], name  # type: ignore[index]
-    assert 55 <= len([name for name in option_names() if not name.startswith("vllm.")]) <= 72
+    assert 55 <= len([name for name in option_names() if not name.startswith(METHOD_SECTIONS)]) <= 72
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selftrain.admission import trained_subset
-from selftrain.advantage import ADVANTAGE_RULES, dr_grpo, grpo, rloo
+from selftrain.advantage import ADVANTAGE_RULES, dr_grpo, grpo, rloo, weighted
 from selftrain.answers import key
 from selftrain.answers.freeform import reader
 from selftrain.labels import Bounds
@@ -21,7 +22,7 @@ from selftrain.reward import match, rewards_of, share
 from selftrain.rollout import read_and_count
 from selftrain.scoring import Scorer, compile_samples, minibatches
 from selftrain.seeds import Stream
-from selftrain.types import Admission, AnswerSheet, Finish, Group, Outcome, ScoredGroup
+from selftrain.types import Admission, AnswerSheet, Finish, Group, Label, Outcome, ScoredGroup
 from tests.builders import completion, group, voted
 
 SCORER = Scorer(match, rloo, group_size=64, kl_coef=None, kl_estimator="k1")
@@ -105,6 +106,36 @@ def test_free_form_answers_vote_in_clusters() -> None:
 def test_an_undecided_group_has_no_rewards() -> None:
     one = scored(["1", "2"])
     assert (one.rewards.values, one.advantages, one.trained, one.admission) == ((), (), (), Admission.UNDECIDED)
+
+
+def labelled(answers: list[str | None], **changes: Any) -> ScoredGroup:
+    """A group whose majority label is changed before it is scored."""
+    one = voted(answers)
+    label: Label = replace(majority([one], Bounds())[0], **changes)
+    return SCORER.score([one], [label], (), Stream(0))[0]
+
+
+def test_a_label_weighs_and_shifts_the_advantages_of_its_group() -> None:
+    assert labelled(["1", "1", "2"]).advantages == (0.5, 0.5, -1.0)
+    assert labelled(["1", "1", "2"], weight=0.5).advantages == (0.25, 0.25, -0.5)
+    assert labelled(["1", "1", "2"], weight=2.0, offset=-1.0).advantages == (-1.0, -1.0, -4.0)
+    assert weighted((0.5, -0.5), 2.0, -1.0) == (-1.0, -3.0)
+
+
+def test_an_offset_makes_equal_rewards_train_and_a_weight_of_0_lets_nothing_train() -> None:
+    assert labelled(["1", "1"]).admission is Admission.NO_SIGNAL
+    pushed = labelled(["1", "1"], offset=-0.5)
+    assert (pushed.admission, pushed.advantages, pushed.trained) == (Admission.ADMITTED, (-0.5, -0.5), (0, 1))
+    assert labelled(["1", "1", "2"], weight=0.0).admission is Admission.NO_SIGNAL
+    assert labelled(["1", "1", "2"], weight=0.0, offset=1.0).trained == ()
+    undecided = labelled(["1", "2"], weight=2.0, offset=-1.0)
+    assert (undecided.admission, undecided.advantages) == (Admission.UNDECIDED, ())
+
+
+def test_rewards_that_a_label_gives_are_the_rewards() -> None:
+    one = labelled(["1", "1", "2"], values=(0.25, -1.0, 0.0), notes=("a", "b", "c"))
+    assert (one.rewards.values, one.rewards.reasons) == ((0.25, -1.0, 0.0), ("a", "b", "c"))
+    assert one.advantages == rloo((0.25, -1.0, 0.0))
 
 
 def test_advantages_by_hand() -> None:

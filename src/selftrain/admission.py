@@ -9,10 +9,10 @@ from selftrain.types import Admission, Label
 
 
 def admit(label: Label, shaped_rewards: Sequence[float]) -> Admission:
-    """Undecided groups have no rewards, groups with equal rewards no advantage."""
+    """Undecided groups have no rewards; groups with equal rewards have no advantage, unless their label has an offset; a weight of 0 leaves none either."""
     if not label.is_decided:
         return Admission.UNDECIDED
-    if min(shaped_rewards) == max(shaped_rewards):
+    if label.weight == 0 or (min(shaped_rewards) == max(shaped_rewards) and label.offset == 0):
         return Admission.NO_SIGNAL
     return Admission.ADMITTED
 

@@ -29,4 +29,11 @@ def grpo(rewards: Sequence[float]) -> tuple[float, ...]:
     return tuple(value / (deviation + STD_FLOOR) for value in centred)
 
 
+def weighted(advantages: Sequence[float], weight: float, offset: float) -> tuple[float, ...]:
+    """weight * (A_i + offset): what a label says about its whole group. Example: (0.5, -0.5), weight 2, offset -1 -> (-1, -3)."""
+    if (weight, offset) == (1, 0):
+        return tuple(advantages)
+    return tuple(weight * (value + offset) for value in advantages)
+
+
 ADVANTAGE_RULES: Mapping[str, AdvantageRule] = {"rloo": rloo, "grpo": grpo, "dr_grpo": dr_grpo}

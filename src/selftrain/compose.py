@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
+from selftrain.compose_labels import BOUND, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
-from selftrain.extension import requests_of, resolve, source_hash
+from selftrain.extension import imported, resolve, source_hash
 from selftrain.extras import RoleReader
-from selftrain.labels import LABEL_SOURCES, Bounds, Labelling
-from selftrain.labels.reference import Reference, answers_hash
+from selftrain.labels import LABEL_SOURCES, Labelling
+from selftrain.labels.reference import answers_hash
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
@@ -27,12 +28,17 @@ from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_
 from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
-from selftrain.types import AnswerSheet, Message, PromptSet, Role
+from selftrain.seeds import Stream
+from selftrain.types import AnswerSheet, Message, PromptSet, Role, VotedGroup
+from selftrain.verifiers.pool import Limits, VerifierPool
+from selftrain.verifiers.verification import Verification
 
 TOY_PROMPTS = 256
 TOY_HELD_OUT_FIRST = 1_000_000
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
+
+Verify = Callable[[Sequence[VotedGroup]], list[VotedGroup]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +137,21 @@ def model_source(model: str) -> str:
 
 def make_labelling(config: RunConfig, sheet: AnswerSheet) -> Labelling:
     """The label source with its bounds. Only `reference` is handed the true answers."""
-    bounds = Bounds(config.labels.min_read_frac, config.labels.min_share_frac)
-    if config.labels.source == "reference":
-        if not len(sheet):
-            raise ConfigError(
-                "labels.source = reference",
-                f"no prompt has a true answer in column {config.prompts.answer_field}",
-                "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
-            )
-        return Labelling(Reference(sheet), None, bounds)
-    known: Mapping[str, Callable[..., Any]] = {**LABEL_SOURCES, "reference": Reference}
-    source = resolve("labels.source", config.labels.source, known)
-    return Labelling(source, requests_of("labels.source", config.labels.source, known), bounds)
+    check_reward_rule(config)
+    return label_source(Needs(config, sheet, Stream(config.run.seed)), "labels.source", config.labels.source)
+
+
+def make_verification(config: RunConfig, prompts: PromptSet) -> Verify:
+    """The stage that asks the verifier; it changes nothing in a run without one. Raises ConfigError when it cannot start."""
+    if not verifies(config):
+        return list
+    section = config.verifier
+    if section.function is not None:
+        imported("verifier.function", section.function, {})
+    pool = VerifierPool(section.function or "gym", Limits(section.timeout_s, section.memory_mib))
+    pool.start()
+    entries = prompts.gym_entries if section.function is None else {}
+    return Verification(pool, section.frac, Stream(config.run.seed), prompts.questions, entries)
 
 
 def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]) -> Reading:
@@ -177,11 +186,6 @@ def check_parts(config: RunConfig, problems: Problems) -> None:
     make_reading(config, problems.train.questions)
 
 
-def truth_channels(config: RunConfig) -> list[str]:
-    """The named channels by which truth can reach an update; empty means label-free (design law 1)."""
-    return ["labels.source=reference"] if config.labels.source == "reference" else []
-
-
 def deciding(config: RunConfig) -> dict[str, Any]:
     """The options that decide a run, as JSON values: all but its name and folder."""
     values: dict[str, Any] = config.model_dump(mode="json")
@@ -195,24 +199,26 @@ def config_hash(config: RunConfig) -> str:
 
 def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
     """What the ledger starts with: nothing in it depends on the clock, the place or a true answer."""
+    known: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
     outside = {
         option: source_hash(name, known)
         for option, name, known in (
-            ("labels.source", config.labels.source, {**LABEL_SOURCES, "reference": Reference}),
+            *((option, name, known) for option, name in config.label_sources),
             ("labels.clustering", config.labels.clustering, CLUSTERINGS),
             ("reward.rule", config.reward.rule, REWARD_RULES),
             ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),
+            ("verifier.function", (config.verifier.function or "") if verifies(config) else "", {}),
         )
         if ":" in name
     }
     return {
         "config": deciding(config),
         "config_hash": config_hash(config),
-        "class": "exact" if config.policy.device == "cpu" else "replayable",
+        "class": "exact" if config.policy.device == "cpu" and not verifies(config) else "replayable",  # a verifier's limits depend on the clock
         "label_free": not truth_channels(config),
         "truth_channels": truth_channels(config),
         "outside_code": outside,
-        "answers_hash": answers_hash(problems.train) if truth_channels(config) else None,
+        "answers_hash": answers_hash(problems.train) if uses_reference(config) else None,
         "prompts": {"origin": problems.train.origin, "count": len(problems.train), "hash": prompt_set_hash(problems.train)},
         "held_out": None
         if problems.held_out is None

@@ -118,7 +118,10 @@ class LabelsSection(Section):
         "majority",
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
-        "reference: true answers (not label-free); or package.module:function.",
+        "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
+        "verifier: a program decides, reference: true answers (both use the truth); the controls random, format_only and inverted; "
+        "first_of, mixture and gate are made of others; "
+        "or package.module:function (docs/labels.md).",
     )
     clustering: str = option(
         "exact",
@@ -136,6 +139,67 @@ class JudgeSection(Section):
     max_pairs: int = option(32, "pairs", "Pairs of different answers judged in a group, the most frequent first; any other pair counts as different.", ge=1)
     max_new_tokens: int = option(16, "tokens", "Longest reply; the first yes or no in it counts. A model that thinks first needs more.", ge=1)
     temperature: float = option(0.0, "factor", "Temperature of the replies; 0 is greedy: the more likely verdict.", ge=0)
+
+
+class ReferenceSection(Section):
+    """labels.source = reference: true answers."""
+
+    frac: float = option(1.0, "fraction", "Share of the prompts whose true answers train, chosen by a stable hash of run seed and prompt id.", gt=0, le=1)
+
+
+class FirstOfSection(Section):
+    """labels.source = first_of: the first source that decides."""
+
+    sources: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(
+        ("reference", "majority"), "names", "Label sources in the order in which they are asked.", min_length=2
+    )
+
+
+class MixtureSection(Section):
+    """labels.source = mixture: rewards averaged over sources."""
+
+    weights: dict[str, Annotated[float, Field(gt=0)]] = option(
+        {"frozen": 1.0, "majority": 1.0}, "table", "Label source and its weight; the weights of those that decide are made to add up to 1.", min_length=2
+    )
+
+
+class GateSection(Section):
+    """labels.source = gate: the majority where it can be trusted."""
+
+    conditions: tuple[Literal["share", "halves", "base"], ...] = option(
+        ("share", "halves"),
+        "names",
+        "All must hold. share: the winner's share; halves: both halves of the group have this winner; base: the frozen start's vote has it.",
+        min_length=1,
+    )
+    min_share_frac: float = option(0.5, "fraction", "Least share of the winner, of the condition share.", ge=0, le=1)
+
+
+class VerifierSection(Section):
+    """labels.source = verifier: a program decides."""
+
+    function: str | None = option(None, "name", "package.module:function, which gets a Submission and gives a score; unset: the verifier of a gym: task.")
+    timeout_s: float = option(5.0, "s", "Longest check of one completion; a longer one is killed and that completion gets 0.", gt=0)
+    memory_mib: int = option(2048, "MiB", "Address space of each of its processes, libraries included.", ge=64)
+    frac: float = option(1.0, "fraction", "Share of the prompts that it may see, chosen by a stable hash of run seed and prompt id.", gt=0, le=1)
+
+
+class RestrainedSection(Section):
+    """labels.source = restrained: soft weights over all answers."""
+
+    sigma_frac: float = option(0.5, "fraction", "Width of the weighting function over vote shares; smaller is nearer to the winner alone.", gt=0)
+    min_share_frac: float = option(0.2, "fraction", "Largest share below which nothing is rewarded and the whole group is pushed down.", ge=0, le=1)
+    penalty: float = option(0.5, "advantage", "How far down: subtracted from each advantage of such a group.", ge=0)
+    prompt_sigma_frac: float | None = option(
+        None, "fraction", "Width of the prompt's weight over the start's vote share, which costs as many samples as vote; unset: all prompts weigh 1.", gt=0
+    )
+
+
+class NoveltySection(Section):
+    """labels.source = novelty: how alike two completions are."""
+
+    num_chars: int = option(5, "characters", "Length of the n-grams whose overlap says how alike two completions are.", ge=1)
+    mean_frac: float = option(0.5, "fraction", "Part of the mean similarity to its side; the rest is that of the largest one.", ge=0, le=1)
 
 
 class RewardSection(Section):
@@ -238,6 +302,13 @@ class RunConfig(Section):
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
     judge: JudgeSection = JudgeSection()
+    reference: ReferenceSection = ReferenceSection()
+    verifier: VerifierSection = VerifierSection()
+    first_of: FirstOfSection = FirstOfSection()
+    mixture: MixtureSection = MixtureSection()
+    gate: GateSection = GateSection()
+    restrained: RestrainedSection = RestrainedSection()
+    novelty: NoveltySection = NoveltySection()
     reward: RewardSection = RewardSection()
     advantage: AdvantageSection = AdvantageSection()
     objective: ObjectiveSection = ObjectiveSection()
@@ -245,3 +316,13 @@ class RunConfig(Section):
     vllm: VllmSection = VllmSection()
     guard: GuardSection = GuardSection()
     evals: EvalsSection = EvalsSection()
+
+    @property
+    def label_sources(self) -> tuple[tuple[str, str], ...]:
+        """(option, name) of every label source that takes part, those that a composition is made of after it."""
+        found = [("labels.source", self.labels.source)]
+        if self.labels.source == "first_of":
+            found += [("first_of.sources", name) for name in self.first_of.sources]
+        if "mixture" in [name for _, name in found]:
+            found += [("mixture.weights", name) for name in sorted(self.mixture.weights)]
+        return tuple(found)

@@ -162,18 +162,7 @@ def check_combination(config: RunConfig) -> None:
             "exactly one of prompts.file, prompts.dataset and prompts.task is needed",
             "For example --prompts.file questions.jsonl",
         )
-    if config.labels.source == "reference" and config.labels.clustering != "exact":
-        raise ConfigError(
-            f"labels.source = reference, labels.clustering = {config.labels.clustering}",
-            "a reference answer is compared by its canonical key, not by clusters",
-            "Leave labels.clustering at exact, or take a vote as label source.",
-        )
-    if config.labels.source == "frozen" and config.labels.clustering not in ("exact", "text"):
-        raise ConfigError(
-            f"labels.source = frozen, labels.clustering = {config.labels.clustering}",
-            "the teacher's answers would be clustered apart from the policy's, so its label would mean nothing among them",
-            "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source.",
-        )
+    check_clustering(config)
     if config.evals.file is not None and config.evals.task is not None:
         raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")
     if config.update.num_minibatches > rollout.prompts_per_step:
@@ -183,6 +172,26 @@ def check_combination(config: RunConfig) -> None:
             "Lower update.num_minibatches.",
         )
     check_devices(config)
+
+
+def check_clustering(config: RunConfig) -> None:
+    """Raises ConfigError for a label source that compares keys which the clustering does not make comparable."""
+    clustering = config.labels.clustering
+    follows = "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source."
+    apart = ("the teacher's answers would be clustered apart from the policy's, so its label would mean nothing among them", follows)
+    limits = {
+        "reference": (
+            ("exact",),
+            ("a reference answer is compared by its canonical key, not by clusters", "Leave labels.clustering at exact, or take a vote as label source."),
+        ),
+        "frozen": (("exact", "text"), apart),
+        "gate": (("exact", "text") if "base" in config.gate.conditions else (clustering,), apart),
+        "flip_damped": (("exact", "text"), ("clusters of two steps have other names, so every visit to a prompt would count as a flip", follows)),
+    }
+    for option, name in config.label_sources:
+        allowed, (why, do) = limits.get(name, ((clustering,), ("", "")))
+        if clustering not in allowed:
+            raise ConfigError(f"{option} = {name}, labels.clustering = {clustering}", why, do)
 
 
 def check_devices(config: RunConfig) -> None:

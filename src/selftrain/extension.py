@@ -105,7 +105,21 @@ def labels_checked(given: str, value: Any, voted: Any, _bounds: Any) -> list[Lab
             raise ConfigError(given, f"{where} says that a true answer touched it (uses_truth), and the run is recorded as label-free", do)
         if len(label.targets) != one.vote.num_votes:
             raise ConfigError(given, f"{where} has {len(label.targets)} targets for {one.vote.num_votes} completions", MEND)
+        check_numbers(given, where, label)
     return list(value)
+
+
+def check_numbers(given: str, where: str, label: Label) -> None:
+    """A finite weight of at least 0, a finite offset, and rewards with their reasons for all completions or for none."""
+    if not is_finite(label.weight) or label.weight < 0 or not is_finite(label.offset):
+        why = f"{where} has weight {shown(label.weight)} and offset {shown(label.offset)}; both are finite and a weight is at least 0"
+        raise ConfigError(given, why, MEND)
+    if not len(label.values) == len(label.notes) in (0, len(label.targets)):
+        why = f"{where} has {len(label.values)} values and {len(label.notes)} notes for {len(label.targets)} completions"
+        raise ConfigError(given, why, MEND)
+    wrong = [value for value in label.values if not is_finite(value)]
+    if wrong:
+        raise ConfigError(given, f"{where} has the value {shown(wrong[0])}, not a finite number", MEND)
 
 
 def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:

@@ -20,7 +20,7 @@ from selftrain.run import start
 from selftrain.train import StepReport, train
 from selftrain.types import Action, ScoredGroup
 
-STAGES = ("sample", "vote", "label", "reference", "score", "ledger", "metrics", "guard", "update", "checkpoint", "display")
+STAGES = ("sample", "vote", "verify", "label", "reference", "score", "ledger", "metrics", "guard", "update", "checkpoint", "display")
 LEARNING = ("sample", "reference", "update")
 """stages that do what the step is for; all others together are its overhead"""
 OPERATIONS_SAMPLED, OPERATIONS_TRAINED = 2, 6

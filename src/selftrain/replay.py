@@ -11,6 +11,7 @@ from typing import Any
 
 from selftrain.admission import admit
 from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
+from selftrain.compose_labels import uses_reference
 from selftrain.config import RunConfig
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
@@ -19,7 +20,7 @@ from selftrain.ledger.records import verdict_from
 from selftrain.metrics import measure
 from selftrain.reading import Reading
 from selftrain.reward import rewards_of
-from selftrain.run import relocated
+from selftrain.run_folder import relocated
 from selftrain.types import AnswerSheet, Label, ScoredGroup, Verdict
 from selftrain.vote import count
 
@@ -65,11 +66,16 @@ def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Ver
 
 
 class StepLabels:
-    """The labels of a recorded step, made as in training: from all its groups at once, by index."""
+    """The labels of a recorded step, made as in training: from all its groups at once, by index.
+
+    Steps are asked for in the order in which they were recorded: a source may remember, and after a rollback it goes on with what it knew at that place.
+    """
 
     def __init__(self, ledger: Ledger, reading: Reading, labelling: Labelling) -> None:
         self._ledger, self._reading, self._labelling = ledger, reading, labelling
         self._place: tuple[int, int] | None = None
+        self._returns = {(one.parent, one.step) for one in ledger.branches}
+        self._known = {(0, 0): labelling.state()}
         self._labels: dict[int, Label | None] = {}
         self._missing: Counter[int] = Counter()
 
@@ -88,18 +94,28 @@ class StepLabels:
         place = (group.completions[0].version.branch, group.step)
         if place == self._place:
             return
+        if place[0] != (self._place or (0, 0))[0]:
+            self._labelling.load(self._known_at(place[0]))
         voted = [one.voted for one in self._ledger.groups(group.step, place[0])]
         asked = self._labelling.requests(voted)
         labels: Sequence[Label | None] = [None] * len(voted) if asked else self._labelling(voted)
         self._labels = {one.group.index: label for one, label in zip(voted, labels, strict=True)}
         self._missing = Counter(one.serves for one in [*self._reading.requests([one.group for one in voted]), *asked])
         self._place = place
+        if (place[0], place[1] + 1) in self._returns:
+            self._known[place[0], place[1] + 1] = self._labelling.state()
+
+    def _known_at(self, branch: int) -> Mapping[str, Any]:
+        """What the source knew where a branch begins; the branch it comes from may have no step of its own."""
+        record = self._ledger.branches[branch - 1]
+        place = (record.parent, record.step)
+        return self._known[place] if place in self._known else self._known_at(record.parent)
 
 
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:
     """What each recorded value should be, from the recorded ones before it."""
     home = Path(ledger.environment["cwd"])
-    sheet = load_sets(relocated(config, home)).train.sheet if config.labels.source == "reference" else AnswerSheet({})
+    sheet = load_sets(relocated(config, home)).train.sheet if uses_reference(config) else AnswerSheet({})
     reading, scorer = make_reading(config, {}), make_scorer(config)
     readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, sheet))
 
@@ -116,6 +132,6 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
         "label": labels.label,
         "rewards": lambda scored: rewards_of(scored.voted, scored.label, scorer.reward),
         "shaped_rewards": shaped,
-        "advantages": lambda scored: scorer.advantage(scored.shaped_rewards) if scored.label.is_decided else (),
+        "advantages": lambda scored: scorer.advantages(scored.label, scored.shaped_rewards),
         "admission": lambda scored: admit(scored.label, scored.shaped_rewards),
     }

@@ -23,17 +23,27 @@ def share(voted: VotedGroup, label: Label, index: int) -> float:  # noqa: ARG001
 REWARD_RULES: Mapping[str, RewardRule] = {"match": match, "share": share}
 
 
+def unrewarded(voted: VotedGroup, index: int) -> str:
+    """Why a completion has no answer that could be rewarded: `truncated` or `unread`; empty for one that has."""
+    if voted.group.completions[index].finish is Finish.LENGTH:
+        return "truncated"
+    return "unread" if voted.answers.keys[index] is None else ""
+
+
 def rewards_of(voted: VotedGroup, label: Label, rule: RewardRule) -> Rewards:
-    """Rewards of a decided group; none for an undecided one. An unread or truncated completion gets 0 with its reason (design law 4)."""
+    """Rewards of a decided group; none for an undecided one. An unread or truncated completion gets 0 with its reason (design law 4).
+
+    Where the label source gives the rewards itself, they are these.
+    """
     if not label.is_decided:
         return Rewards((), ())
+    if label.values:
+        return Rewards(label.values, label.notes)
     values, reasons = [], []
-    for index, completion in enumerate(voted.group.completions):
-        if completion.finish is Finish.LENGTH:
-            value, reason = 0.0, "truncated"
-        elif voted.answers.keys[index] is None:
-            value, reason = 0.0, "unread"
-        else:
+    for index in range(len(voted.group.completions)):
+        reason = unrewarded(voted, index)
+        value = 0.0
+        if not reason:
             value = rule(voted, label, index)
             reason = "match" if voted.answers.keys[index] == label.targets[index] else "mismatch"
         values.append(value)

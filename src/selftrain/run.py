@@ -9,11 +9,13 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from selftrain import checkpoints, control, handover, kept_checkpoints
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
+    Verify,
     check_lengths,
     check_parts,
     config_hash,
@@ -23,6 +25,7 @@ from selftrain.compose import (
     make_labelling,
     make_reading,
     make_scorer,
+    make_verification,
     role_readers,
 )
 from selftrain.config import RunConfig
@@ -35,7 +38,7 @@ from selftrain.handover import START, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, RequestRecord, lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy, SamplingParams
-from selftrain.run_folder import environment, new_folder, resolved
+from selftrain.run_folder import environment, new_folder, relocated, resolved
 from selftrain.seeds import Stream
 from selftrain.train import Parts, StepReport, train, vote_params
 from selftrain.types import Action
@@ -86,9 +89,13 @@ class Run:
     fresh: makes the policy as it was before the first step, for a rollback to the start.
     """
 
-    def __init__(self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy]) -> None:
-        self.config, self.folder, self.problems, self.policy, self.ledger, self._fresh = config, folder, problems, policy, ledger, fresh
+    def __init__(
+        self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy], verify: Verify
+    ) -> None:
+        self.config, self.folder, self.problems, self.policy, self.ledger = config, folder, problems, policy, ledger
+        self._fresh, self._verify = fresh, verify
         self.guard = Guard(config.guard)
+        self.labelling = make_labelling(config, problems.train.sheet)
         self.seeds = Stream(config.run.seed)
         self.steps_done = 0
         self.refused: tuple[checkpoints.Refused, ...] = ()
@@ -191,9 +198,10 @@ class Run:
         self.ledger.append_branch(record)
         if found is None:
             self.policy, self.guard = self._fresh(), Guard(self.config.guard)
+            self.labelling = make_labelling(self.config, self.problems.train.sheet)
         else:
             self.policy.load(found.path)
-            self.guard.load(found.state["guard"])
+            self._remember(found.state)
         self.policy.start_branch(record.branch)
         self.steps_done = step
         self._save()
@@ -213,7 +221,8 @@ class Run:
             policy=self.policy,
             prompts=self.problems.train,
             read=reading,
-            label=make_labelling(self.config, self.problems.train.sheet),
+            verify=self._verify,
+            label=self.labelling,
             extras=Extras(self.policy, vote_params(self.config), role_readers(reading), seeds),
             scorer=make_scorer(self.config),
             guard=self.guard,
@@ -258,7 +267,8 @@ class Run:
             self.policy.save(folder)
             self.policy.save_optimizer(folder)
 
-        state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version), "guard": self.guard.state()}
+        state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
+        state |= {"guard": self.guard.state(), "labels": self.labelling.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
         keep = {self._healthiest(), *handover.protected(self._scheduled(), self.steps_done, self._schedule)}
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
@@ -295,13 +305,18 @@ class Run:
         self.ledger.close()
         yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, self._evaluations.get("before"), self._evaluations.get("after"))
 
+    def _remember(self, state: Mapping[str, Any]) -> None:
+        """What guard and label source knew when a checkpoint was made."""
+        self.guard.load(state["guard"])
+        self.labelling.load(state["labels"])
+
     def take_up(self, checkpoint: checkpoints.Checkpoint | None, evaluations: Mapping[str, Evaluation]) -> None:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
         self._evaluations.update(evaluations)
         if checkpoint is not None:
             self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)
-            self.guard.load(checkpoint.state["guard"])
+            self._remember(checkpoint.state)
             self.steps_done = int(checkpoint.state["step"])
 
 
@@ -316,10 +331,12 @@ def start(config: RunConfig) -> Run:
     folder = new_folder(config)
     problems = load_sets(config)
     check_parts(config, problems)
+    verify = make_verification(config, problems.train)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
-    return Run(config, folder, problems, policy, LedgerWriter.create(folder, header, environment(config)), lambda: load_policy(config))
+    ledger = LedgerWriter.create(folder, header, environment(config))
+    return Run(config, folder, problems, policy, ledger, lambda: load_policy(config), verify)
 
 
 def read_config(folder: Place) -> RunConfig:
@@ -359,20 +376,9 @@ def resume(folder: Place) -> Run:
     found = kept_checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
-    run = Run(config, folder, problems, policy, ledger, lambda: load_policy(at_home))
+    run = Run(config, folder, problems, policy, ledger, lambda: load_policy(at_home), make_verification(at_home, problems.train))
     run.take_up(found, recorded_evaluations(folder))
     return run
-
-
-def relocated(config: RunConfig, home: Path) -> RunConfig:
-    """Relative paths of a run resumed from another folder, seen from where it was started."""
-
-    def seen(path: str | None) -> str | None:
-        return str(home / path) if path and not Path(path).exists() and (home / path).exists() else path
-
-    prompts = config.prompts.model_copy(update={"file": seen(config.prompts.file)})
-    evals = config.evals.model_copy(update={"file": seen(config.evals.file)})
-    return config.model_copy(update={"prompts": prompts, "evals": evals, "policy": config.policy.model_copy(update={"model": seen(config.policy.model)})})
 
 
 def recorded_evaluations(folder: Place) -> dict[str, Evaluation]:

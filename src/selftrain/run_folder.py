@@ -60,3 +60,14 @@ def environment(config: RunConfig) -> dict[str, Any]:
         "device": config.policy.device,
         "packages": packages,
     }
+
+
+def relocated(config: RunConfig, home: Path) -> RunConfig:
+    """Relative paths of a run resumed from another folder, seen from where it was started."""
+
+    def seen(path: str | None) -> str | None:
+        return str(home / path) if path and not Path(path).exists() and (home / path).exists() else path
+
+    prompts = config.prompts.model_copy(update={"file": seen(config.prompts.file)})
+    evals = config.evals.model_copy(update={"file": seen(config.evals.file)})
+    return config.model_copy(update={"prompts": prompts, "evals": evals, "policy": config.policy.model_copy(update={"model": seen(config.policy.model)})})

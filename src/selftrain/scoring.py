@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selftrain.admission import admit, trained_subset
-from selftrain.advantage import AdvantageRule
+from selftrain.advantage import AdvantageRule, weighted
 from selftrain.objective import KLEstimator, kl_penalty
 from selftrain.reward import RewardRule, rewards_of
 from selftrain.seeds import Stream
@@ -44,11 +44,15 @@ class Scorer:
             penalties = tuple(kl_penalty(np, self.kl_estimator, completion.logprobs, ref) for completion, ref in pairs)
             shaped = tuple(reward - self.kl_coef * penalty for reward, penalty in zip(rewards.values, penalties, strict=True))
         admission = admit(label, shaped)
-        advantages = self.advantage(shaped) if label.is_decided else ()
+        advantages = self.advantages(label, shaped)
         trained: tuple[int, ...] = ()
         if admission is Admission.ADMITTED:
             trained = trained_subset(one.vote.num_votes, self.group_size, seeds.at(step=one.group.step, prompt_id=one.group.prompt.id))
         return ScoredGroup(one, label, rewards, penalties, shaped, advantages, admission, trained)
+
+    def advantages(self, label: Label, shaped: Sequence[float]) -> tuple[float, ...]:
+        """N advantages, with the label's weight and offset; none for an undecided group."""
+        return weighted(self.advantage(shaped), label.weight, label.offset) if label.is_decided else ()
 
 
 def minibatches(scored: Sequence[ScoredGroup], num: int) -> list[list[ScoredGroup]]:

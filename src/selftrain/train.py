@@ -24,7 +24,7 @@ from selftrain.rollout import rollout
 from selftrain.schedule import learning_rate
 from selftrain.scoring import RefLogprobs, Scorer, compile_samples, minibatches
 from selftrain.seeds import Stream
-from selftrain.types import Action, Group, PromptSet, ScoredGroup, StepMetrics, Verdict
+from selftrain.types import Action, Group, PromptSet, ScoredGroup, StepMetrics, Verdict, VotedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Parts:
     """All that the loop works with.
 
     read: completions to answers and votes. label: the label source with its bounds. Both may ask for samples beyond the votes; `extras` draws them.
+    verify: the groups with what a verifier says of their completions.
     checkpoint: called with the number of steps done after each step that did not halt.
     """
 
@@ -39,6 +40,7 @@ class Parts:
     policy: Policy
     prompts: PromptSet
     read: Reading
+    verify: Callable[[Sequence[VotedGroup]], list[VotedGroup]]
     label: Labelling
     extras: Extras
     scorer: Scorer
@@ -89,6 +91,8 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("vote")
         voted = parts.extras.sampled(voted, parts.label.requests)
         clock.lap("sample")
+        voted = parts.verify(voted)
+        clock.lap("verify")
         labels = parts.label(voted)
         clock.lap("label")
         reference = reference_logprobs(parts, groups)

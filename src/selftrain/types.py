@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NewType
+from typing import Any, NewType
 
 AnswerKey = NewType("AnswerKey", str)
 """The canonical, printable form of an answer; two answers are equal if and only if their keys are. Example: the key of `0.5` is the key of `1/2`."""
@@ -43,7 +43,13 @@ class Outcome(StrEnum):
     NO_ANSWER = "no_answer"
     BELOW_QUORUM = "below_quorum"
     BELOW_MIN_SHARE = "below_min_share"
+    GATE_CLOSED = "gate_closed"
+    """a condition under which the vote is trusted does not hold; the label's `decided_by` names it"""
     NO_REFERENCE = "no_reference"
+    NO_VERIFIER = "no_verifier"
+    """no verifier looks at this prompt"""
+    NO_VERDICT = "no_verdict"
+    """the verifier gave no score to any completion"""
 
 
 class Admission(StrEnum):
@@ -53,7 +59,7 @@ class Admission(StrEnum):
     UNDECIDED = "undecided"
     """the label source gave no label"""
     NO_SIGNAL = "no_signal"
-    """all rewards are equal, so every advantage is zero"""
+    """every advantage is zero: all rewards are equal and the label has no offset, or its weight is 0"""
 
 
 class Action(StrEnum):
@@ -113,12 +119,14 @@ class PromptSet:
     """Prompts in a fixed order, and the answers somebody may have written beside them. `origin` names the file or task.
 
     questions: by prompt id, the messages before the template; a prompt that is missing there has no template around it.
+    gym_entries: by prompt id, what reasoning-gym's verifier needs of a problem, its true answer among it; empty for all other prompts.
     """
 
     prompts: tuple[Prompt, ...]
     sheet: AnswerSheet
     origin: str
     questions: Mapping[str, tuple[Message, ...]] = field(default_factory=dict, repr=False)
+    gym_entries: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -234,15 +242,38 @@ class Vote:
 
 
 @dataclass(frozen=True, slots=True)
+class Submission:
+    """What a verifier is given of a completion. prompt: the question without its template. answer: the final answer as it was read, None where none was."""
+
+    prompt_id: str
+    prompt: str
+    completion: str
+    answer: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What a verifier said of a completion.
+
+    score: in [0, 1], 1 is right; None where it gave none. note: `verified`, `partly_verified`, `refuted`, or why there is no score.
+    """
+
+    score: float | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
 class VotedGroup:
     """A group, what was read in it, and the count: all that a label source sees of the completions.
 
     What is read depends on the group's role: the final answers of votes and teachers, the verdicts `yes` and `no` of judges.
+    checks: one per completion, or none where no verifier looked.
     """
 
     group: Group
     answers: Answers
     vote: Vote
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +284,8 @@ class Label:
       None where that completion has no label.
     source: name of the label source. decided_by: `vote 0:17` (a policy version), `teacher 0:0` or `reference`.
     uses_truth: whether a true answer touched this label (design law 1).
+    weight, offset: each advantage a of the group becomes weight * (a + offset); weight >= 0.
+    values, notes: the N rewards and why, where the source gives them itself; both empty where the reward rule makes them from the targets.
     """
 
     outcome: Outcome
@@ -260,6 +293,10 @@ class Label:
     source: str
     decided_by: str
     uses_truth: bool = False
+    weight: float = 1.0
+    offset: float = 0.0
+    values: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def is_decided(self) -> bool:
@@ -274,7 +311,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """One reward per completion, with its reason: `match`, `mismatch`, `unread`, `truncated`; empty for an undecided group."""
+    """One reward per completion, with its reason (`match`, `mismatch`, `unread`, `truncated`, or what the label source says); empty for an undecided group."""
 
     values: tuple[float, ...]
     reasons: tuple[str, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -70,3 +71,10 @@ def test_undecided_groups_and_prompts_without_an_answer_do_not_count() -> None:
     undecided = ScoredGroup(group, tie, rewards_of(group, tie, match), (), (), (), Admission.UNDECIDED, ())
     assert training_accuracy([undecided, scored(["1"], ["1"], "unknown")], SHEET) == TrainingAccuracy(0, 0, None, None)
     assert training_accuracy([], SHEET) == TrainingAccuracy(0, 0, None, None)
+
+
+def test_a_source_without_a_pseudo_label_has_no_label_accuracy() -> None:
+    """Rewards 1 0 1 0 that a source gave; the truth would have given 1 1 0 0."""
+    group = scored(["1", "1", "2", None], [None] * 4)
+    group = replace(group, label=replace(group.label, values=(1.0, 0.0, 0.5, 0.0), notes=("drawn",) * 4))
+    assert training_accuracy([group], SHEET) == TrainingAccuracy(1, 4, 0.5, None)

@@ -11,6 +11,7 @@ from selftrain.types import (
     Admission,
     AnswerKey,
     Answers,
+    Check,
     Completion,
     Finding,
     Finish,
@@ -79,6 +80,16 @@ def extra(step: int, index: int, verdict: str | None) -> VotedGroup:
 
 def with_extras(scored: ScoredGroup, *extras: VotedGroup) -> ScoredGroup:
     return replace(scored, voted=replace(scored.voted, group=replace(scored.voted.group, extras=extras)))
+
+
+def judged(step: int, index: int = 2) -> ScoredGroup:
+    """The label source gave the rewards itself, with a weight and an offset."""
+    scored = decided(step, index)
+    values, notes = (0.25, -1.0, 0.0, 1 / 3), ("match", "match", "truncated", "a longer reason, with é")
+    label = replace(scored.label, weight=0.5, offset=-1 / 3, values=values, notes=notes)
+    checks = (Check(0.25, "partly_verified"), Check(0.0, "refuted"), Check(0.0, "truncated"), Check(None, "timed_out"))
+    scored = replace(scored, voted=replace(scored.voted, checks=checks))
+    return replace(scored, label=label, rewards=Rewards(values, notes), kl_penalties=(), shaped_rewards=values)
 
 
 def undecided(step: int, index: int = 1) -> ScoredGroup:

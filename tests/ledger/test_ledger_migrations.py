@@ -1,4 +1,4 @@
-"""Runs of older formats are read, verified and replayed as they are; nobody writes on in them. `format_1` was written by the code of format 1."""
+"""Runs of older formats are read, verified and replayed as they are; nobody writes on in them. `format_N` was written by the code of format N."""
 
 from __future__ import annotations
 
@@ -10,31 +10,40 @@ import pytest
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.ledger import LedgerWriter, Status, read, verify
 from selftrain.ledger.chain import FORMAT
-from selftrain.ledger.migrations import OLD_TABLES, columns_of
+from selftrain.ledger.columns import TABLES
+from selftrain.ledger.migrations import ADDED, columns_of
 from selftrain.replay import replay
 from selftrain.run import read_config, resume, train_to_end
 from selftrain.types import Role
 
 FORMAT_1 = Path(__file__).parent / "format_1"
-HEAD = "937f5f4e4bf61953015960046df36132c2c668227cc7a2a9eabe987888f7b495"
+FORMAT_2 = Path(__file__).parent / "format_2"
+HEADS = {
+    FORMAT_1: "937f5f4e4bf61953015960046df36132c2c668227cc7a2a9eabe987888f7b495",
+    FORMAT_2: "c3db5f3463d14a14e6990e78a56bdebc805fd532de396914a58e1437560fc0fb",
+}
+old_runs = pytest.mark.parametrize("old", HEADS, ids=lambda path: path.name)
 
 
-def test_a_run_of_format_1_is_intact_and_follows_from_its_completions() -> None:
-    found = verify(FORMAT_1, head=HEAD)
-    assert (found.status, found.head, found.num_segments) == (Status.INTACT, HEAD, 2)
-    again = replay(read(FORMAT_1), read_config(FORMAT_1))
+@old_runs
+def test_an_old_run_is_intact_and_follows_from_its_completions(old: Path) -> None:
+    found = verify(old, head=HEADS[old])
+    assert (found.status, found.head, found.num_segments) == (Status.INTACT, HEADS[old], 2)
+    again = replay(read(old), read_config(old))
     assert (again.agrees, again.groups.num_groups, again.num_verdicts) == (True, 4, 2)
 
 
-def test_the_same_run_today_has_the_same_groups(tmp_path: Path) -> None:
-    """What was sampled and decided did not change with the format: no draw of a run without extra samples moved."""
-    old, config = read(FORMAT_1), read_config(FORMAT_1)
+@old_runs
+def test_the_same_run_today_has_the_same_groups(tmp_path: Path, old: Path) -> None:
+    """What was sampled and decided did not change with the format: no draw moved, no label has a weight other than 1 or an offset."""
+    number, config, old = int(old.name[-1]), read_config(old), read(old)
     place = config.run.model_copy(update={"folder": str(tmp_path), "name": "again"})
     new = read(train_to_end(config.model_copy(update={"run": place})).folder)
-    assert (old.format, old.is_writable, new.format, new.is_writable) == (1, False, FORMAT, True)
+    assert (old.format, old.is_writable, new.format, new.is_writable) == (number, False, FORMAT, True)
     for step in (0, 1):
         assert old.groups(step) == new.groups(step)
-        assert {(one.voted.group.role, one.voted.group.extras) for one in old.groups(step)} == {(Role.VOTE, ())}
+        assert {(one.voted.group.role, len(one.voted.group.extras)) for one in old.groups(step)} == {(Role.VOTE, number - 1)}
+        assert {(one.label.weight, one.label.offset, one.label.values) for one in old.groups(step)} == {(1.0, 0.0, ())}
     assert list(old.verdicts()) == list(new.verdicts())
     assert [one.weights_hash for one in old.checkpoints()] == [one.weights_hash for one in new.checkpoints()]
 
@@ -67,14 +76,17 @@ def test_a_chain_and_a_run_json_of_two_formats_do_not_go_together(tmp_path: Path
     file = tmp_path / "run/run.json"
     file.write_text(file.read_text().replace('"format":1', '"format":2'))
     assert "it has format 1, run.json has 2" in [fault.words for fault in verify(tmp_path / "run").faults]
-    for number in ("3", "0", '"1"', "null"):
+    for number in (str(FORMAT + 1), "0", '"1"', "null"):
         file.write_text(file.read_text().replace('"format":2', f'"format":{number}'))
-        with pytest.raises(LedgerError, match="this version reads formats 1 to 2"):
+        with pytest.raises(LedgerError, match=f"this version reads formats 1 to {FORMAT}"):
             read(tmp_path / "run")
         file.write_text(file.read_text().replace(f'"format":{number}', '"format":2'))
 
 
-def test_every_old_table_is_named_with_its_columns() -> None:
-    assert set(OLD_TABLES) == {(1, "groups")}
+def test_every_old_table_has_the_columns_it_had() -> None:
+    assert {number for number, _ in ADDED} == set(range(2, FORMAT + 1))
+    assert all(columns_of(FORMAT, name) == TABLES[name] for name in TABLES)
+    assert len(columns_of(1, "groups")) == len(columns_of(2, "groups")) - 2 == len(TABLES["groups"]) - 4
+    assert len(columns_of(1, "completions")) == len(columns_of(2, "completions")) == len(TABLES["completions"]) - 4
     assert [column.name for column in columns_of(1, "groups")][:3] == ["step", "group_index", "prompt_id"]
     assert [column.name for column in columns_of(FORMAT, "groups")][:5] == ["step", "group_index", "role", "serves", "prompt_id"]

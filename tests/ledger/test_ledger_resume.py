@@ -206,7 +206,7 @@ def test_another_header_and_a_missing_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a/run.json").write_text(text.replace("1e-06", "2e-06"))
     with pytest.raises(LedgerError, match="not the one in the ledger"):
         LedgerWriter.resume(tmp_path / "a", None, exact=True)
-    (tmp_path / "a/run.json").write_text(text.replace('"format":2', '"format":7'))
+    (tmp_path / "a/run.json").write_text(text.replace('"format":3', '"format":7'))
     with pytest.raises(LedgerError, match="has format 7"):
         read(tmp_path / "a")
     with pytest.raises(RunFolderError, match=r"no run\.json"):

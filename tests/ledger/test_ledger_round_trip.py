@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from samples import HEADER, decided, extra, groups, metrics, verdict, with_extras, write_run, write_step
+from samples import HEADER, decided, extra, groups, judged, metrics, verdict, with_extras, write_run, write_step
 
 from selftrain.errors import LedgerError, RunFolderError
 from selftrain.ledger import LedgerWriter, read
@@ -35,6 +35,14 @@ def test_a_run_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert [record["avg_at_16_frac"] for record in ledger.evals()] == [0.5, 0.75]
     assert ledger.evals()[1]["head"] == head
     assert len(ledger.timings()) == 4
+
+
+def test_what_a_label_says_about_its_group_comes_back(tmp_path: Path) -> None:
+    with LedgerWriter.create(tmp_path, HEADER) as writer:
+        writer.append_groups(1, [decided(1, 0), judged(1, 1)])
+    plain, weighted = read(tmp_path).groups(1)
+    assert (plain, weighted) == (decided(1, 0), judged(1, 1))
+    assert (weighted.label.weight, weighted.label.offset, plain.label.values) == (0.5, -1 / 3, ())
 
 
 def test_the_same_run_twice_has_the_same_head(tmp_path: Path) -> None:
@@ -75,6 +83,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         for broken, words in (
             (replace(decided(1), advantages=(1.0,)), "1 advantages"),
             (replace(decided(1), trained=(3, 1)), "not sorted"),
+            (replace(decided(1), label=replace(decided(1).label, values=(1.0,), notes=("right",))), "1 label values"),
             (decided(2), "handed over with step 1"),
             (with_extras(decided(1), extra(2, 3, "yes")), "group 3 of step 2: it was handed over with step 1"),
             (with_extras(decided(1), extra(1, 0, "yes")), "two of them share an index"),

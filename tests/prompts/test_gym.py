@@ -96,7 +96,7 @@ def test_a_name_the_library_has_not() -> None:
 )
 def test_levels_the_library_has_not(name: str, level: int | None, why: str) -> None:
     with pytest.raises(gym_child.Refused, match=why):
-        gym_child._dataset(name, level, seed=0, size=1)
+        gym_child.make_dataset(name, level, seed=0, size=1)
 
 
 @installed

@@ -22,7 +22,8 @@ from selftrain.ledger import read
 from selftrain.ledger.objects import place
 from selftrain.report import words
 from selftrain.report.comparison import differences, measures
-from selftrain.run import read_config, relocated
+from selftrain.run import read_config
+from selftrain.run_folder import relocated
 
 Results = list[tuple[str, Evaluation]]
 

@@ -112,6 +112,8 @@ def default_text(default: Any) -> str:
         return "yes" if default else "no"
     if isinstance(default, str):
         return json.dumps(default) if any(letter.isspace() for letter in default) else default
+    if isinstance(default, tuple | dict) and default:
+        return ", ".join(default) if isinstance(default, tuple) else json.dumps(default)
     return "none" if default in ((), {}) else f"{default:g}" if isinstance(default, float) else str(default)
 
 

@@ -57,9 +57,10 @@ def check_outside_code(folder: Place) -> None:
     """Raises ConfigError where a module that decided in the run cannot be found from here: a file of the user's is found from the folder it lies in."""
     record = read(folder)
     config = read_config(folder)
-    names = {"labels.source": config.labels.source, "labels.clustering": config.labels.clustering}
-    names |= {"reward.rule": config.reward.rule, "advantage.rule": config.advantage.rule}
-    for option, name in names.items():
+    names = [*config.label_sources, ("labels.clustering", config.labels.clustering)]
+    names += [("reward.rule", config.reward.rule), ("advantage.rule", config.advantage.rule)]
+    names += [("verifier.function", config.verifier.function or "")]
+    for option, name in names:
         module = name.partition(":")[0].partition(".")[0]
         if ":" in name and module and find_spec(module) is None:
             raise ConfigError(

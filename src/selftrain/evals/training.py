@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from selftrain.answers import key
@@ -15,8 +15,9 @@ class TrainingAccuracy:
 
     num_groups: decided groups whose prompt has a true answer; only they count. num_completions: their completions.
     proxy_accuracy_frac: share of those completions whose reward says what the true answer would have said: right, or not.
-    label_accuracy_frac: share of those groups whose pseudo-label is right; a group with several targets (`split_vote`) counts the right share of them.
-    Both are None when num_groups is 0.
+    label_accuracy_frac: share of those groups whose pseudo-label is right, of the ones that have one; a group with several targets (`split_vote`) counts
+    the right share of them.
+    Both are None when there is nothing to count.
     """
 
     num_groups: int
@@ -28,9 +29,11 @@ class TrainingAccuracy:
 def training_accuracy(groups: Iterable[ScoredGroup], sheet: AnswerSheet) -> TrainingAccuracy:
     """Compare what a step rewarded with what its true answers would have rewarded.
 
-    A reward says right where its reason is `match`; the true answer says right where the completion is not truncated and its key is the true
-    key. So wrong completions under a wrong label are rewarded correctly (with 0), which is why proxy accuracy can be far above label accuracy.
+    A reward says right where its reason is `match`, or where it is at least 0.5 if the label source gave it; the true answer says right where the
+    completion is not truncated and its key is the true key. So wrong completions under a wrong label are rewarded correctly (with 0), which is why proxy
+    accuracy can be far above label accuracy.
     """
+    num_groups = 0
     agreeing: list[bool] = []
     labels: list[float] = []
     for group in groups:
@@ -39,12 +42,22 @@ def training_accuracy(groups: Iterable[ScoredGroup], sheet: AnswerSheet) -> Trai
             continue
         reference = key(answer)
         targets = [target for target in group.label.targets if target is not None]
-        labels.append(sum(target == reference for target in targets) / len(targets))
-        truth = _true_matches(group, reference)
-        agreeing += [(reason == "match") == right for reason, right in zip(group.rewards.reasons, truth, strict=True)]
-    if not labels:
-        return TrainingAccuracy(0, 0, None, None)
-    return TrainingAccuracy(len(labels), len(agreeing), sum(agreeing) / len(agreeing), sum(labels) / len(labels))
+        num_groups += 1
+        if targets:
+            labels.append(sum(target == reference for target in targets) / len(targets))
+        agreeing += [said == right for said, right in zip(_said_right(group), _true_matches(group, reference), strict=True)]
+    return TrainingAccuracy(num_groups, len(agreeing), _share(agreeing), _share(labels))
+
+
+def _share(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _said_right(group: ScoredGroup) -> list[bool]:
+    """For each completion, whether its reward says that it is right."""
+    if group.label.values:
+        return [value >= 0.5 for value in group.label.values]
+    return [reason == "match" for reason in group.rewards.reasons]
 
 
 def _true_matches(group: ScoredGroup, reference: AnswerKey) -> list[bool]:

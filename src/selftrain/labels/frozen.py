@@ -13,16 +13,21 @@ from selftrain.policies.base import ExtraRequest
 from selftrain.types import Label, Outcome, Role, VotedGroup
 
 
+def teacher_requests(voted: Sequence[VotedGroup]) -> list[ExtraRequest]:
+    """As many completions of the frozen start as vote, for each group that has none yet."""
+    return [
+        ExtraRequest(one.group.index, Role.TEACHER, one.group.prompt, one.vote.num_votes, policy="base")
+        for one in voted
+        if not one.group.extras_of(Role.TEACHER)
+    ]
+
+
 class Frozen:
     """A label source with two phases. The bounds of votes apply to the teacher's vote."""
 
     def requests(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[ExtraRequest]:  # noqa: ARG002
         """As many completions of the frozen start as vote, for each group that has none yet."""
-        return [
-            ExtraRequest(one.group.index, Role.TEACHER, one.group.prompt, one.vote.num_votes, policy="base")
-            for one in voted
-            if not one.group.extras_of(Role.TEACHER)
-        ]
+        return teacher_requests(voted)
 
     def __call__(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[Label]:
         """One label per group: the teacher's winner for all N completions, or the reason why there is none."""

@@ -8,20 +8,28 @@ from collections.abc import Sequence
 
 from selftrain.answers import key
 from selftrain.labels.rules import Bounds
+from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, Label, Outcome, PromptSet, VotedGroup
+
+ANY_SEED = Stream(0)
+"""with frac = 1 the seed decides nothing"""
 
 
 class Reference:
-    """Labels from an answer sheet; a prompt without an answer stays undecided (`no_reference`). The bounds of votes do not apply."""
+    """Labels from an answer sheet; a prompt without an answer stays undecided (`no_reference`). The bounds of votes do not apply.
 
-    def __init__(self, sheet: AnswerSheet) -> None:
-        self._sheet = sheet
+    frac: share of the prompts whose answers it may see, chosen by a stable hash of run seed and prompt id.
+    """
+
+    def __init__(self, sheet: AnswerSheet, frac: float = 1.0, seeds: Stream = ANY_SEED) -> None:
+        self._sheet, self._frac, self._seeds = sheet, frac, seeds.at(stream="reference")
 
     def __call__(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[Label]:  # noqa: ARG002
         return [self.label_one(one) for one in voted]
 
     def label_one(self, one: VotedGroup) -> Label:
-        answer = self._sheet.answer_of(one.group.prompt.id)
+        prompt_id = one.group.prompt.id
+        answer = self._sheet.answer_of(prompt_id) if self._seeds.at(prompt_id=prompt_id).fraction() < self._frac else None
         if answer is None:
             return Label(Outcome.NO_REFERENCE, (None,) * one.vote.num_votes, "reference", "reference")
         return Label(Outcome.DECIDED, (key(answer),) * one.vote.num_votes, "reference", "reference", uses_truth=True)

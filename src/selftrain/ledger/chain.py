@@ -21,7 +21,7 @@ from selftrain.errors import LedgerError
 from selftrain.ledger import storage
 from selftrain.ledger.objects import Place
 
-FORMAT = 2
+FORMAT = 3
 """Version of everything in the ledger folder; the header carries it."""
 
 NO_HASH = "0" * 64

@@ -56,6 +56,8 @@ GROUPS = (
     Column("label_source", "str", "name of the label source; null but for `vote`", nullable=True),
     Column("label_decided_by", "str", "`vote` or `teacher` and the policy version, or `reference`; null but for `vote`", nullable=True),
     Column("label_uses_truth", "bool", "whether a true answer touched the label"),
+    Column("label_weight", "f64", "factor of the group's advantages; null but for `vote`", nullable=True),
+    Column("label_offset", "f64", "added to each advantage of the group, before the factor; null but for `vote`", nullable=True),
     Column("admission", "str", "`admitted`, or why the group does not train; null but for `vote`", nullable=True),
 )
 
@@ -72,8 +74,12 @@ COMPLETIONS = (
     Column("policy_version", "str", "`branch:updates` of the policy that sampled it"),
     Column("answer_text", "str", "the final answer as it was read, of a judge its `yes` or `no`; null where none was", nullable=True),
     Column("answer_key", "str", "its canonical form, which votes", nullable=True),
+    Column("check_score", "f64", "what a verifier said, 1 is right; null where it gave no score or did not look", nullable=True),
+    Column("check_note", "str", "`verified`, `partly_verified`, `refuted`, or why there is no score; null where no verifier looked", nullable=True),
+    Column("label_value", "f64", "the reward, where the label source gave it itself; null where the reward rule made it", nullable=True),
+    Column("label_note", "str", "why, beside `label_value`", nullable=True),
     Column("reward", "f64", "null where the group is undecided or an extra sample", nullable=True),
-    Column("reward_reason", "str", "`match`, `mismatch`, `unread`, `truncated`; null where there is no reward", nullable=True),
+    Column("reward_reason", "str", "`match`, `mismatch`, `unread`, `truncated`, or `label_note`; null where there is no reward", nullable=True),
     Column("kl_penalty_nats", "f64", "what was subtracted from the reward for drift from the reference policy; null without", nullable=True),
     Column("shaped_reward", "f64", "the reward the advantages are made of", nullable=True),
     Column("advantage", "f64", "reward minus the group's baseline, as it was used", nullable=True),

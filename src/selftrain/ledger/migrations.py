@@ -6,18 +6,22 @@ Bytes and digests are checked in the format in which they were written; nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrain.ledger.chain import FORMAT
-from selftrain.ledger.columns import GROUPS, TABLES, Column, arrow_schema
+from selftrain.ledger.columns import TABLES, Column, arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Migration = Callable[["pa.Table"], Mapping[str, list[Any]]]
+"""(table of format N) -> the values of the columns that format N + 1 has more, by name"""
+
 
 def columns_of(number: int, name: str) -> Sequence[Column]:
     """The columns of a table in format `number`."""
-    return OLD_TABLES.get((number, name), TABLES[name])
+    later = {column for (added, table), columns in ADDED.items() if added > number and table == name for column in columns}
+    return tuple(column for column in TABLES[name] if column.name not in later)
 
 
 def is_readable(number: object) -> bool:
@@ -28,20 +32,40 @@ def migrated(number: int, name: str, table: pa.Table) -> pa.Table:
     """A table of format `number` in the present format."""
     for step in range(number, FORMAT):
         if (step, name) in MIGRATIONS:
-            table = MIGRATIONS[step, name](table)
+            table = with_columns(table, columns_of(step + 1, name), MIGRATIONS[step, name](table))
     return table
 
 
-def roles(table: pa.Table) -> pa.Table:
-    """1 -> 2: groups have a role and say whom they serve. All groups of format 1 vote."""
+def with_columns(table: pa.Table, columns: Sequence[Column], added: Mapping[str, list[Any]]) -> pa.Table:
+    """The table with these columns: the ones it has, and those that are added."""
     import pyarrow as pa
 
-    added = {"role": ["vote"] * table.num_rows, "serves": [None] * table.num_rows}
-    schema = arrow_schema(GROUPS)
+    schema = arrow_schema(columns)
     return pa.Table.from_arrays(
         [pa.array(added[field.name], field.type) if field.name in added else table.column(field.name) for field in schema], schema=schema
     )
 
 
-OLD_TABLES: Mapping[tuple[int, str], Sequence[Column]] = {(1, "groups"): tuple(column for column in GROUPS if column.name not in ("role", "serves"))}
-MIGRATIONS: Mapping[tuple[int, str], Callable[[pa.Table], pa.Table]] = {(1, "groups"): roles}
+def roles(table: pa.Table) -> Mapping[str, list[Any]]:
+    """1 -> 2: groups have a role and say whom they serve. All groups of format 1 vote."""
+    return {"role": ["vote"] * table.num_rows, "serves": [None] * table.num_rows}
+
+
+def weights(table: pa.Table) -> Mapping[str, list[Any]]:
+    """2 -> 3: a label has a weight and an offset. Those of format 2 changed no advantage."""
+    votes = [role == "vote" for role in table.column("role").to_pylist()]
+    return {"label_weight": [1.0 if vote else None for vote in votes], "label_offset": [0.0 if vote else None for vote in votes]}
+
+
+def values(table: pa.Table) -> Mapping[str, list[Any]]:
+    """2 -> 3: a verifier may look, and a label source may give rewards itself. In format 2 none did."""
+    return {name: [None] * table.num_rows for name in ADDED[3, "completions"]}
+
+
+ADDED: Mapping[tuple[int, str], tuple[str, ...]] = {
+    (2, "groups"): ("role", "serves"),
+    (3, "groups"): ("label_weight", "label_offset"),
+    (3, "completions"): ("check_score", "check_note", "label_value", "label_note"),
+}
+"""(format, table) -> the columns that it was the first to have"""
+MIGRATIONS: Mapping[tuple[int, str], Migration] = {(1, "groups"): roles, (2, "groups"): weights, (2, "completions"): values}

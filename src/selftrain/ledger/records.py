@@ -14,6 +14,7 @@ from selftrain.types import (
     Admission,
     AnswerKey,
     Answers,
+    Check,
     Completion,
     Finding,
     Finish,
@@ -138,6 +139,9 @@ def _check(step: int, scored: ScoredGroup) -> None:
         _check_read(step, one)
     given = f"group {group.index} of step {group.step}"
     optional = {
+        "checks": scored.voted.checks,
+        "label values": scored.label.values,
+        "label notes": scored.label.notes,
         "rewards": scored.rewards.values,
         "reward reasons": scored.rewards.reasons,
         "KL penalties": scored.kl_penalties,
@@ -185,6 +189,8 @@ def _group_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
         "label_source": [label and label.source for label in labels],
         "label_decided_by": [label and label.decided_by for label in labels],
         "label_uses_truth": [label is not None and label.uses_truth for label in labels],
+        "label_weight": [label and label.weight for label in labels],
+        "label_offset": [label and label.offset for label in labels],
         "admission": [row.scored and row.scored.admission.value for row in rows],
     }
 
@@ -227,6 +233,10 @@ def _completion_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
         "policy_version": [str(completion.version) for completion in completions],
         "answer_text": joined([row.voted.answers.texts for row in rows]),
         "answer_key": joined([row.voted.answers.keys for row in rows]),
+        "check_score": joined([[check.score for check in row.voted.checks] or [None] * size for row, size in zip(rows, sizes, strict=True)]),
+        "check_note": joined([[check.note for check in row.voted.checks] or [None] * size for row, size in zip(rows, sizes, strict=True)]),
+        "label_value": decided(lambda scored: scored.label.values),
+        "label_note": decided(lambda scored: scored.label.notes),
         "reward": decided(lambda scored: scored.rewards.values),
         "reward_reason": decided(lambda scored: scored.rewards.reasons),
         "kl_penalty_nats": decided(lambda scored: scored.kl_penalties),
@@ -273,7 +283,8 @@ def _voted(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedG
     prompt = Prompt(row["prompt_id"], messages)
     group = Group(row["step"], row["group_index"], prompt, row["prompt_token_ids"], _completions(rows), Role(row["role"]), extras)
     counts = tuple((AnswerKey(key), count) for key, count in zip(row["vote_keys"], row["vote_counts"], strict=True))
-    return VotedGroup(group, Answers(tuple(rows["answer_text"]), tuple(rows["answer_key"])), Vote(row["num_votes"], row["num_read"], counts))
+    checks = tuple(Check(score, note) for score, note in zip(rows["check_score"], rows["check_note"], strict=True) if note is not None)
+    return VotedGroup(group, Answers(tuple(rows["answer_text"]), tuple(rows["answer_key"])), Vote(row["num_votes"], row["num_read"], counts), checks)
 
 
 def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedGroup, ...]) -> ScoredGroup:
@@ -281,13 +292,27 @@ def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[Voted
     targets = row["label_targets"] if row["label_targets"] is not None else (row["label_key"],) * len(voted.group.completions)
     return ScoredGroup(
         voted=voted,
-        label=Label(Outcome(row["label_outcome"]), targets, row["label_source"], row["label_decided_by"], row["label_uses_truth"]),
+        label=_label(row, rows, targets),
         rewards=Rewards(_values(rows["reward"]), _values(rows["reward_reason"])),
         kl_penalties=_values(rows["kl_penalty_nats"]),
         shaped_rewards=_values(rows["shaped_reward"]),
         advantages=_values(rows["advantage"]),
         admission=Admission(row["admission"]),
         trained=tuple(index for index, trained in enumerate(rows["trained"]) if trained),
+    )
+
+
+def _label(row: dict[str, Any], rows: dict[str, list[Any]], targets: tuple[AnswerKey | None, ...]) -> Label:
+    return Label(
+        outcome=Outcome(row["label_outcome"]),
+        targets=targets,
+        source=row["label_source"],
+        decided_by=row["label_decided_by"],
+        uses_truth=row["label_uses_truth"],
+        weight=row["label_weight"],
+        offset=row["label_offset"],
+        values=_values(rows["label_value"]),
+        notes=_values(rows["label_note"]),
     )
 
 

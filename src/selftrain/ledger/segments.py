@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SPLIT = ("logprobs.list.element", "entropies.list.element")
 _DICTIONARY = {
     "groups": ["role", "policy_version", "label_outcome", "label_source", "label_decided_by", "admission", "message_roles.list.element"],
-    "completions": ["finish", "policy_version", "answer_text", "answer_key", "reward_reason"],
+    "completions": ["finish", "policy_version", "answer_text", "answer_key", "check_note", "label_note", "reward_reason"],
 }
 
 

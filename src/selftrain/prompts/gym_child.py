@@ -51,7 +51,7 @@ def _make(request: dict[str, Any], out: TextIO) -> None:
     for place, order in enumerate(request["orders"]):
         name, level, count = order["task"], order["level"], order["count"]
         tries = count * _TRIES_PER_PROBLEM + _EXTRA_TRIES
-        dataset = _dataset(name, level, order["seed"], tries)
+        dataset = make_dataset(name, level, order["seed"], tries)
         random.seed(order["seed"])  # codeio runs snippets that draw from the global generator
         made = 0
         for index in range(tries):
@@ -75,7 +75,7 @@ def _score(request: dict[str, Any], out: TextIO) -> None:
     for check in request["checks"]:
         task = (check["task"], check["level"])
         if task not in datasets:
-            datasets[task] = _dataset(*task, seed=0, size=1)
+            datasets[task] = make_dataset(*task, seed=0, size=1)
         signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
         try:
             score = float(datasets[task].score_answer(check["answer"], pickle.loads(base64.b64decode(check["entry"]))))
@@ -85,7 +85,7 @@ def _score(request: dict[str, Any], out: TextIO) -> None:
         _write(out, {"score": score})
 
 
-def _dataset(name: str, level: int | None, seed: int, size: int) -> Any:
+def make_dataset(name: str, level: int | None, seed: int, size: int) -> Any:
     from reasoning_gym import factory
 
     if name not in factory.DATASETS or name == "composite":

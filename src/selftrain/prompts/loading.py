@@ -79,6 +79,7 @@ def _from_file(path: str, columns: Columns, template: str, count: int | None) ->
 
 def _from_task(names: str, count: int, seed: int, template: str, exclude: frozenset[str]) -> PromptSet:
     """`count` problems of one or several tasks, in equal parts, in the template's text."""
-    made = load_gym(names, count, seed, exclude).prompts if names.startswith("gym:") else mixture(names, count, seed, exclude=exclude)
+    gym = load_gym(names, count, seed, exclude) if names.startswith("gym:") else None
+    made = mixture(names, count, seed, exclude=exclude) if gym is None else gym.prompts
     prompts = tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made)
-    return PromptSet(prompts, made.sheet, made.origin, {prompt.id: prompt.messages for prompt in made})
+    return PromptSet(prompts, made.sheet, made.origin, {prompt.id: prompt.messages for prompt in made}, {} if gym is None else gym.entries)

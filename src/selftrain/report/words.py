@@ -17,6 +17,16 @@ SOURCES: Mapping[str, str] = {
     "split_vote": "a split vote of the model's own completions: each half of a group labels the other half",
     "frozen": "the vote of the model as it was at the start",
     "reference": "true answers (labels.source = reference)",
+    "first_of": "the first of several sources that decides about a group",
+    "mixture": "the weighted average of several sources",
+    "gate": "the majority vote of the model's own completions, where independent signs agree with it",
+    "verifier": "a program that checks each completion (labels.source = verifier)",
+    "restrained": "a restrained vote of the model's own completions: every answer is rewarded by a weight that grows with its share",
+    "novelty": "the majority vote of the model's own completions, and on each side of it by how unlike the others a completion is",
+    "flip_damped": "the majority vote of the model's own completions, weighing less where a prompt's label changed often",
+    "random": "a coin, as a control: whatever is gained was not taught by a reward",
+    "format_only": "whether an answer can be read, as a control: right and wrong answers are rewarded alike",
+    "inverted": "the inverted majority vote, as a control: every readable answer but the most frequent one is rewarded",
 }
 JUDGED = " Which answers say the same is judged by the model that is trained."
 NO_EVIDENCE = "Without true answers this is no evidence of harm, and no evidence of gain either."

@@ -16,6 +16,7 @@ CLOSE_MARGIN_FRAC = 0.25
 INDEXED: tuple[str, ...] = ("group_index", "prompt_id", "message_contents", "num_votes", "num_read", "vote_keys", "vote_counts")
 INDEXED += ("label_outcome", "label_key", "admission", "role")
 GROUP = (*INDEXED, "message_roles", "policy_version", "label_source", "label_decided_by", "label_uses_truth", "label_targets", "serves")
+GROUP += ("label_weight", "label_offset")
 COMPLETION: tuple[str, ...] = ("group_index", "completion_index", "text", "finish", "policy_version", "answer_text", "answer_key", "reward", "reward_reason")
 COMPLETION += ("kl_penalty_nats", "shaped_reward", "advantage", "trained", "token_ids")
 

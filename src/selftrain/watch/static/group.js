@@ -64,6 +64,7 @@ export function labelFacts(group) {
     ["True answers", group.label_uses_truth ? "touched this label" : "not used"],
     ["Share, margin", `${percent(first / Math.max(1, group.num_votes))}, ${percent((first - second) / Math.max(1, group.num_votes))}`],
     ["Read", `${group.num_read} of ${group.num_votes}`],
+    ...(group.label_weight === 1 && group.label_offset === 0 ? [] : [["Weight, offset", `${num(group.label_weight)}, ${num(group.label_offset)}`]]),
     ["Then", admissionWords(group.admission)],
     ["Policy", group.policy_version ?? "several versions"],
   ];

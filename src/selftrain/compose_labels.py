@@ -1,0 +1,139 @@
+"""labels.source and the sections of named sources -> the label source with all that it needs. Part of the composition root: `compose.py` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.errors import ConfigError
+from selftrain.extension import requests_of, resolve
+from selftrain.labels import LABEL_SOURCES, Bounds, Labelling, LabelSource
+from selftrain.labels.composed import FirstOf, Mixture
+from selftrain.labels.controls import Random
+from selftrain.labels.flip_damped import FlipDamped
+from selftrain.labels.gate import Gate
+from selftrain.labels.novelty import Novelty
+from selftrain.labels.reference import Reference
+from selftrain.labels.restrained import Restrained
+from selftrain.labels.verified import verified
+from selftrain.seeds import Stream
+from selftrain.types import AnswerSheet
+
+TRUTH_CHANNELS = ("reference", "verifier")
+"""label sources through which truth reaches an update (design law 1)"""
+OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "verifier", "mixture")
+"""label sources that give the rewards themselves, so that no reward rule is asked"""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a source may be bound to. seeds: of the run. sheet: the true answers, for `reference` alone."""
+
+    config: RunConfig
+    sheet: AnswerSheet
+    seeds: Stream
+
+    @property
+    def bounds(self) -> Bounds:
+        return Bounds(self.config.labels.min_read_frac, self.config.labels.min_share_frac)
+
+
+def label_source(needs: Needs, option: str, name: str) -> Labelling:
+    """The source that `option` names. Raises ConfigError for an unknown name and for a source that misses what it needs."""
+    if name in BOUND:
+        source = BOUND[name](needs, option)
+        return Labelling(source, getattr(source, "requests", None), needs.bounds)
+    known: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
+    return Labelling(resolve(option, name, known), requests_of(option, name, known), needs.bounds)
+
+
+def reference(needs: Needs, option: str) -> Reference:
+    if not len(needs.sheet):
+        raise ConfigError(
+            f"{option} = reference",
+            f"no prompt has a true answer in column {needs.config.prompts.answer_field}",
+            "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
+        )
+    return Reference(needs.sheet, needs.config.reference.frac, needs.seeds)
+
+
+def first_of(needs: Needs, option: str) -> FirstOf:  # noqa: ARG001
+    return FirstOf(parts(needs, "first_of", "first_of.sources", needs.config.first_of.sources, ("first_of",)))
+
+
+def mixture(needs: Needs, option: str) -> Mixture:  # noqa: ARG001
+    weights = needs.config.mixture.weights
+    return Mixture(parts(needs, "mixture", "mixture.weights", sorted(weights), ("first_of", "mixture")), weights)
+
+
+def parts(needs: Needs, whole: str, option: str, names: Sequence[str], without: Sequence[str]) -> dict[str, Labelling]:
+    """The sources that a composition is made of, by name. Raises ConfigError for one that it cannot hold or that stands there twice."""
+    given = f"{option} = {', '.join(names)}"
+    held = next((name for name in names if name in without), None)
+    if held is not None:
+        raise ConfigError(given, f"{whole} cannot hold {held}: a composition would hold itself", "Name sources that are not made of others, or gate.")
+    if len(set(names)) != len(names):
+        raise ConfigError(given, "a source stands there twice, and would decide as it did before", "Name each once.")
+    return {name: label_source(needs, option, name) for name in names}
+
+
+def verifier(needs: Needs, option: str) -> LabelSource:
+    prompts = needs.config.prompts
+    if needs.config.verifier.function is None and not (prompts.task or "").startswith("gym:"):
+        given = next(
+            (f"prompts.{name} = {value}" for name in ("task", "file", "dataset") if (value := getattr(prompts, name)) is not None), "the toy's problems"
+        )
+        raise ConfigError(
+            f"{option} = verifier, {given}",
+            "these prompts have no verifier of their own, and verifier.function names none",
+            "Name one with --verifier.function package.module:function, or train on a reasoning-gym task (--prompts.task gym:NAME).",
+        )
+    return verified
+
+
+def restrained(needs: Needs, option: str) -> Restrained:  # noqa: ARG001
+    section = needs.config.restrained
+    return Restrained(section.sigma_frac, section.min_share_frac, section.penalty, section.prompt_sigma_frac)
+
+
+def novelty(needs: Needs, option: str) -> Novelty:  # noqa: ARG001
+    return Novelty(needs.config.novelty.num_chars, needs.config.novelty.mean_frac)
+
+
+BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
+    "reference": reference,
+    "verifier": verifier,
+    "first_of": first_of,
+    "mixture": mixture,
+    "gate": lambda needs, option: Gate(needs.config.gate.conditions, needs.config.gate.min_share_frac),
+    "random": lambda needs, option: Random(needs.seeds),
+    "restrained": restrained,
+    "novelty": novelty,
+    "flip_damped": lambda needs, option: FlipDamped(),
+}
+"""Sources that are made for a run: (what there is, the option that names it) -> the source."""
+
+
+def check_reward_rule(config: RunConfig) -> None:
+    """Raises ConfigError for a reward rule that would never be asked."""
+    if config.labels.source in OWN_REWARDS and config.reward.rule != "match":
+        raise ConfigError(
+            f"labels.source = {config.labels.source}, reward.rule = {config.reward.rule}",
+            "this label source gives the rewards itself, so the rule would do nothing",
+            "Leave reward.rule at match, or take another label source.",
+        )
+
+
+def verifies(config: RunConfig) -> bool:
+    return any(name == "verifier" for _, name in config.label_sources)
+
+
+def uses_reference(config: RunConfig) -> bool:
+    return any(name == "reference" for _, name in config.label_sources)
+
+
+def truth_channels(config: RunConfig) -> list[str]:
+    """The named channels by which truth can reach an update; empty means label-free (design law 1)."""
+    return [f"{option}={name}" for option, name in config.label_sources if name in TRUTH_CHANNELS]

@@ -1,0 +1,61 @@
+"""Gate: the majority is trusted only where independent signs agree with it; elsewhere the group is undecided, and the record says which gate closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from selftrain.labels.frozen import teacher_requests
+from selftrain.labels.majority import majority
+from selftrain.labels.rules import Bounds
+from selftrain.policies.base import ExtraRequest
+from selftrain.types import AnswerKey, Label, Outcome, Role, VotedGroup
+from selftrain.vote import count
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """holds: (group, the majority's key, least share) -> whether the gate is open. asks: for extra samples, None where the votes are enough."""
+
+    holds: Callable[[VotedGroup, AnswerKey | None, float], bool]
+    asks: Callable[[Sequence[VotedGroup]], list[ExtraRequest]] | None = None
+
+
+def share(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
+    """The winner has at least this share of all votes."""
+    return one.vote.share_frac >= min_share
+
+
+def halves(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
+    """The even and the odd completions each have this single winner."""
+    return all(count(one.answers.keys[start::2]).winners == (key,) for start in (0, 1))
+
+
+def base(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
+    """The vote of the frozen start on the same prompt has this single winner."""
+    return all(teacher.vote.winners == (key,) for teacher in one.group.extras_of(Role.TEACHER))
+
+
+CONDITIONS: Mapping[str, Condition] = {"share": Condition(share), "halves": Condition(halves), "base": Condition(base, teacher_requests)}
+
+
+class Gate:
+    """conditions: names in CONDITIONS, asked in this order; all must hold. min_share: of `share`."""
+
+    def __init__(self, conditions: Sequence[str], min_share: float) -> None:
+        self._conditions = {name: CONDITIONS[name] for name in conditions}
+        self._min_share = min_share
+
+    def requests(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[ExtraRequest]:  # noqa: ARG002
+        return list(dict.fromkeys(request for one in self._conditions.values() if one.asks for request in one.asks(voted)))
+
+    def __call__(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[Label]:
+        return [self._one(one, label) for one, label in zip(voted, majority(voted, bounds), strict=True)]
+
+    def _one(self, one: VotedGroup, label: Label) -> Label:
+        if not label.is_decided:
+            return replace(label, source="gate")
+        closed = next((name for name, condition in self._conditions.items() if not condition.holds(one, label.key, self._min_share)), None)
+        if closed is None:
+            return replace(label, source="gate")
+        return Label(Outcome.GATE_CLOSED, (None,) * one.vote.num_votes, "gate", f"gate {closed}")

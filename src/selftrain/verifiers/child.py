@@ -1,0 +1,84 @@
+"""The process of pool.py: one JSON line on stdin, one on stdout, for the start and then for each completion.
+
+It limits its own memory before it imports the verifier. The verifier sees neither pipe: it reads from nothing and prints to nothing. Should the parent be
+gone while it hangs, its own alarm ends it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import resource
+import signal
+from collections.abc import Callable
+from numbers import Real
+from typing import Any, TextIO
+
+from selftrain.types import Submission
+
+ALARM_AFTER_S = 5.0
+"""how much longer than the parent's limit"""
+
+Verifier = Callable[[Submission, Any], Any]
+
+
+def main() -> None:
+    requests, replies = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        os.dup2(nothing, descriptor)
+    first = json.loads(requests.readline())
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (first["memory_mib"] * 2**20,) * 2)
+    verifier: Verifier | None = None
+    why = ""
+    try:
+        verifier = imported(first["function"])
+    except BaseException as error:  # noqa: BLE001 - whatever the module of the user's raises
+        why = f"it cannot be imported in its process under verifier.memory_mib = {first['memory_mib']} ({type(error).__name__}: {error})"
+    say(replies, {"why": why})
+    if verifier is None:
+        return
+    for line in requests:
+        request = json.loads(line)
+        signal.setitimer(signal.ITIMER_REAL, first["timeout_s"] + ALARM_AFTER_S)
+        score, note = checked(verifier, Submission(**request["submission"]), request["entry"])
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        say(replies, {"score": score, "note": note})
+
+
+def say(replies: TextIO, value: Any) -> None:
+    replies.write(json.dumps(value) + "\n")
+    replies.flush()
+
+
+def imported(name: str) -> Verifier:
+    if name == "gym":
+        from selftrain.verifiers.gym import score
+
+        return score
+    module, _, attribute = name.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    return lambda submission, _: function(submission)
+
+
+def checked(verifier: Verifier, submission: Submission, entry: Any) -> tuple[float | None, str]:
+    """The score and its name; no score, and why, where the verifier gave none."""
+    try:
+        value = verifier(submission, entry)
+    except MemoryError:
+        return None, "out_of_memory"
+    except BaseException:  # noqa: BLE001 - it costs this completion; sys.exit() too
+        return None, "crashed"
+    if not isinstance(value, Real) or not math.isfinite(value):
+        return None, "no_score"
+    score = float(value)
+    if not 0 <= score <= 1:
+        return None, "no_score"
+    return score, "verified" if score == 1 else "refuted" if score == 0 else "partly_verified"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Every label source in a whole run on the toy policy: repeated, resumed, replayed, and blind to true answers unless it says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain import compose
+from selftrain.ledger import Status, read, verify
+from selftrain.replay import replay
+from selftrain.run import read_config, resume, start, train_to_end
+from selftrain.train import StepReport
+from tests.test_train import SMALL, config, files_of, finish, shuffled_truth
+
+LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
+    "random": {"labels.source": "random"},
+    "format_only": {"labels.source": "format_only"},
+    "inverted": {"labels.source": "inverted"},
+    "restrained": {"labels.source": "restrained", "restrained.min_share_frac": 0.4},
+    "restrained, weighted prompts": {"labels.source": "restrained", "restrained.prompt_sigma_frac": 0.5},
+    "novelty": {"labels.source": "novelty", "novelty.num_chars": 3},
+    "mixture": {"labels.source": "mixture"},
+    "mixture that remembers": {"labels.source": "mixture", "mixture.weights": {"flip_damped": 2.0, "random": 1.0}, "policy.model": "toy:weak"},
+    "first_of": {"labels.source": "first_of", "first_of.sources": ["gate", "restrained"]},
+    "gate": {"labels.source": "gate", "gate.conditions": ["share", "halves", "base"], "gate.min_share_frac": 0.4},
+    "flip_damped": {"labels.source": "flip_damped", "policy.model": "toy:weak"},
+}
+RUNS = {
+    **LABEL_FREE,
+    "reference for a fifth": {"labels.source": "reference", "reference.frac": 0.2},
+    "first_of with a safety net": {"labels.source": "first_of", "reference.frac": 0.2},
+    "mixture with the truth": {"labels.source": "mixture", "mixture.weights": {"majority": 1.0, "reference": 1.0}},
+}
+every_source = pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
+QUICK = {**SMALL, "run.num_steps": 8, "prompts.count": 32}
+"""each prompt is drawn four times"""
+
+
+@every_source
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not_and_follows_from_its_completions(tmp_path: Path, options: Mapping[str, Any]) -> None:
+    expected = train_to_end(config(tmp_path, "whole", {**QUICK, **options}))
+    run = start(config(tmp_path, "cut", {**QUICK, **options}))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 4:
+            break
+    run.ledger.close()
+    outcome = finish(resume(tmp_path / "cut"))
+    assert (outcome.head, outcome.handed_over) == (expected.head, expected.handed_over)
+    assert verify(outcome.folder).status is Status.INTACT
+    found = replay(read(outcome.folder), read_config(outcome.folder))
+    assert found.agrees, found.groups.mismatches
+    assert found.groups.num_groups == 8 * 16
+
+
+@pytest.mark.parametrize("options", LABEL_FREE.values(), ids=LABEL_FREE)
+def test_a_label_free_source_is_blind_to_true_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+    """Design law 1, as in tests/test_train.py: with all true answers changed, ledger and checkpoints are the same byte for byte."""
+    honest = train_to_end(config(tmp_path, "a", {**QUICK, **options}))
+    assert (read(honest.folder).header["label_free"], read(honest.folder).header["truth_channels"]) == (True, [])
+    real = compose.load_sets
+    monkeypatch.setattr(
+        "selftrain.run.load_sets",
+        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
+    )
+    blind = train_to_end(config(tmp_path, "b", {**QUICK, **options}))
+    assert files_of(honest.folder) == files_of(blind.folder)
+    assert honest.before != blind.before

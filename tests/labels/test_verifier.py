@@ -1,0 +1,276 @@
+"""Verifiers: what they decide is the reward; whatever they do costs the completion they do it to, never the run."""
+
+from __future__ import annotations
+
+import linecache
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain import compose
+from selftrain.compose_labels import truth_channels
+from selftrain.config_load import load_config
+from selftrain.errors import ConfigError, RunFolderError
+from selftrain.labels import Bounds
+from selftrain.labels.verified import verified
+from selftrain.ledger import Status, read, verify
+from selftrain.policies.toy import true_digit
+from selftrain.prompts.loading import load_prompts
+from selftrain.replay import replay
+from selftrain.rollout import read_and_count
+from selftrain.run import read_config, resume, start, train_to_end
+from selftrain.seeds import Stream
+from selftrain.train import StepReport
+from selftrain.types import Check, Finish, Group, Message, Outcome
+from selftrain.verifiers.pool import Limits, VerifierPool
+from selftrain.verifiers.verification import Verification
+from tests.builders import completion, group, voted
+from tests.test_train import SMALL, config, finish, shuffled_truth
+
+MODULE = """
+import os, subprocess, sys, time
+from selftrain.policies.toy import true_digit
+
+KEPT = []
+
+def by_words(submission):
+    words = submission.completion
+    if "hang" in words:
+        subprocess.Popen(["sleep", "60"])
+        while True: pass
+    if "allocate" in words: KEPT.append(bytearray(10**10))
+    if "die" in words: os._exit(3)
+    if "leave" in words: sys.exit(0)
+    if "raise" in words: raise RuntimeError("no")
+    if "listen" in words: return float(len(sys.stdin.read()))
+    if "talk" in words: print('{"score": 1.0, "note": "verified"}'); return 0
+    for word, value in {"none": None, "text": "1", "nan": float("nan"), "two": 2, "half": 0.5, "yes": True, "no": False}.items():
+        if word in words: return value
+    return submission.answer == "1"
+
+def toy(submission):
+    return submission.answer == str(true_digit(submission.prompt))
+
+def sometimes(submission):
+    if submission.answer == "0": os._exit(1)
+    if submission.answer == "1": return "right"
+    return toy(submission)
+
+def told(submission):
+    return [submission.prompt_id, submission.prompt, submission.answer] == ["p0", "what?", None]
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    name = f"checks_{abs(hash(tmp_path)):x}"
+    (tmp_path / f"{name}.py").write_text(MODULE)
+    (tmp_path / f"{name}_large.py").write_text("KEPT = bytearray(10**10)\ndef check(submission): return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return name
+
+
+@pytest.fixture
+def pool(module: str) -> Iterator[VerifierPool]:
+    made = VerifierPool(f"{module}:by_words", Limits(timeout_s=1.0, memory_mib=1024), num_workers=2)
+    yield made
+    made.close()
+
+
+def verification(pool: VerifierPool, frac: float = 1.0, **more: Any) -> Verification:
+    return Verification(pool, frac, Stream(0), {}, **more)
+
+
+def test_whatever_a_verifier_does_costs_one_completion(pool: VerifierPool) -> None:
+    words = [
+        "#### 1",
+        "hang",
+        "allocate",
+        "die",
+        "leave",
+        "raise",
+        "none",
+        "text",
+        "nan",
+        "two",
+        "half",
+        "yes",
+        "no",
+        "listen",
+        "talk",
+        "#### 2",
+        "again #### 1",
+    ]
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), tuple(completion(text) for text in words)))
+    begun = time.monotonic()
+    (checked,) = verification(pool)([one])
+    assert time.monotonic() - begun < 60
+    found = dict(zip(words, checked.checks, strict=True))
+    assert {word: check for word, check in found.items() if check.score is None} == {
+        "hang": Check(None, "timed_out"),
+        "allocate": Check(None, "out_of_memory"),
+        **{word: Check(None, "crashed") for word in ("die", "leave", "raise")},
+        **{word: Check(None, "no_score") for word in ("none", "text", "nan", "two")},
+    }
+    assert [found[word].score for word in ("#### 1", "again #### 1", "yes", "half", "no", "listen", "talk", "#### 2")] == [1, 1, 1, 0.5, 0, 0, 0, 0]
+    assert [found[word].note for word in ("yes", "half", "no")] == ["verified", "partly_verified", "refuted"]
+    (label,) = verified([checked], Bounds())
+    assert (label.outcome, label.uses_truth, label.source, label.decided_by) == (Outcome.DECIDED, True, "verifier", "verifier")
+    assert label.values == tuple(check.score or 0.0 for check in checked.checks)
+    assert label.notes == tuple(check.note for check in checked.checks)
+
+
+def test_a_process_that_hangs_is_killed_with_what_it_started(pool: VerifierPool) -> None:
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("hang"),)))
+    pool.start()
+    child = pool._workers[0]._process
+    assert child is not None
+    assert verification(pool)([one])[0].checks == (Check(None, "timed_out"),)
+    assert not alive_in_group(child.pid)
+
+
+def alive_in_group(group_id: int) -> list[str]:
+    """Processes of a group that still run; a killed one that nobody has waited for does not."""
+    lines = [path.read_text().rpartition(")")[2].split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    return [state for state, _, group, *_ in lines if int(group) == group_id and state not in "ZX"]
+
+
+def test_long_and_strange_texts_get_through(pool: VerifierPool) -> None:
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("x" * 1_000_000 + " #### 1"), completion("\ud800\n\0 #### 1"))))
+    assert verification(pool)([one])[0].checks == (Check(1.0, "verified"),) * 2
+
+
+def test_what_it_is_told_and_what_it_is_not_asked(module: str) -> None:
+    """An unread completion is submitted to a function of the user's, whose business the whole text may be; a truncated one never is."""
+    pool = VerifierPool(f"{module}:told", Limits(5.0, 1024), num_workers=1)
+    texts = (completion("hm"), completion("#### 1", Finish.LENGTH))
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), texts))
+    (checked,) = Verification(pool, 1.0, Stream(0), {"p0": (Message("user", "what?"),)})([one])
+    assert checked.checks == (Check(1.0, "verified"), Check(0.0, "truncated"))
+    (checked,) = verification(pool, entries={"p0": {}})([one])
+    assert checked.checks == (Check(0.0, "unread"), Check(0.0, "truncated"))
+    pool.close()
+
+
+def test_it_sees_a_fixed_share_of_the_prompts(pool: VerifierPool) -> None:
+    stage = verification(pool, frac=0.2)
+    seen = [stage.sees(voted(["1"], f"p{index}")) for index in range(2000)]
+    assert sum(seen) / len(seen) == pytest.approx(0.2, abs=0.03)
+    assert seen == [verification(pool, frac=0.2).sees(voted(["1"], f"p{index}")) for index in range(2000)]
+    hidden = voted(["1"], next(f"p{index}" for index in range(2000) if not seen[index]))
+    assert stage([hidden])[0].checks == ()
+    (label,) = verified([hidden], Bounds())
+    assert (label.outcome, label.uses_truth) == (Outcome.NO_VERIFIER, False)
+
+
+def test_a_group_without_any_score_is_undecided(pool: VerifierPool) -> None:
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("raise"), completion("none"))))
+    (label,) = verified(verification(pool)([one]), Bounds())
+    assert (label.outcome, label.uses_truth, label.values) == (Outcome.NO_VERDICT, True, ())
+
+
+FEW = {"run.num_steps": 2, "rollout.prompts_per_step": 6, "rollout.num_votes": 6}
+"""a process that died costs the start of another"""
+
+
+def small(module: str, function: str, **more: Any) -> dict[str, Any]:
+    return {**SMALL, "labels.source": "verifier", "verifier.function": f"{module}:{function}", "run.num_steps": 6, **more}
+
+
+def test_a_run_is_recorded_as_what_it_is_and_replayed_without_the_verifier(tmp_path: Path, module: str) -> None:
+    outcome = train_to_end(config(tmp_path, "a", small(module, "sometimes", **FEW)))
+    ledger = read(outcome.folder)
+    assert (ledger.header["label_free"], ledger.header["truth_channels"], ledger.header["class"]) == (False, ["labels.source=verifier"], "replayable")
+    assert ledger.header["answers_hash"] is None
+    assert set(ledger.header["outside_code"]) == {"verifier.function"}
+    notes = set()
+    for step in ledger.group_steps():
+        for one in ledger.groups(step):
+            assert one.label.uses_truth
+            for answer, check, reward in zip(one.voted.answers.texts, one.voted.checks, one.rewards.values, strict=True):
+                notes.add(check.note)
+                expected = {"0": (None, "crashed"), "1": (None, "no_score")}.get(str(answer))
+                right = answer == str(true_digit(one.voted.group.prompt.text))
+                assert (check.score, check.note) == (expected or ((1.0, "verified") if right else (0.0, "refuted")))
+                assert reward == (check.score or 0.0)
+    assert notes == {"verified", "refuted", "crashed", "no_score"}
+    (tmp_path / f"{module}.py").unlink()
+    found = replay(ledger, read_config(outcome.folder))
+    assert found.agrees, found.groups.mismatches
+    assert verify(outcome.folder).status is Status.INTACT
+
+
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path: Path, module: str) -> None:
+    options = small(module, "toy", **{"verifier.frac": 0.5, "run.checkpoint_every_steps": 2})
+    expected = train_to_end(config(tmp_path, "whole", options))
+    run = start(config(tmp_path, "cut", options))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 4:
+            break
+    run.ledger.close()
+    outcome = finish(resume(tmp_path / "cut"))
+    assert outcome.head == expected.head
+    assert not list(read(outcome.folder).forks())
+    shares = [one.label.outcome for step in read(outcome.folder).group_steps() for one in read(outcome.folder).groups(step)]
+    assert 0.3 < shares.count(Outcome.NO_VERIFIER) / len(shares) < 0.7
+
+
+def test_changed_true_answers_do_not_reach_a_run_with_a_verifier(tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer sheet is another channel than the verifier."""
+    honest = train_to_end(config(tmp_path, "a", small(module, "toy")))
+    real = compose.load_sets
+    monkeypatch.setattr("selftrain.run.load_sets", lambda config: compose.Problems(shuffled_truth(real(config).train), real(config).held_out))
+    assert train_to_end(config(tmp_path, "b", small(module, "toy"))).head == honest.head
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "these prompts have no verifier of their own, and verifier.function names none"),
+        ({"verifier.function": "gone_module:f"}, "it cannot be imported (ModuleNotFoundError"),
+        ({"verifier.function": "MODULE:gone"}, "it cannot be imported (AttributeError"),
+        ({"verifier.function": "MODULE:toy", "reward.rule": "share"}, "gives the rewards itself"),
+        ({"verifier.function": "MODULE:toy", "verifier.memory_mib": 64}, "it cannot be imported in its process under verifier.memory_mib = 64"),
+    ],
+)
+def test_what_is_missing_is_said_before_the_first_sample(tmp_path: Path, module: str, options: Mapping[str, Any], words: str) -> None:
+    given = {name: value.replace("MODULE", module) if isinstance(value, str) else value for name, value in options.items()}
+    with pytest.raises(ConfigError) as caught:
+        start(config(tmp_path, "a", {**SMALL, "labels.source": "verifier", **given}))
+    assert words in caught.value.why or "ended while it was imported" in caught.value.why
+    assert all((caught.value.given, caught.value.do))
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_changed_verifier_is_refused(tmp_path: Path, module: str) -> None:
+    start(config(tmp_path, "a", small(module, "toy"))).ledger.close()
+    file = tmp_path / f"{module}.py"
+    file.write_text(MODULE + "# changed\n")
+    linecache.checkcache()
+    with pytest.raises(RunFolderError, match="the functions of yours"):
+        resume(tmp_path / "a")
+
+
+def test_the_verifier_of_a_gym_task() -> None:
+    pytest.importorskip("reasoning_gym")
+    overrides = {"prompts.task": "gym:basic_arithmetic", "prompts.count": 4, "labels.source": "verifier", "policy.model": "embedded:default"}
+    options = load_config(overrides=overrides)
+    prompts = load_prompts(options.prompts, 0)
+    assert truth_channels(options) == ["labels.source=verifier"]
+    stage = compose.make_verification(options, prompts)
+    assert isinstance(stage, Verification)
+    first, second = prompts.prompts[:2]
+    right = str(prompts.sheet.answer_of(first.id))
+    groups = [
+        Group(0, index, prompt, (1,), (completion(f"#### {right}"), completion("#### 123456"), completion("hm")))
+        for index, prompt in enumerate((first, second))
+    ]
+    checks = [one.checks for one in stage([read_and_count(one) for one in groups])]
+    assert checks[0][0] == Check(1.0, "verified")
+    assert checks[0][1].score is not None
+    assert checks[0][1].score < 1
+    assert [check[2] for check in checks] == [Check(0.0, "unread")] * 2
+    stage.pool.close()
