@@ -19,18 +19,27 @@ from selftrain.extension import requests_of, resolve, source_hash
 from selftrain.extras import RoleReader
 from selftrain.labels import LABEL_SOURCES, Bounds, Labelling
 from selftrain.labels.reference import Reference, answers_hash
+from selftrain.labels.second_view import RULES as VIEW_RULES
+from selftrain.labels.second_view import SecondView, Wording
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
 from selftrain.policies.toy import problems as toy_problems
+from selftrain.policies.toy import second_wording as toy_second_wording
 from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, prompt_set_hash
-from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge
+from selftrain.prompts.loading import training_template
+from selftrain.prompts.tasks import second_wording
+from selftrain.prompts.templates import template_text
+from selftrain.prompts.wordings import ParaphraseWording, TaskWording, TemplateWording, check_wordings
+from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge, read_paraphrases
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
-from selftrain.types import AnswerSheet, Message, PromptSet, Role
+from selftrain.types import Message, PromptSet, Role
 
 TOY_PROMPTS = 256
 TOY_HELD_OUT_FIRST = 1_000_000
+KNOWN_SOURCES: Mapping[str, Callable[..., Any]] = {**LABEL_SOURCES, "reference": Reference, "second_view": SecondView}
+"""all label sources by name, those among them that have to be bound to prompts"""
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
 
@@ -129,20 +138,38 @@ def model_source(model: str) -> str:
     return str(embedded_folder(name)) if kind == "embedded" else model
 
 
-def make_labelling(config: RunConfig, sheet: AnswerSheet) -> Labelling:
-    """The label source with its bounds. Only `reference` is handed the true answers."""
+def make_labelling(config: RunConfig, prompts: PromptSet) -> Labelling:
+    """The label source with its bounds. Only `reference` is handed the true answers. Raises ConfigError for a source that misses something in the prompts."""
     bounds = Bounds(config.labels.min_read_frac, config.labels.min_share_frac)
     if config.labels.source == "reference":
-        if not len(sheet):
+        if not len(prompts.sheet):
             raise ConfigError(
                 "labels.source = reference",
                 f"no prompt has a true answer in column {config.prompts.answer_field}",
                 "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
             )
-        return Labelling(Reference(sheet), None, bounds)
-    known: Mapping[str, Callable[..., Any]] = {**LABEL_SOURCES, "reference": Reference}
-    source = resolve("labels.source", config.labels.source, known)
-    return Labelling(source, requests_of("labels.source", config.labels.source, known), bounds)
+        return Labelling(Reference(prompts.sheet), None, bounds)
+    if config.labels.source == "second_view":
+        view = SecondView(make_wording(config, prompts), VIEW_RULES[config.second_view.rule])
+        return Labelling(view, view.requests, bounds)
+    source = resolve("labels.source", config.labels.source, KNOWN_SOURCES)
+    return Labelling(source, requests_of("labels.source", config.labels.source, KNOWN_SOURCES), bounds)
+
+
+def make_wording(config: RunConfig, prompts: PromptSet) -> Wording:
+    """Where second wordings come from. Raises ConfigError when some of the prompts have none."""
+    section, template = config.second_view, training_template(config.prompts)
+    if is_toy(config.policy.model):
+        template = template_text("raw")
+    if section.wording == "paraphrase":
+        return ParaphraseWording(template, prompts.questions, section.max_paraphrases)
+    wording: TaskWording | TemplateWording
+    if section.wording == "template":
+        wording = TemplateWording(template_text(str(section.template), "second_view.template"), prompts.questions)
+    else:
+        wording = TaskWording(toy_second_wording if is_toy(config.policy.model) else second_wording, template, prompts.questions)
+    check_wordings(wording.second, prompts, f"second_view.wording = {section.wording}")
+    return wording
 
 
 def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]) -> Reading:
@@ -156,8 +183,8 @@ def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]
 
 
 def role_readers(reading: Reading) -> Mapping[Role, RoleReader]:
-    """How the groups of each role are read: a teacher's answers as the votes are, a judge's replies as verdicts."""
-    return {Role.TEACHER: reading, Role.JUDGE: read_judge}
+    """How the groups of each role are read: the answers of teachers and views as the votes are, a judge's replies as verdicts, paraphrases as wordings."""
+    return {Role.TEACHER: reading, Role.VIEW: reading, Role.JUDGE: read_judge, Role.PARAPHRASE: read_paraphrases}
 
 
 def make_scorer(config: RunConfig) -> Scorer:
@@ -191,7 +218,7 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
     outside = {
         option: source_hash(name, known)
         for option, name, known in (
-            ("labels.source", config.labels.source, {**LABEL_SOURCES, "reference": Reference}),
+            ("labels.source", config.labels.source, KNOWN_SOURCES),
             ("labels.clustering", config.labels.clustering, CLUSTERINGS),
             ("reward.rule", config.reward.rule, REWARD_RULES),
             ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),

@@ -118,6 +118,7 @@ class LabelsSection(Section):
         "majority",
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
+        "second_view: an answer that survives another wording of the prompt, see [second_view]; "
         "reference: true answers (not label-free); or package.module:function.",
     )
     clustering: str = option(
@@ -128,6 +129,24 @@ class LabelsSection(Section):
     )
     min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
+
+
+class SecondViewSection(Section):
+    """labels.source = second_view: the same problem is put to the policy in two wordings."""
+
+    wording: Literal["task", "template", "paraphrase"] = option(
+        "task",
+        "name",
+        "Where the second wording comes from. task: the built-in task words its problem anew (57+80 as 80+57); template: `template` around the question; "
+        "paraphrase: the policy rewrites the question.",
+    )
+    template: str | None = option(None, "text", "wording = template: raw, boxed, or a text with {prompt}, other than prompts.template.")
+    rule: Literal["harmonic", "crossed"] = option(
+        "harmonic",
+        "name",
+        "harmonic: the answer with the highest harmonic mean of its two vote shares; crossed: the winner under the second wording.",
+    )
+    max_paraphrases: int = option(4, "completions", "wording = paraphrase: how many are drawn; the first that keeps the question's numbers is used.", ge=1)
 
 
 class JudgeSection(Section):
@@ -237,6 +256,7 @@ class RunConfig(Section):
     prompts: PromptsSection = PromptsSection()
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
+    second_view: SecondViewSection = SecondViewSection()
     judge: JudgeSection = JudgeSection()
     reward: RewardSection = RewardSection()
     advantage: AdvantageSection = AdvantageSection()

@@ -140,6 +140,10 @@ def what_to_give(name: str) -> str:
     return f"Give {given}. {name} [{info.json_schema_extra['unit']}]: {info.description}"
 
 
+OTHER_VOTES: Mapping[str, str] = {"frozen": "the teacher", "second_view": "the second view"}
+"""label sources that take a vote of other completions, and who votes there"""
+
+
 def check_combination(config: RunConfig) -> None:
     """Raises ConfigError for values that are right alone and wrong together."""
     rollout, objective = config.rollout, config.objective
@@ -168,11 +172,17 @@ def check_combination(config: RunConfig) -> None:
             "a reference answer is compared by its canonical key, not by clusters",
             "Leave labels.clustering at exact, or take a vote as label source.",
         )
-    if config.labels.source == "frozen" and config.labels.clustering not in ("exact", "text"):
+    if config.labels.source in OTHER_VOTES and config.labels.clustering not in ("exact", "text"):
         raise ConfigError(
-            f"labels.source = frozen, labels.clustering = {config.labels.clustering}",
-            "the teacher's answers would be clustered apart from the policy's, so its label would mean nothing among them",
+            f"labels.source = {config.labels.source}, labels.clustering = {config.labels.clustering}",
+            f"the answers of {OTHER_VOTES[config.labels.source]} would be clustered apart from the policy's, so its label would mean nothing among them",
             "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source.",
+        )
+    if (config.second_view.wording == "template") != (config.second_view.template is not None):
+        raise ConfigError(
+            f"second_view.wording = {config.second_view.wording}, second_view.template {'is unset' if config.second_view.template is None else 'is given'}",
+            "a second template is needed for that wording and for no other",
+            "Give --second-view.wording template and --second-view.template together, or neither.",
         )
     if config.evals.file is not None and config.evals.task is not None:
         raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")

@@ -207,7 +207,7 @@ class Run:
             policy=self.policy,
             prompts=self.problems.train,
             read=reading,
-            label=make_labelling(self.config, self.problems.train.sheet),
+            label=make_labelling(self.config, self.problems.train),
             extras=Extras(self.policy, vote_params(self.config), role_readers(reading), seeds),
             scorer=make_scorer(self.config),
             guard=self.guard,
@@ -309,7 +309,7 @@ def start(config: RunConfig) -> Run:
     config = resolved(config)
     folder = new_folder(config)
     problems = load_sets(config)
-    make_labelling(config, problems.train.sheet)
+    make_labelling(config, problems.train)
     make_scorer(config)
     make_reading(config, problems.train.questions)
     policy = load_policy(config)

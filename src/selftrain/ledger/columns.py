@@ -39,7 +39,7 @@ class Column:
 GROUPS = (
     Column("step", "i64", "the step that sampled the group"),
     Column("group_index", "i64", "position of the group in its step, from 0; those that vote come first"),
-    Column("role", "str", "what its completions are for: `vote`, or an extra sample: `judge`, `teacher`"),
+    Column("role", "str", "what its completions are for: `vote`, or an extra sample: `judge`, `teacher`, `view`, `paraphrase`"),
     Column("serves", "i64", "`group_index` of the group that an extra sample is for; null for `vote`", nullable=True),
     Column("prompt_id", "str", "id of the prompt in its set; of an extra sample, unique among those of its role and step"),
     Column("message_roles", "list<str>", "role of each turn of the prompt"),
@@ -54,7 +54,7 @@ GROUPS = (
     Column("label_key", "str", "the pseudo-label, where all completions share one", nullable=True),
     Column("label_targets", "list<str>", "the key rewarded in each completion; null where it is `label_key` in all of them", nullable=True),
     Column("label_source", "str", "name of the label source; null but for `vote`", nullable=True),
-    Column("label_decided_by", "str", "`vote` or `teacher` and the policy version, or `reference`; null but for `vote`", nullable=True),
+    Column("label_decided_by", "str", "`vote`, `views` or `teacher` and the policy version, or `reference`; null but for `vote`", nullable=True),
     Column("label_uses_truth", "bool", "whether a true answer touched the label"),
     Column("admission", "str", "`admitted`, or why the group does not train; null but for `vote`", nullable=True),
 )
@@ -70,7 +70,7 @@ COMPLETIONS = (
     Column("token_ends", "list<i32>", "offset into `text` (in characters, before escaping) where each token's characters end"),
     Column("finish", "str", "`stop` or `length` (truncated)"),
     Column("policy_version", "str", "`branch:updates` of the policy that sampled it"),
-    Column("answer_text", "str", "the final answer as it was read, of a judge its `yes` or `no`; null where none was", nullable=True),
+    Column("answer_text", "str", "the final answer as it was read, a judge's `yes` or `no`, a paraphrase's wording; null where none was", nullable=True),
     Column("answer_key", "str", "its canonical form, which votes", nullable=True),
     Column("reward", "f64", "null where the group is undecided or an extra sample", nullable=True),
     Column("reward_reason", "str", "`match`, `mismatch`, `unread`, `truncated`; null where there is no reward", nullable=True),
