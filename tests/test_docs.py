@@ -18,7 +18,7 @@ from selftrain.ledger import read
 from selftrain.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
-METHOD_SECTIONS = ("vllm.", "second_view.")
+METHOD_SECTIONS = ("vllm.", "ema.", "second_view.")
 """sections of one named method, of at most 4 options each"""
 DOCS = ROOT / "docs"
 

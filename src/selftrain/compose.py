@@ -92,7 +92,7 @@ def load_policy(config: RunConfig) -> Policy:
     if is_toy(config.policy.model):
         if config.policy.model not in START:
             raise ConfigError(f"policy.model = {config.policy.model}", "there is no such toy policy", f"Choose one of {', '.join(START)}.")
-        return ToyPolicy(config.policy.model, config.update)
+        return ToyPolicy(config.policy.model, config.update, config.ema.decay)
     if config.policy.sampler == "vllm":
         from selftrain.policies.vllm import check_installed
 
@@ -100,7 +100,7 @@ def load_policy(config: RunConfig) -> Policy:
     from selftrain.policies.torch import load_policy as load_torch_policy
 
     source = model_source(config.policy.model)
-    policy = load_torch_policy(config.policy, config.update, source, config.rollout.cache_mib, config.run.seed)
+    policy = load_torch_policy(config.policy, config.update, source, config.rollout.cache_mib, config.run.seed, config.ema.decay)
     if not policy.sampler.stop_ids and not config.rollout.stop:
         raise ModelError(
             f"policy.model = {config.policy.model}",

@@ -118,7 +118,7 @@ class LabelsSection(Section):
         "majority",
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
-        "second_view: an answer that survives another wording of the prompt, see [second_view]; "
+        "ema: the vote of a moving average of the weights, see [ema]; second_view: an answer that survives another wording of the prompt, see [second_view]; "
         "reference: true answers (not label-free); or package.module:function.",
     )
     clustering: str = option(
@@ -129,6 +129,18 @@ class LabelsSection(Section):
     )
     min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
+
+
+class EmaSection(Section):
+    """labels.source = ema: a moving average of the weights votes on the label."""
+
+    decay: float = option(
+        0.95,
+        "factor",
+        "Weight of the old average at each update: it follows the policy 1 / (1 - decay) updates behind, 20 at 0.95. 0: the policy itself, drawn anew.",
+        ge=0,
+        lt=1,
+    )
 
 
 class SecondViewSection(Section):
@@ -256,6 +268,7 @@ class RunConfig(Section):
     prompts: PromptsSection = PromptsSection()
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
+    ema: EmaSection = EmaSection()
     second_view: SecondViewSection = SecondViewSection()
     judge: JudgeSection = JudgeSection()
     reward: RewardSection = RewardSection()

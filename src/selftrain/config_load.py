@@ -140,7 +140,7 @@ def what_to_give(name: str) -> str:
     return f"Give {given}. {name} [{info.json_schema_extra['unit']}]: {info.description}"
 
 
-OTHER_VOTES: Mapping[str, str] = {"frozen": "the teacher", "second_view": "the second view"}
+OTHER_VOTES: Mapping[str, str] = {"frozen": "the teacher", "ema": "the teacher", "second_view": "the second view"}
 """label sources that take a vote of other completions, and who votes there"""
 
 

@@ -14,7 +14,7 @@ from selftrain.ledger.objects import Place
 from selftrain.report.card import model_card
 from selftrain.report.record import RunRecord, read_record
 
-TRAINING_FILES = (MANIFEST, "optimizer.safetensors", "optimizer.json", "learner.json")
+TRAINING_FILES = (MANIFEST, "optimizer.safetensors", "optimizer.json", "learner.json", "ema.safetensors")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from selftrain.labels.ema import Ema
 from selftrain.labels.frozen import Frozen
 from selftrain.labels.majority import majority
 from selftrain.labels.rules import Bounds
@@ -21,7 +22,7 @@ from selftrain.types import Label, VotedGroup
 LabelSource = Callable[[Sequence[VotedGroup], Bounds], list[Label]]
 Requests = Callable[[Sequence[VotedGroup], Bounds], list[ExtraRequest]]
 
-LABEL_SOURCES: Mapping[str, LabelSource] = {"majority": majority, "split_vote": split_vote, "frozen": Frozen()}
+LABEL_SOURCES: Mapping[str, LabelSource] = {"majority": majority, "split_vote": split_vote, "frozen": Frozen(), "ema": Ema()}
 
 
 @dataclass(frozen=True, slots=True)

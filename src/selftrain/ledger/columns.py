@@ -54,7 +54,7 @@ GROUPS = (
     Column("label_key", "str", "the pseudo-label, where all completions share one", nullable=True),
     Column("label_targets", "list<str>", "the key rewarded in each completion; null where it is `label_key` in all of them", nullable=True),
     Column("label_source", "str", "name of the label source; null but for `vote`", nullable=True),
-    Column("label_decided_by", "str", "`vote`, `views` or `teacher` and the policy version, or `reference`; null but for `vote`", nullable=True),
+    Column("label_decided_by", "str", "`vote`, `views`, `teacher` or `average` and the policy version, or `reference`; null but for `vote`", nullable=True),
     Column("label_uses_truth", "bool", "whether a true answer touched the label"),
     Column("admission", "str", "`admitted`, or why the group does not train; null but for `vote`", nullable=True),
 )

@@ -96,7 +96,7 @@ def replies(prompt_ids: tuple[int, ...]) -> tuple[tuple[str, ...], Floats]:
 class ToyPolicy:
     """Implements the Policy protocol. `model` is toy or toy:weak. Learns by AdamW like the others; `weights` has NUM_WEIGHTS float64 values."""
 
-    def __init__(self, model: str, update: UpdateSection) -> None:
+    def __init__(self, model: str, update: UpdateSection, ema_decay: float = 0.95) -> None:
         self._model = model
         self.weights: Floats = np.zeros(NUM_WEIGHTS)
         self.weights[:2] = START[model]
@@ -104,6 +104,8 @@ class ToyPolicy:
         self._moments: Floats = np.zeros((2, NUM_WEIGHTS))
         self._update = update
         self._version = PolicyVersion(0, 0)
+        self._decay = ema_decay
+        self._average: Floats | None = None
 
     @property
     def version(self) -> PolicyVersion:
@@ -129,6 +131,13 @@ class ToyPolicy:
 
     def base(self) -> ToyPolicy:
         return ToyPolicy(self._model, self._update)
+
+    def ema(self) -> ToyPolicy:
+        if self._average is None:
+            self._average = self.weights.copy()
+        averaged = ToyPolicy(self._model, self._update)
+        averaged.weights, averaged._version = self._average.copy(), self._version
+        return averaged
 
     def logits(self, text: str, weights: Floats) -> tuple[Floats, Floats]:
         """Logits of the style words and of the answers ([3], [NUM_ANSWERS + 1])."""
@@ -222,6 +231,8 @@ class ToyPolicy:
         moved = (self._moments[0] / (1 - beta1**count)) / (np.sqrt(self._moments[1] / (1 - beta2**count)) + 1e-8)
         self.weights = self.weights * (1 - learning_rate * self._update.weight_decay) - learning_rate * moved
         self._version = PolicyVersion(self._version.branch, count)
+        if self._average is not None:
+            self._average = self._decay * self._average + (1 - self._decay) * self.weights
         columns = np.array(tokens)
         return UpdateStats(
             loss=loss,
@@ -239,12 +250,16 @@ class ToyPolicy:
         (folder / "toy.json").write_text(json.dumps({"weights": self.weights.tolist()}), "utf-8")
 
     def save_optimizer(self, folder: Path) -> None:
-        (folder / "optimizer.json").write_text(json.dumps({"moments": self._moments.tolist(), "version": str(self._version)}), "utf-8")
+        average = None if self._average is None else self._average.tolist()
+        record = {"moments": self._moments.tolist(), "version": str(self._version), "average": average}
+        (folder / "optimizer.json").write_text(json.dumps(record), "utf-8")
 
     def load(self, folder: Path) -> None:
         self.weights = np.array(json.loads((folder / "toy.json").read_text("utf-8"))["weights"])
         optimizer = json.loads((folder / "optimizer.json").read_text("utf-8"))
         self._moments, self._version = np.array(optimizer["moments"]), PolicyVersion.parse(optimizer["version"])
+        average = optimizer.get("average")
+        self._average = None if average is None else np.array(average)
 
     def weights_hash(self) -> str:
         return hashlib.sha256(self.weights.tobytes()).hexdigest()
