@@ -12,6 +12,7 @@ from typing import Any
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
+from selftrain.compose_wording import second_view
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
@@ -19,18 +20,12 @@ from selftrain.extension import requests_of, resolve, source_hash
 from selftrain.extras import RoleReader
 from selftrain.labels import LABEL_SOURCES, Bounds, Labelling
 from selftrain.labels.reference import Reference, answers_hash
-from selftrain.labels.second_view import RULES as VIEW_RULES
-from selftrain.labels.second_view import SecondView, Wording
+from selftrain.labels.second_view import SecondView
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
 from selftrain.policies.toy import problems as toy_problems
-from selftrain.policies.toy import second_wording as toy_second_wording
 from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, prompt_set_hash
-from selftrain.prompts.loading import training_template
-from selftrain.prompts.tasks import second_wording
-from selftrain.prompts.templates import template_text
-from selftrain.prompts.wordings import ParaphraseWording, TaskWording, TemplateWording, check_wordings
 from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge, read_paraphrases
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
@@ -150,26 +145,10 @@ def make_labelling(config: RunConfig, prompts: PromptSet) -> Labelling:
             )
         return Labelling(Reference(prompts.sheet), None, bounds)
     if config.labels.source == "second_view":
-        view = SecondView(make_wording(config, prompts), VIEW_RULES[config.second_view.rule])
+        view = second_view(config, prompts)
         return Labelling(view, view.requests, bounds)
     source = resolve("labels.source", config.labels.source, KNOWN_SOURCES)
     return Labelling(source, requests_of("labels.source", config.labels.source, KNOWN_SOURCES), bounds)
-
-
-def make_wording(config: RunConfig, prompts: PromptSet) -> Wording:
-    """Where second wordings come from. Raises ConfigError when some of the prompts have none."""
-    section, template = config.second_view, training_template(config.prompts)
-    if is_toy(config.policy.model):
-        template = template_text("raw")
-    if section.wording == "paraphrase":
-        return ParaphraseWording(template, prompts.questions, section.max_paraphrases)
-    wording: TaskWording | TemplateWording
-    if section.wording == "template":
-        wording = TemplateWording(template_text(str(section.template), "second_view.template"), prompts.questions)
-    else:
-        wording = TaskWording(toy_second_wording if is_toy(config.policy.model) else second_wording, template, prompts.questions)
-    check_wordings(wording.second, prompts, f"second_view.wording = {section.wording}")
-    return wording
 
 
 def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]) -> Reading:

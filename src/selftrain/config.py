@@ -196,6 +196,9 @@ class ObjectiveSection(Section):
         "name",
         "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO).",
     )
+    mask_answer: bool = option(
+        False, "yes/no", "The tokens of the final answer give no gradient, so that a policy cannot learn an answer instead of the way to it (OM-GRPO)."
+    )
     kl_in: Literal["none", "reward", "loss"] = option("none", "place", "Where KL to the start enters; none: no second model in memory.")
     kl_coef: float = option(0.001, "1/nats", "Weight of the KL.", ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = option("k1", "name", "k1 in the reward or k2 in the loss are unbiased; k3 in the reward is the SRT paper's.")

@@ -184,6 +184,12 @@ def check_combination(config: RunConfig) -> None:
             "a second template is needed for that wording and for no other",
             "Give --second-view.wording template and --second-view.template together, or neither.",
         )
+    if objective.mask_answer and config.labels.clustering != "exact":
+        raise ConfigError(
+            f"objective.mask_answer = yes, labels.clustering = {config.labels.clustering}",
+            "a free-form answer has no place of its own in the completion: it may be all of it, and nothing would be left to learn",
+            "Leave labels.clustering at exact, or objective.mask_answer at no.",
+        )
     if config.evals.file is not None and config.evals.task is not None:
         raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")
     if config.update.num_minibatches > rollout.prompts_per_step:

@@ -212,7 +212,9 @@ class ToyPolicy:
             loss += float((term.value * mask).sum())
             gradient += (term.slope * mask) @ slopes
             gaps = np.abs(logprobs - np.array(sample.logprobs))
-            tokens += [(float(r), float(c), float(g), float(k)) for r, c, g, k in zip(term.ratio, term.clipped, gaps, term.kl, strict=True)]
+            kept = np.array(sample.mask)
+            columns = (values[kept].tolist() for values in (term.ratio, term.clipped, gaps, term.kl))
+            tokens += list(zip(*columns, strict=True))
         return loss, gradient, tokens
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
