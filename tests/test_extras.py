@@ -15,7 +15,7 @@ from selftrain.answers.freeform import reader
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.extras import Extras
-from selftrain.labels import LABEL_SOURCES, Bounds
+from selftrain.labels import Bounds
 from selftrain.labels.frozen import Frozen
 from selftrain.ledger import read
 from selftrain.policies.base import ExtraRequest, SampleRequest, SamplingParams
@@ -247,7 +247,7 @@ def test_a_judge_is_told_the_question_without_the_template() -> None:
 
 
 def test_the_report_says_who_decides(tmp_path: Path) -> None:
-    assert set(SOURCES) == {*LABEL_SOURCES, "reference"}
+    assert set(SOURCES) == set(compose.KNOWN_SOURCES)
     judged, frozen = (who_decides(read(train_to_end(config(tmp_path, name, options)).folder).header) for name, options in (("a", JUDGED), ("b", FROZEN)))
     assert "majority vote of the model's own completions. Which answers say the same is judged by the model that is trained. Label-free" in judged
     assert "decided by the vote of the model as it was at the start. Label-free" in frozen

@@ -25,16 +25,17 @@ from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
 from selftrain.policies.toy import problems as toy_problems
 from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, prompt_set_hash
-from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge
+from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge, read_paraphrases
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet, Message, PromptSet, Role, VotedGroup
+from selftrain.types import Message, PromptSet, Role, VotedGroup
 from selftrain.verifiers.pool import Limits, VerifierPool
 from selftrain.verifiers.verification import Verification
 
 TOY_PROMPTS = 256
 TOY_HELD_OUT_FIRST = 1_000_000
+"""all label sources by name, those among them that have to be bound to prompts"""
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
 
@@ -89,7 +90,7 @@ def load_policy(config: RunConfig) -> Policy:
     if is_toy(config.policy.model):
         if config.policy.model not in START:
             raise ConfigError(f"policy.model = {config.policy.model}", "there is no such toy policy", f"Choose one of {', '.join(START)}.")
-        return ToyPolicy(config.policy.model, config.update)
+        return ToyPolicy(config.policy.model, config.update, config.ema.decay)
     if config.policy.sampler == "vllm":
         from selftrain.policies.vllm import check_installed
 
@@ -97,7 +98,7 @@ def load_policy(config: RunConfig) -> Policy:
     from selftrain.policies.torch import load_policy as load_torch_policy
 
     source = model_source(config.policy.model)
-    policy = load_torch_policy(config.policy, config.update, source, config.rollout.cache_mib, config.run.seed)
+    policy = load_torch_policy(config.policy, config.update, source, config.rollout.cache_mib, config.run.seed, config.ema.decay)
     if not policy.sampler.stop_ids and not config.rollout.stop:
         raise ModelError(
             f"policy.model = {config.policy.model}",
@@ -135,10 +136,10 @@ def model_source(model: str) -> str:
     return str(embedded_folder(name)) if kind == "embedded" else model
 
 
-def make_labelling(config: RunConfig, sheet: AnswerSheet) -> Labelling:
-    """The label source with its bounds. Only `reference` is handed the true answers."""
+def make_labelling(config: RunConfig, prompts: PromptSet) -> Labelling:
+    """The label source with its bounds. Only `reference` is handed the true answers. Raises ConfigError for a source that misses something in the prompts."""
     check_reward_rule(config)
-    return label_source(Needs(config, sheet, Stream(config.run.seed)), "labels.source", config.labels.source)
+    return label_source(Needs(config, prompts, Stream(config.run.seed)), "labels.source", config.labels.source)
 
 
 def make_verification(config: RunConfig, prompts: PromptSet) -> Verify:
@@ -165,8 +166,8 @@ def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]
 
 
 def role_readers(reading: Reading) -> Mapping[Role, RoleReader]:
-    """How the groups of each role are read: a teacher's answers as the votes are, a judge's replies as verdicts."""
-    return {Role.TEACHER: reading, Role.JUDGE: read_judge}
+    """How the groups of each role are read: the answers of teachers and views as the votes are, a judge's replies as verdicts, paraphrases as wordings."""
+    return {Role.TEACHER: reading, Role.VIEW: reading, Role.JUDGE: read_judge, Role.PARAPHRASE: read_paraphrases}
 
 
 def make_scorer(config: RunConfig) -> Scorer:
@@ -181,7 +182,7 @@ def make_scorer(config: RunConfig) -> Scorer:
 
 def check_parts(config: RunConfig, problems: Problems) -> None:
     """Raises ConfigError for a label source, rule or clustering that does not exist or misses something in the prompts."""
-    make_labelling(config, problems.train.sheet)
+    make_labelling(config, problems.train)
     make_scorer(config)
     make_reading(config, problems.train.questions)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selftrain.compose_wording import second_view
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.extension import requests_of, resolve
@@ -19,7 +20,7 @@ from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
 from selftrain.labels.verified import verified
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet
+from selftrain.types import PromptSet
 
 TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
@@ -29,10 +30,10 @@ OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "ve
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a source may be bound to. seeds: of the run. sheet: the true answers, for `reference` alone."""
+    """What a source may be bound to. prompts: those of training, whose true answers are for `reference` alone. seeds: of the run."""
 
     config: RunConfig
-    sheet: AnswerSheet
+    prompts: PromptSet
     seeds: Stream
 
     @property
@@ -50,13 +51,13 @@ def label_source(needs: Needs, option: str, name: str) -> Labelling:
 
 
 def reference(needs: Needs, option: str) -> Reference:
-    if not len(needs.sheet):
+    if not len(needs.prompts.sheet):
         raise ConfigError(
             f"{option} = reference",
             f"no prompt has a true answer in column {needs.config.prompts.answer_field}",
             "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
         )
-    return Reference(needs.sheet, needs.config.reference.frac, needs.seeds)
+    return Reference(needs.prompts.sheet, needs.config.reference.frac, needs.seeds)
 
 
 def first_of(needs: Needs, option: str) -> FirstOf:  # noqa: ARG001
@@ -108,6 +109,7 @@ BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "first_of": first_of,
     "mixture": mixture,
     "gate": lambda needs, option: Gate(needs.config.gate.conditions, needs.config.gate.min_share_frac),
+    "second_view": lambda needs, option: second_view(needs.config, needs.prompts),
     "random": lambda needs, option: Random(needs.seeds),
     "restrained": restrained,
     "novelty": novelty,

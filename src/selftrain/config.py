@@ -118,6 +118,7 @@ class LabelsSection(Section):
         "majority",
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
+        "ema: the vote of a moving average of the weights; second_view: an answer that survives another wording of the prompt; "
         "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
         "verifier: a program decides, reference: true answers (both use the truth); the controls random, format_only and inverted; "
         "first_of, mixture and gate are made of others; "
@@ -131,6 +132,36 @@ class LabelsSection(Section):
     )
     min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
+
+
+class EmaSection(Section):
+    """labels.source = ema: a moving average of the weights votes on the label."""
+
+    decay: float = option(
+        0.95,
+        "factor",
+        "Weight of the old average at each update: it follows the policy 1 / (1 - decay) updates behind, 20 at 0.95. 0: the policy itself, drawn anew.",
+        ge=0,
+        lt=1,
+    )
+
+
+class SecondViewSection(Section):
+    """labels.source = second_view: the same problem is put to the policy in two wordings."""
+
+    wording: Literal["task", "template", "paraphrase"] = option(
+        "task",
+        "name",
+        "Where the second wording comes from. task: the built-in task words its problem anew (57+80 as 80+57); template: `template` around the question; "
+        "paraphrase: the policy rewrites the question.",
+    )
+    template: str | None = option(None, "text", "wording = template: raw, boxed, or a text with {prompt}, other than prompts.template.")
+    rule: Literal["harmonic", "crossed"] = option(
+        "harmonic",
+        "name",
+        "harmonic: the answer with the highest harmonic mean of its two vote shares; crossed: the winner under the second wording.",
+    )
+    max_paraphrases: int = option(4, "completions", "wording = paraphrase: how many are drawn; the first that keeps the question's numbers is used.", ge=1)
 
 
 class JudgeSection(Section):
@@ -229,6 +260,9 @@ class ObjectiveSection(Section):
         "name",
         "tokens: mean over the step's tokens; sequence: mean of each completion, then over completions; max_tokens: sum over max_new_tokens (Dr. GRPO).",
     )
+    mask_answer: bool = option(
+        False, "yes/no", "The tokens of the final answer give no gradient, so that a policy cannot learn an answer instead of the way to it (OM-GRPO)."
+    )
     kl_in: Literal["none", "reward", "loss"] = option("none", "place", "Where KL to the start enters; none: no second model in memory.")
     kl_coef: float = option(0.001, "1/nats", "Weight of the KL; 0 in the reward only measures it.", ge=0)
     kl_estimator: Literal["k1", "k2", "k3"] = option("k1", "name", "k1 in the reward or k2 in the loss are unbiased; k3 in the reward is the SRT paper's.")
@@ -301,6 +335,8 @@ class RunConfig(Section):
     prompts: PromptsSection = PromptsSection()
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
+    ema: EmaSection = EmaSection()
+    second_view: SecondViewSection = SecondViewSection()
     judge: JudgeSection = JudgeSection()
     reference: ReferenceSection = ReferenceSection()
     verifier: VerifierSection = VerifierSection()

@@ -163,6 +163,18 @@ def check_combination(config: RunConfig) -> None:
             "For example --prompts.file questions.jsonl",
         )
     check_clustering(config)
+    if (config.second_view.wording == "template") != (config.second_view.template is not None):
+        raise ConfigError(
+            f"second_view.wording = {config.second_view.wording}, second_view.template {'is unset' if config.second_view.template is None else 'is given'}",
+            "a second template is needed for that wording and for no other",
+            "Give --second-view.wording template and --second-view.template together, or neither.",
+        )
+    if objective.mask_answer and config.labels.clustering != "exact":
+        raise ConfigError(
+            f"objective.mask_answer = yes, labels.clustering = {config.labels.clustering}",
+            "a free-form answer has no place of its own in the completion: it may be all of it, and nothing would be left to learn",
+            "Leave labels.clustering at exact, or objective.mask_answer at no.",
+        )
     if config.evals.file is not None and config.evals.task is not None:
         raise ConfigError("evals.file and evals.task", "held-out problems come from one place", "Leave one of them out.")
     if config.update.num_minibatches > rollout.prompts_per_step:
@@ -178,16 +190,22 @@ def check_clustering(config: RunConfig) -> None:
     """Raises ConfigError for a label source that compares keys which the clustering does not make comparable."""
     clustering = config.labels.clustering
     follows = "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source."
-    apart = ("the teacher's answers would be clustered apart from the policy's, so its label would mean nothing among them", follows)
+    apart = {
+        who: (("exact", "text"), (f"the answers of {who} would be clustered apart from the policy's, so its label would mean nothing among them", follows))
+        for who in ("the teacher", "the second view")
+    }
     limits = {
         "reference": (
             ("exact",),
             ("a reference answer is compared by its canonical key, not by clusters", "Leave labels.clustering at exact, or take a vote as label source."),
         ),
-        "frozen": (("exact", "text"), apart),
-        "gate": (("exact", "text") if "base" in config.gate.conditions else (clustering,), apart),
+        "frozen": apart["the teacher"],
+        "ema": apart["the teacher"],
+        "second_view": apart["the second view"],
         "flip_damped": (("exact", "text"), ("clusters of two steps have other names, so every visit to a prompt would count as a flip", follows)),
     }
+    if "base" in config.gate.conditions:
+        limits["gate"] = apart["the teacher"]
     for option, name in config.label_sources:
         allowed, (why, do) = limits.get(name, ((clustering,), ("", "")))
         if clustering not in allowed:

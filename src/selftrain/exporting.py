@@ -18,7 +18,7 @@ from selftrain.report.card import model_card
 from selftrain.report.record import RunRecord, read_record
 
 CONFIG, CARD = "config.json", "README.md"
-TRAINING_FILES = (MANIFEST, "optimizer.safetensors", "optimizer.json", "learner.json")
+TRAINING_FILES = (MANIFEST, "optimizer.safetensors", "optimizer.json", "learner.json", "ema.safetensors")
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Extras:
             else:
                 calls.setdefault((one.role, one.policy, one.params or self.params), []).append(SampleRequest(one.prompt, one.count, step, index))
         for (role, policy, params), requests in calls.items():
-            sampler: Sampler = self.policy if policy == "current" else self.policy.base()
+            sampler: Sampler = {"current": lambda: self.policy, "base": self.policy.base, "ema": self.policy.ema}[policy]()
             groups.update((group.index, group) for group in sampler.sample(requests, params, self.seeds.at(stream=role.value)))
         return [self.readers[one.role](replace(groups[index], role=one.role)) for index, one in enumerate(wanted, first)]
 

@@ -43,6 +43,8 @@ METRICS: Mapping[str, Metric] = {
     "cost/vote_tokens": Metric("tokens", "tokens sampled for the completions that vote"),
     "cost/judge_tokens": Metric("tokens", "tokens sampled for judgements on free-form answers; not there in a step without any"),
     "cost/teacher_tokens": Metric("tokens", "tokens sampled for the votes of a teacher; not there in a step without any"),
+    "cost/view_tokens": Metric("tokens", "tokens sampled under a second wording of the prompts; not there in a step without any"),
+    "cost/paraphrase_tokens": Metric("tokens", "tokens sampled for second wordings of the prompts; not there in a step without any"),
     "update/loss": Metric("loss", "value of the objective, mean over the step's updates"),
     "update/grad_norm": Metric("norm", "gradient norm before clipping, mean over the step's updates"),
     "update/learning_rate": Metric("1/update", "rate that was applied"),

@@ -9,6 +9,7 @@ from typing import Protocol
 from selftrain.answers.freeform import Reader, freeform_answer
 from selftrain.answers.judge import Pair, by_verdicts, judge_prompt, open_pairs, pairs, read_verdict
 from selftrain.policies.base import ExtraRequest, SamplingParams
+from selftrain.prompts.wordings import read_paraphrase
 from selftrain.rollout import read_and_count, readable_texts
 from selftrain.types import AnswerKey, Answers, Group, Message, Prompt, Role, VotedGroup
 from selftrain.vote import count
@@ -84,6 +85,13 @@ def read_judge(group: Group) -> VotedGroup:
     verdicts = [read_verdict(completion.text) for completion in group.completions]
     keys = tuple(None if verdict is None else AnswerKey("yes" if verdict else "no") for verdict in verdicts)
     return VotedGroup(group, Answers(keys, keys), count(keys))
+
+
+def read_paraphrases(group: Group) -> VotedGroup:
+    """The second wordings that can be used, as they will be put to the policy; None where a reply was cut off or `read_paraphrase` refuses it."""
+    found = [read_paraphrase(text, group.prompt.text) for text in readable_texts(group)]
+    keys = tuple(None if text is None else AnswerKey(text) for text in found)
+    return VotedGroup(group, Answers(tuple(found), keys), count(keys))
 
 
 def verdict_of(judged: VotedGroup) -> bool | None:

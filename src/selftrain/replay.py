@@ -21,7 +21,7 @@ from selftrain.metrics import measure
 from selftrain.reading import Reading
 from selftrain.reward import rewards_of
 from selftrain.run_folder import relocated
-from selftrain.types import AnswerSheet, Label, ScoredGroup, Verdict
+from selftrain.types import AnswerSheet, Label, PromptSet, ScoredGroup, Verdict
 from selftrain.vote import count
 
 
@@ -115,9 +115,9 @@ class StepLabels:
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:
     """What each recorded value should be, from the recorded ones before it."""
     home = Path(ledger.environment["cwd"])
-    sheet = load_sets(relocated(config, home)).train.sheet if uses_reference(config) else AnswerSheet({})
+    prompts = load_sets(relocated(config, home)).train if uses_reference(config) else PromptSet((), AnswerSheet({}), "the record")
     reading, scorer = make_reading(config, {}), make_scorer(config)
-    readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, sheet))
+    readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, prompts))
 
     def shaped(scored: ScoredGroup) -> tuple[float, ...]:
         if scorer.kl_coef is None or not scored.kl_penalties:

@@ -95,7 +95,7 @@ class Run:
         self.config, self.folder, self.problems, self.policy, self.ledger = config, folder, problems, policy, ledger
         self._fresh, self._verify = fresh, verify
         self.guard = Guard(config.guard)
-        self.labelling = make_labelling(config, problems.train.sheet)
+        self.labelling = make_labelling(config, problems.train)
         self.seeds = Stream(config.run.seed)
         self.steps_done = 0
         self.refused: tuple[checkpoints.Refused, ...] = ()
@@ -198,7 +198,7 @@ class Run:
         self.ledger.append_branch(record)
         if found is None:
             self.policy, self.guard = self._fresh(), Guard(self.config.guard)
-            self.labelling = make_labelling(self.config, self.problems.train.sheet)
+            self.labelling = make_labelling(self.config, self.problems.train)
         else:
             self.policy.load(found.path)
             self._remember(found.state)

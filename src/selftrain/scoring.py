@@ -9,6 +9,7 @@ import numpy as np
 
 from selftrain.admission import admit, trained_subset
 from selftrain.advantage import AdvantageRule, weighted
+from selftrain.masking import answer_mask
 from selftrain.objective import KLEstimator, kl_penalty
 from selftrain.reward import RewardRule, rewards_of
 from selftrain.seeds import Stream
@@ -62,25 +63,30 @@ def minibatches(scored: Sequence[ScoredGroup], num: int) -> list[list[ScoredGrou
     return [admitted[len(admitted) * i // num : len(admitted) * (i + 1) // num] for i in range(num)]
 
 
-def compile_samples(part: Sequence[ScoredGroup], reference: RefLogprobs, length_norm: str, max_new_tokens: int) -> list[TrainingSample]:
+def compile_samples(
+    part: Sequence[ScoredGroup], reference: RefLogprobs, length_norm: str, max_new_tokens: int, mask_answer: bool = False
+) -> list[TrainingSample]:
     """The trained completions of a minibatch as tokens, masks and numbers; their scales make the loss a plain sum.
 
     length_norm: `tokens` 1 / all tokens of the part; `sequence` 1 / (completions x own tokens); `max_tokens` 1 / (completions x max_new_tokens).
-    reference: [P][N][T] by group index when KL is in the loss, else empty.
+    reference: [P][N][T] by group index when KL is in the loss, else empty. mask_answer: the tokens of the answer give no gradient and are not counted; a
+    completion that is nothing else is left out.
     """
-    chosen = [(one, index) for one in part for index in one.trained]
-    total = sum(len(one.voted.group.completions[index].token_ids) for one, index in chosen)
+    drawn = [(one, index, one.voted.group.completions[index]) for one in part for index in one.trained]
+    masked = [(one, index, answer_mask(done) if mask_answer else (True,) * len(done.token_ids)) for one, index, done in drawn]
+    chosen = [entry for entry in masked if any(entry[2])]
+    total = sum(sum(mask) for _, _, mask in chosen)
     samples = []
-    for one, index in chosen:
+    for one, index, mask in chosen:
         group, completion = one.voted.group, one.voted.group.completions[index]
-        length = len(completion.token_ids)
+        length = sum(mask)
         scale = {"tokens": 1 / total, "sequence": 1 / (len(chosen) * length), "max_tokens": 1 / (len(chosen) * max_new_tokens)}[length_norm]
         samples.append(
             TrainingSample(
                 prompt_ids=group.prompt_ids,
                 token_ids=completion.token_ids,
-                advantages=(one.advantages[index],) * length,
-                mask=(True,) * length,
+                advantages=(one.advantages[index],) * len(mask),
+                mask=mask,
                 logprobs=completion.logprobs,
                 ref_logprobs=reference[group.index][index] if reference else (),
                 scale=scale,

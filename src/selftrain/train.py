@@ -133,7 +133,9 @@ def reference_logprobs(parts: Parts, groups: Sequence[Group]) -> RefLogprobs:
 
 
 def update(parts: Parts, scored: Sequence[ScoredGroup], reference: RefLogprobs, step: int) -> list[UpdateStats]:
-    """The optimizer steps of one step: `num_epochs` passes over `num_minibatches` parts of the admitted groups; none when nothing was admitted."""
+    """The optimizer steps of one step: `num_epochs` passes over `num_minibatches` parts of the admitted groups; none when nothing was admitted,
+    or when all of its tokens are masked.
+    """
     config = parts.config
     rate = learning_rate(config.update, step, config.run.num_steps)
     objective = objective_of(config)
@@ -141,8 +143,10 @@ def update(parts: Parts, scored: Sequence[ScoredGroup], reference: RefLogprobs, 
     stats = []
     for _ in range(config.update.num_epochs):
         for part in minibatches(scored, config.update.num_minibatches):
-            samples = compile_samples(part, in_loss, config.objective.length_norm, config.rollout.max_new_tokens)
-            stats.append(parts.policy.update(samples, objective, rate))
+            section = config.objective
+            samples = compile_samples(part, in_loss, section.length_norm, config.rollout.max_new_tokens, section.mask_answer)
+            if samples:
+                stats.append(parts.policy.update(samples, objective, rate))
     return stats
 
 

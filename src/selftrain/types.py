@@ -24,6 +24,10 @@ class Role(StrEnum):
     """to say whether two free-form answers say the same"""
     TEACHER = "teacher"
     """to give the label by the vote of another policy"""
+    VIEW = "view"
+    """to be voted on as the answers to a second wording of the prompt"""
+    PARAPHRASE = "paraphrase"
+    """to be a second wording of the prompt"""
 
 
 class Finish(StrEnum):
@@ -50,6 +54,10 @@ class Outcome(StrEnum):
     """no verifier looks at this prompt"""
     NO_VERDICT = "no_verdict"
     """the verifier gave no score to any completion"""
+    NO_SECOND_VIEW = "no_second_view"
+    """the prompt has no second wording"""
+    VIEWS_DIFFER = "views_differ"
+    """no answer has votes under both wordings of the prompt"""
 
 
 class Admission(StrEnum):
@@ -266,7 +274,8 @@ class Check:
 class VotedGroup:
     """A group, what was read in it, and the count: all that a label source sees of the completions.
 
-    What is read depends on the group's role: the final answers of votes and teachers, the verdicts `yes` and `no` of judges.
+    What is read depends on the group's role: the final answers of votes, teachers and views, the verdicts `yes` and `no` of judges, the second wordings that
+    paraphrases offer.
     checks: one per completion, or none where no verifier looked.
     """
 
@@ -282,7 +291,7 @@ class Label:
 
     targets: for each of the N completions the key that is rewarded in it. One key N times for most sources; `split_vote` has two halves.
       None where that completion has no label.
-    source: name of the label source. decided_by: `vote 0:17` (a policy version), `teacher 0:0` or `reference`.
+    source: name of the label source. decided_by: `vote 0:17` (a policy version), `views 0:17`, `teacher 0:0` or `reference`.
     uses_truth: whether a true answer touched this label (design law 1).
     weight, offset: each advantage a of the group becomes weight * (a + offset); weight >= 0.
     values, notes: the N rewards and why, where the source gives them itself; both empty where the reward rule makes them from the targets.

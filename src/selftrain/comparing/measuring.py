@@ -23,7 +23,7 @@ from selftrain.ledger.storage import make_folder, publish, read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.prompts import prompt_set_hash
 from selftrain.report import RunRecord, read_record
-from selftrain.run import relocated
+from selftrain.run_folder import relocated
 from selftrain.seeds import Stream
 
 GREEDY, COOL = "greedy", "T = 0.5"

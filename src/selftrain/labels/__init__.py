@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from selftrain.labels.controls import format_only, inverted
+from selftrain.labels.ema import Ema
 from selftrain.labels.frozen import Frozen
 from selftrain.labels.majority import majority
 from selftrain.labels.rules import Bounds
@@ -21,6 +22,7 @@ LABEL_SOURCES: Mapping[str, LabelSource] = {
     "majority": majority,
     "split_vote": split_vote,
     "frozen": Frozen(),
+    "ema": Ema(),
     "format_only": format_only,
     "inverted": inverted,
 }

@@ -15,11 +15,7 @@ from selftrain.types import Label, Outcome, Role, VotedGroup
 
 def teacher_requests(voted: Sequence[VotedGroup]) -> list[ExtraRequest]:
     """As many completions of the frozen start as vote, for each group that has none yet."""
-    return [
-        ExtraRequest(one.group.index, Role.TEACHER, one.group.prompt, one.vote.num_votes, policy="base")
-        for one in voted
-        if not one.group.extras_of(Role.TEACHER)
-    ]
+    return [ExtraRequest(one.group.index, Role.TEACHER, one.group.prompt, one.vote.num_votes, policy="base") for one in voted if not teachers_of(one)]
 
 
 class Frozen:
@@ -33,8 +29,13 @@ class Frozen:
         """One label per group: the teacher's winner for all N completions, or the reason why there is none."""
         labels = []
         for one in voted:
-            (teacher,) = one.group.extras_of(Role.TEACHER)
+            (teacher,) = teachers_of(one)
             outcome = outcome_of(teacher.vote, bounds)
             key = teacher.vote.winners[0] if outcome is Outcome.DECIDED else None
             labels.append(Label(outcome, (key,) * one.vote.num_votes, "frozen", f"teacher {teacher.group.completions[0].version}"))
         return labels
+
+
+def teachers_of(one: VotedGroup) -> list[VotedGroup]:
+    """The samples of the start for a group; another teacher's have another prompt id."""
+    return [extra for extra in one.group.extras_of(Role.TEACHER) if extra.group.prompt.id == one.group.prompt.id]

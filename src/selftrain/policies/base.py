@@ -45,14 +45,15 @@ class ExtraRequest:
     """What a stage asks the loop to sample beyond the votes: `count` completions of a prompt, for the vote group with index `serves`.
 
     prompt: its id names the random stream, with role and step, so it is the only one of its role in the step.
-    policy: who answers; `current`, the policy being trained, or `base`, its frozen start. params: None means as the votes are drawn.
+    policy: who answers; `current`, the policy being trained, `base`, its frozen start, or `ema`, the moving average of its weights.
+    params: None means as the votes are drawn.
     """
 
     serves: int
     role: Role
     prompt: Prompt
     count: int
-    policy: Literal["current", "base"] = "current"
+    policy: Literal["current", "base", "ema"] = "current"
     params: SamplingParams | None = None
 
 
@@ -126,6 +127,13 @@ class Policy(Sampler, Learner, Protocol):
 
     def base(self) -> Sampler:
         """The frozen start as a sampler; the version of its completions is 0:0."""
+        ...
+
+    def ema(self) -> Sampler:
+        """The moving average of the weights as a sampler; the version of its completions is that of the newest weights in it.
+
+        It is kept from the first call on, when it is the policy as it is then, and `save_optimizer` and `load` take it along.
+        """
         ...
 
     def save(self, folder: Path) -> None: ...

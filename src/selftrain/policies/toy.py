@@ -4,6 +4,7 @@ A problem is `toy-I`; its true answer is one of NUM_ANSWERS digits. A completion
 answer). The digit's logit is  evidence * E[a] + distractor * D[a] + bias[a]  with two fixed random features of the problem: E is 1 at the true
 answer plus noise, D is 1 at one plausible wrong answer. `weak` starts with the distractor ahead, so that the vote is mostly wrong, and the shared
 bias makes collapse onto one constant answer possible. All gradients are exact. Asked whether two answers say the same, the toy judges by a fixed rule.
+`toy-I again` is a second wording of problem I: the same true answer, other noise and another distractor. Asked to rewrite a problem, the toy mostly does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from selftrain.config import UpdateSection
 from selftrain.errors import PromptError, UpdateError
 from selftrain.objective import Objective
 from selftrain.policies.base import SampleRequest, SamplingParams, UpdateStats
+from selftrain.prompts.wordings import INSTRUCTION
 from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, Completion, Finish, Group, Message, PolicyVersion, Prompt, PromptSet, TrainingSample
 
@@ -34,6 +36,11 @@ NUM_WEIGHTS = 2 + len(STYLES) + NUM_ANSWERS + 1
 """evidence, distractor, one bias per token"""
 JUDGED = re.compile(r"Question: toy-(\d+)\n\nAnswer 1: (.+)\n\nAnswer 2: (.+)\n\n")
 """how `answers.judge.judge_prompt` begins for a toy problem"""
+SECOND, REWRITE = 0, 1
+"""second token of a prompt that is a second wording, or that asks for one"""
+AGAIN = " again"
+"""what makes a second wording of a toy problem"""
+_TOY = re.compile(rf"toy-(\d+)({AGAIN})?")
 START = {"toy": (1.6, 0.8), "toy:weak": (0.7, 1.5)}
 """first weights of evidence and distractor"""
 
@@ -49,6 +56,11 @@ def problems(count: int, first: int = 0) -> PromptSet:
     return PromptSet(prompts, AnswerSheet({prompt.id: str(true_digit(prompt.text)) for prompt in prompts}), f"toy:{first}+{count}")
 
 
+def second_wording(text: str) -> str | None:
+    """Another wording of a toy problem; None for any other text."""
+    return f"{text}{AGAIN}" if _TOY.fullmatch(text) and not text.endswith(AGAIN) else None
+
+
 def true_digit(text: str) -> int:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[0] % NUM_ANSWERS
 
@@ -57,7 +69,7 @@ def features(text: str) -> Floats:
     """[2, NUM_ANSWERS + 1]: evidence and distractor of each digit and of the token without an answer; fixed for a problem."""
     random = Stream(0, stream="toy features", prompt_id=text).generator()
     table = random.normal(0.0, 0.35, size=(2, NUM_ANSWERS + 1))
-    right = true_digit(text)
+    right = true_digit(text.removesuffix(AGAIN))
     table[0, right] += 1.0
     table[1, (right + 1 + int(random.integers(NUM_ANSWERS - 1))) % NUM_ANSWERS] += 1.0
     table[:, NUM_ANSWERS] = -0.5
@@ -69,10 +81,22 @@ def log_softmax(logits: Floats) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
+def replies(prompt_ids: tuple[int, ...]) -> tuple[tuple[str, ...], Floats]:
+    """What the toy may reply to a question that is no problem, with unnormalised log-probabilities.
+
+    A judge says yes with log-odds of 2 for two even or two odd digits, of -2 for any other pair. A paraphrase is the second wording, or the problem as it
+    was, or another problem.
+    """
+    if prompt_ids[1:] == (REWRITE,):
+        return (f"toy-{prompt_ids[0]}{AGAIN}", f"toy-{prompt_ids[0]}", f"toy-{prompt_ids[0] + 1}{AGAIN}"), np.array([1.0, 0.0, 0.0])
+    alike = max(prompt_ids[1:]) < NUM_ANSWERS and prompt_ids[1] % 2 == prompt_ids[2] % 2
+    return ("yes", "no"), np.array([2.0, 0.0] if alike else [0.0, 2.0])
+
+
 class ToyPolicy:
     """Implements the Policy protocol. `model` is toy or toy:weak. Learns by AdamW like the others; `weights` has NUM_WEIGHTS float64 values."""
 
-    def __init__(self, model: str, update: UpdateSection) -> None:
+    def __init__(self, model: str, update: UpdateSection, ema_decay: float = 0.95) -> None:
         self._model = model
         self.weights: Floats = np.zeros(NUM_WEIGHTS)
         self.weights[:2] = START[model]
@@ -80,27 +104,40 @@ class ToyPolicy:
         self._moments: Floats = np.zeros((2, NUM_WEIGHTS))
         self._update = update
         self._version = PolicyVersion(0, 0)
+        self._decay = ema_decay
+        self._average: Floats | None = None
 
     @property
     def version(self) -> PolicyVersion:
         return self._version
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
-        """A toy problem is one token, its number; a question whether two answers say the same is two more. Raises PromptError for any other text."""
+        """A toy problem is one token, its number; its second wording or the request for one is one more, a question whether two answers say the same two
+        more. Raises PromptError for any other text.
+        """
         if judged := JUDGED.match(prompt.text):
             return (int(judged[1]), *(int(answer) if answer.isdigit() else NUM_ANSWERS for answer in judged.group(2, 3)))
-        name, _, number = prompt.text.partition("-")
-        if name != "toy" or not number.isdigit():
+        read = _TOY.fullmatch(prompt.text.removeprefix(INSTRUCTION))
+        if read is None:
             raise PromptError(f"prompt {prompt.id}: {prompt.text[:60]!r}", "the toy policy knows its own problems only", "Choose another policy.model.")
-        return (int(number),)
+        if prompt.text.startswith(INSTRUCTION):
+            return (int(read[1]), REWRITE)
+        return (int(read[1]), SECOND) if read[2] else (int(read[1]),)
 
     def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int | None = None) -> list[tuple[str, int]]:
-        """A toy prompt has one token, or three; reading them here raises PromptError for a text that is no toy problem before the first step."""
+        """A toy prompt has one to three tokens; reading them here raises PromptError for a text that is no toy problem before the first step."""
         lengths = [(prompt.id, len(self.encode(prompt))) for prompt in prompts]
         return [one for one in lengths if max_prompt_tokens is not None and one[1] > max_prompt_tokens]
 
     def base(self) -> ToyPolicy:
         return ToyPolicy(self._model, self._update)
+
+    def ema(self) -> ToyPolicy:
+        if self._average is None:
+            self._average = self.weights.copy()
+        averaged = ToyPolicy(self._model, self._update)
+        averaged.weights, averaged._version = self._average.copy(), self._version
+        return averaged
 
     def logits(self, text: str, weights: Floats) -> tuple[Floats, Floats]:
         """Logits of the style words and of the answers ([3], [NUM_ANSWERS + 1])."""
@@ -113,10 +150,11 @@ class ToyPolicy:
 
     def _sample_one(self, request: SampleRequest, params: SamplingParams, seeds: Stream) -> Group:
         prompt_ids = self.encode(request.prompt)
-        if len(prompt_ids) == 3:
+        if len(prompt_ids) == 3 or prompt_ids[1:] == (REWRITE,):
             streams = (seeds.at(step=request.step, prompt_id=request.prompt.id, index=index) for index in range(request.count))
-            verdicts = tuple(self._verdict(prompt_ids, stream.generator().random(), params.temperature) for stream in streams)
-            return Group(request.step, request.index, request.prompt, prompt_ids, verdicts)
+            words, log_odds = replies(prompt_ids)
+            done = tuple(self._reply(words, log_softmax(log_odds / max(params.temperature, 1e-6)), stream.generator().random()) for stream in streams)
+            return Group(request.step, request.index, request.prompt, prompt_ids, done)
         tables = [log_softmax(logits / max(params.temperature, 1e-6)) for logits in self.logits(request.prompt.text, self.weights)]
         entropies = tuple(float(np.float32(-(np.exp(table) * table).sum())) for table in tables)
         completions = []
@@ -138,13 +176,11 @@ class ToyPolicy:
             )
         return Group(request.step, request.index, request.prompt, prompt_ids, tuple(completions))
 
-    def _verdict(self, prompt_ids: tuple[int, ...], draw: float, temperature: float) -> Completion:
-        """The judge's one word: `yes` has log-odds of 2 for two even or two odd digits, of -2 for any other pair."""
-        alike = max(prompt_ids[1:]) < NUM_ANSWERS and prompt_ids[1] % 2 == prompt_ids[2] % 2
-        table = log_softmax(np.array([2.0, 0.0] if alike else [0.0, 2.0]) / max(temperature, 1e-6))
-        pick = 0 if draw < np.exp(table[0]) else 1
+    def _reply(self, words: Sequence[str], table: Floats, draw: float) -> Completion:
+        """One of the texts, drawn from these log-probabilities."""
+        pick = min(int(np.searchsorted(np.cumsum(np.exp(table)), draw, side="right")), len(words) - 1)
         entropy = float(np.float32(-(np.exp(table) * table).sum()))
-        word = ("yes", "no")[pick]
+        word = words[pick]
         return Completion(word, (NUM_TOKENS + pick,), (float(np.float32(table[pick])),), (len(word),), (entropy,), Finish.STOP, self._version)
 
     def token_logprobs(self, number: int, token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
@@ -176,7 +212,9 @@ class ToyPolicy:
             loss += float((term.value * mask).sum())
             gradient += (term.slope * mask) @ slopes
             gaps = np.abs(logprobs - np.array(sample.logprobs))
-            tokens += [(float(r), float(c), float(g), float(k)) for r, c, g, k in zip(term.ratio, term.clipped, gaps, term.kl, strict=True)]
+            kept = np.array(sample.mask)
+            columns = (values[kept].tolist() for values in (term.ratio, term.clipped, gaps, term.kl))
+            tokens += list(zip(*columns, strict=True))
         return loss, gradient, tokens
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
@@ -195,6 +233,8 @@ class ToyPolicy:
         moved = (self._moments[0] / (1 - beta1**count)) / (np.sqrt(self._moments[1] / (1 - beta2**count)) + 1e-8)
         self.weights = self.weights * (1 - learning_rate * self._update.weight_decay) - learning_rate * moved
         self._version = PolicyVersion(self._version.branch, count)
+        if self._average is not None:
+            self._average = self._decay * self._average + (1 - self._decay) * self.weights
         columns = np.array(tokens)
         return UpdateStats(
             loss=loss,
@@ -212,12 +252,16 @@ class ToyPolicy:
         (folder / "toy.json").write_text(json.dumps({"weights": self.weights.tolist()}), "utf-8")
 
     def save_optimizer(self, folder: Path) -> None:
-        (folder / "optimizer.json").write_text(json.dumps({"moments": self._moments.tolist(), "version": str(self._version)}), "utf-8")
+        average = None if self._average is None else self._average.tolist()
+        record = {"moments": self._moments.tolist(), "version": str(self._version), "average": average}
+        (folder / "optimizer.json").write_text(json.dumps(record), "utf-8")
 
     def load(self, folder: Path) -> None:
         self.weights = np.array(json.loads((folder / "toy.json").read_text("utf-8"))["weights"])
         optimizer = json.loads((folder / "optimizer.json").read_text("utf-8"))
         self._moments, self._version = np.array(optimizer["moments"]), PolicyVersion.parse(optimizer["version"])
+        average = optimizer.get("average")
+        self._average = None if average is None else np.array(average)
 
     def weights_hash(self) -> str:
         return hashlib.sha256(self.weights.tobytes()).hexdigest()

@@ -33,7 +33,7 @@ def load_prompts(section: PromptsSection, seed: int, exclude: frozenset[str] = f
             "prompts come from one place",
             "give exactly one of prompts.file, prompts.dataset and prompts.task",
         )
-    template = _template(section, section.task is not None)
+    template = training_template(section)
     columns = Columns(section.prompt_field, section.answer_field)
     if section.task is not None:
         return _from_task(section.task, section.count or _default_count(section.task, exclude), seed, template, exclude)
@@ -62,6 +62,11 @@ def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> Pr
         return None
     held_out_seed = Stream(seed).at(stream="held-out").seed() % 2**32
     return _from_task(name, evals.num_problems, held_out_seed, template, frozenset())
+
+
+def training_template(section: PromptsSection) -> str:
+    """The text of the template around the training prompts."""
+    return _template(section, section.task is not None)
 
 
 def _template(section: PromptsSection, is_task: bool) -> str:

@@ -14,13 +14,13 @@ TEMPLATES: dict[str, str] = {
 """Named templates. `boxed` is the prompt of Self-Rewarded Training (arXiv 2505.21444)."""
 
 
-def template_text(template: str) -> str:
-    """The text of a named template, or the text itself when it has {prompt} in it. ConfigError for any other text."""
+def template_text(template: str, option: str = "prompts.template") -> str:
+    """The text of a named template, or the text itself when it has {prompt} in it. ConfigError, naming the option, for any other text."""
     if template in TEMPLATES:
         return TEMPLATES[template]
     if "{prompt}" not in template:
         raise ConfigError(
-            f"prompts.template = {template!r}",
+            f"{option} = {template!r}",
             "it is no named template and has no {prompt}, so every prompt would be the same",
             f"write {{prompt}} where the question belongs, or name one of {', '.join(TEMPLATES)}",
         )

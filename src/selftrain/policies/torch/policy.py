@@ -14,6 +14,7 @@ from selftrain.errors import UpdateError
 from selftrain.objective import Objective
 from selftrain.policies.base import SampleRequest, SamplingParams, UpdateStats
 from selftrain.policies.torch import checkpoint
+from selftrain.policies.torch.average import WeightAverage, load_average
 from selftrain.policies.torch.encoding import Encoder, check_format
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.hardware import default_cache_mib
@@ -27,16 +28,17 @@ from selftrain.seeds import Stream
 from selftrain.types import Group, PolicyVersion, Prompt, TrainingSample
 
 
-def load_policy(config: PolicySection, update: UpdateSection, source: str, cache_mib: int | None = None, seed: int = 0) -> TorchPolicy:
+def load_policy(config: PolicySection, update: UpdateSection, source: str, cache_mib: int | None = None, seed: int = 0, ema_decay: float = 0.95) -> TorchPolicy:
     """The policy of a Hugging Face folder or hub id `source` (config.model is not read: the caller has resolved `embedded:` names).
 
-    seed: of the adapters' start under LoRA; nothing else is random. A CPU policy with config.num_threads sets torch's thread count for the process.
+    seed: of the adapters' start under LoRA; nothing else is random. ema_decay: of the average that `ema` samples from.
+    A CPU policy with config.num_threads sets torch's thread count for the process.
     Raises ConfigError, ModelError, MissingExtraError (LoRA without peft).
     """
     check_format(config)
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
-    return TorchPolicy(load_model(source, config), config, update, source, cache_mib, seed)
+    return TorchPolicy(load_model(source, config), config, update, source, cache_mib, seed, ema_decay)
 
 
 class TorchPolicy:
@@ -45,8 +47,10 @@ class TorchPolicy:
     A sample may be `max_stale_updates` updates older than the learner: as many as the config's minibatches and epochs make.
     """
 
-    def __init__(self, loaded: LoadedModel, config: PolicySection, update: UpdateSection, source: str, cache_mib: int | None, seed: int) -> None:
-        self.source, self.config = source, config
+    def __init__(
+        self, loaded: LoadedModel, config: PolicySection, update: UpdateSection, source: str, cache_mib: int | None, seed: int, ema_decay: float
+    ) -> None:
+        self.source, self.config, self._ema_decay = source, config, ema_decay
         self.tokenizer, self.pad_id = loaded.tokenizer, loaded.pad_id
         self.adapters: Any = None
         if config.lora_rank is not None:
@@ -61,6 +65,7 @@ class TorchPolicy:
         self.tokens_per_microbatch = update.tokens_per_microbatch
         self._version = PolicyVersion(0, 0)
         self._reference: Forward | None = None
+        self._average: WeightAverage | None = None
 
     @property
     def version(self) -> PolicyVersion:
@@ -78,6 +83,12 @@ class TorchPolicy:
     def base(self) -> TorchBase:
         """The frozen start as a sampler; without LoRA the first sample loads the start once more and keeps it: 4 bytes for each weight."""
         return TorchBase(self)
+
+    def ema(self) -> TorchAverage:
+        """The moving average of the trained weights as a sampler. It is kept from the first call on: 4 bytes for each of them."""
+        if self._average is None:
+            self._average = WeightAverage(self.learner.weights, self._ema_decay)
+        return TorchAverage(self, self._average)
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
@@ -114,6 +125,8 @@ class TorchPolicy:
                 )
         stats = self.learner.update(samples, objective, learning_rate)
         self._version = PolicyVersion(self._version.branch, self._version.updates + 1)
+        if self._average is not None:
+            self._average.follow()
         return stats
 
     def save(self, folder: Path) -> None:
@@ -121,13 +134,17 @@ class TorchPolicy:
         checkpoint.save_model(folder, self.forward.model, self.tokenizer, has_adapters=self.adapters is not None)
 
     def save_optimizer(self, folder: Path) -> None:
-        """Moments and version, under LoRA the adapters too, into the same folder. Raises StorageError."""
+        """Moments, version and the average where one is kept, under LoRA the adapters too, into the same folder. Raises StorageError."""
         checkpoint.save_learner(folder, self.learner, self._version, has_adapters=self.adapters is not None)
+        if self._average is not None:
+            self._average.save(folder)
 
     def load(self, folder: Path) -> None:
         """Go on exactly from `save` and `save_optimizer`; the reference stays the start. Raises CheckpointError and then changes nothing."""
+        average = load_average(folder, self.learner.weights, self._ema_decay)
         self._version = checkpoint.load_learner(folder, self.learner, has_adapters=self.adapters is not None)
         self.forward.refresh()
+        self._average = average
 
     def weights_hash(self) -> str:
         """SHA-256 over names, types, shapes and bytes of all weights, in name order."""
@@ -162,3 +179,20 @@ class TorchBase:
         sampler = replace(self.policy.sampler, forward=self.policy.start())
         with self.policy.forward.without_adapters():
             return sampler.sample(requests, params, seeds, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchAverage:
+    """Implements `policies.base.Sampler`: the moving average of a policy's weights, which takes their place while it draws."""
+
+    policy: TorchPolicy
+    average: WeightAverage
+
+    @property
+    def version(self) -> PolicyVersion:
+        return self.policy.version
+
+    def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
+        """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
+        with self.average.in_place(self.policy.forward.refresh):
+            return self.policy.sampler.sample(requests, params, seeds, self.version)

@@ -70,6 +70,10 @@ class VllmPolicy:
         """The frozen start, sampled by torch: the engine holds one set of weights."""
         return self.learner.base()
 
+    def ema(self) -> Sampler:
+        """The moving average of the learner's weights, sampled by torch as the start is."""
+        return self.learner.ema()
+
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
         """One group per request, in order; entropies are absent. Raises PromptError or SamplerError."""
         self.sampler.hold(lambda: transferred(self.learner.forward.model, self.learner.adapters is not None, self.dtype), self.version)

@@ -2,6 +2,7 @@
 
     train, held_out = split("add", level=4, num_train=1024, num_held_out=1000, seed=7)
     task("add").check("45+87", "132")       # True
+    second_wording("45+87")                 # "87+45"
     mixture("add:4,sort:3", count=64, seed=7)
 
 A prompt's id is `NAME-LEVEL/HASH`, the hash of its text: the same problem has the same id in every set.
@@ -23,7 +24,7 @@ from selftrain.prompts.tasks.order import SORT, TALL
 from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, Message, Prompt, PromptSet
 
-__all__ = ["TASKS", "Form", "Problem", "Task", "available", "ids_of_forms", "mixture", "same_in_symbols", "split", "task"]
+__all__ = ["TASKS", "Form", "Problem", "Task", "available", "ids_of_forms", "mixture", "same_in_symbols", "second_wording", "split", "task"]
 
 _SHUFFLED_WHOLE = 20_000
 """Levels up to this many problems are shuffled as a whole; larger ones are drawn until enough distinct problems are there."""
@@ -135,6 +136,18 @@ class Task:
         symbols = self.family.write(numbers, Form.SYMBOLS)
         return self.family.write(numbers, Form.WORDS) if text == symbols else symbols
 
+    def second_wording(self, text: str) -> str:
+        """The same problem with its parts in another order, in the form it has; in the other form where it has no other order.
+
+        Example: `80+57` for `57+80`. PromptError where the text is no problem of this family.
+        """
+        self._read(text)
+        numbers = self.family.read(text)
+        assert numbers is not None
+        form = Form.SYMBOLS if text == self.family.write(numbers, Form.SYMBOLS) else Form.WORDS
+        turned = text if self.family.turn is None else self.family.write(self.family.turn(numbers), form)
+        return self.reword(text) if turned == text else turned
+
     def _read(self, text: str) -> Problem:
         problem = self.solve(text)
         if problem is None:
@@ -198,6 +211,11 @@ def same_in_symbols(text: str) -> str:
         if numbers is not None:
             return one.family.write(numbers, Form.SYMBOLS)
     return text
+
+
+def second_wording(text: str) -> str | None:
+    """A second wording, with the same answer, of a problem of any task; None for any other text."""
+    return next((one.second_wording(text) for one in TASKS.values() if one.solve(text) is not None), None)
 
 
 def ids_of_forms(prompts: PromptSet) -> frozenset[str]:

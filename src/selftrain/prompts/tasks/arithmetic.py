@@ -32,6 +32,10 @@ def _columns(a: int, b: int) -> list[tuple[int, int]]:
     return [(int(x), int(y)) for x, y in zip(reversed(f"{a:0{width}d}"), reversed(f"{b:0{width}d}"), strict=True)]
 
 
+def _turn(numbers: Numbers) -> Numbers:
+    return numbers[::-1]
+
+
 def _pick_two(level: int, index: int) -> Numbers:
     first, second = divmod(index, _span(level))
     return _lowest(level) + first, _lowest(level) + second
@@ -116,6 +120,11 @@ def _pick_digits(level: int, index: int) -> Numbers:
     return (*(int(digit) for digit in f"{number:0{level + 1}d}"), MODULI[modulus])
 
 
+def _turn_digits(numbers: Numbers) -> Numbers:
+    *digits, modulus = numbers
+    return (*reversed(digits), modulus)
+
+
 def _write_digits(numbers: Numbers, form: Form) -> str:
     *digits, modulus = numbers
     if form is Form.SYMBOLS:
@@ -138,7 +147,7 @@ def _solve_digits(numbers: Numbers, slip: Slip) -> tuple[str, str]:
     return ";".join(steps), str(rest)
 
 
-ADD = Family("add", "sum of two numbers of LEVEL digits", 30, lambda level: _span(level) ** 2, _pick_two, _write_add, _read_add, _solve_add)
+ADD = Family("add", "sum of two numbers of LEVEL digits", 30, lambda level: _span(level) ** 2, _pick_two, _write_add, _read_add, _solve_add, _turn)
 SUB = Family(
     "sub",
     "difference of two numbers of LEVEL digits, never negative",
@@ -159,4 +168,5 @@ DIGITS = Family(
     _write_digits,
     _read_digits,
     _solve_digits,
+    _turn_digits,
 )

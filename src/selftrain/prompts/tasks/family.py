@@ -65,6 +65,7 @@ class Family:
     size: number of distinct problems of a level. pick: (level, index) to the problem, a bijection from 0 <= index < size(level).
     write: the prompt text in a form. read: the problem of a prompt text in either form, None for any other text.
     solve: the written steps and the answer; every computed value of a step goes through the slip.
+    turn: the problem with its parts in another order and the same answer; None for a family that has no such order.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Family:
     write: Callable[[Numbers, Form], str]
     read: Callable[[str], Numbers | None]
     solve: Callable[[Numbers, Slip], tuple[str, str]]
+    turn: Callable[[Numbers], Numbers] | None = None
 
     def problem(self, numbers: Numbers, form: Form) -> Problem:
         """The problem written in a form, with the solution that ends in `####ANSWER`."""

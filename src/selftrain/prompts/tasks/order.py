@@ -15,6 +15,10 @@ def _pick_sort(level: int, index: int) -> Numbers:
     return tuple(int(digit) for digit in f"{index:0{level + 2}d}")
 
 
+def _turn_sort(numbers: Numbers) -> Numbers:
+    return numbers[::-1]
+
+
 def _write_sort(numbers: Numbers, form: Form) -> str:
     return f"sort {''.join(map(str, numbers))}" if form is Form.SYMBOLS else f"{' '.join(map(str, numbers))} in order"
 
@@ -46,6 +50,11 @@ def _pick_tall(level: int, index: int) -> Numbers:
 def _facts(numbers: Numbers) -> list[tuple[int, int]]:
     """The (taller, shorter) pairs of a height problem."""
     return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _turn_tall(numbers: Numbers) -> Numbers:
+    """The facts from the last to the first."""
+    return tuple(person for fact in reversed(_facts(numbers)) for person in fact)
 
 
 def _write_tall(numbers: Numbers, form: Form) -> str:
@@ -91,5 +100,9 @@ def _solve_tall(numbers: Numbers, slip: Slip) -> tuple[str, str]:
     return ";".join(steps), ",".join(line)
 
 
-SORT = Family("sort", "LEVEL + 2 digits in rising order", 30, lambda level: int(10 ** (level + 2)), _pick_sort, _write_sort, _read_sort, _solve_sort)
-TALL = Family("tall", "LEVEL + 2 people from tall to short, from facts in any order", 8, _size_tall, _pick_tall, _write_tall, _read_tall, _solve_tall)
+SORT = Family(
+    "sort", "LEVEL + 2 digits in rising order", 30, lambda level: int(10 ** (level + 2)), _pick_sort, _write_sort, _read_sort, _solve_sort, _turn_sort
+)
+TALL = Family(
+    "tall", "LEVEL + 2 people from tall to short, from facts in any order", 8, _size_tall, _pick_tall, _write_tall, _read_tall, _solve_tall, _turn_tall
+)
