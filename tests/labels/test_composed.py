@@ -23,7 +23,7 @@ from selftrain.labels.verified import verified
 from selftrain.ledger import read
 from selftrain.run import start, train_to_end
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet, Check, Outcome, Role, VotedGroup
+from selftrain.types import AnswerSheet, Check, Outcome, PromptSet, Role, VotedGroup
 from tests.builders import voted
 from tests.test_train import SMALL, config
 
@@ -178,5 +178,5 @@ def test_what_cannot_be_composed_is_said_before_the_first_sample(tmp_path: Path,
 
 def test_a_safety_net_without_answers_says_so() -> None:
     with pytest.raises(ConfigError) as caught:
-        make_labelling(load_config(overrides={"policy.model": "toy", "labels.source": "first_of"}), AnswerSheet({}))
+        make_labelling(load_config(overrides={"policy.model": "toy", "labels.source": "first_of"}), PromptSet((), AnswerSheet({}), "nowhere"))
     assert (caught.value.given, "answer-field" in caught.value.do) == ("first_of.sources = reference", True)

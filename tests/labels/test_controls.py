@@ -14,7 +14,7 @@ from selftrain.labels.controls import Random, format_only, inverted
 from selftrain.reward import match, rewards_of
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet, Finish, Group, Label, Outcome, Rewards, VotedGroup
+from selftrain.types import AnswerSheet, Finish, Group, Label, Outcome, PromptSet, Rewards, VotedGroup
 from tests.builders import completion, group, voted
 
 
@@ -84,4 +84,4 @@ def test_the_order_of_the_group_does_not_matter(answers: list[str | None]) -> No
 def test_a_reward_rule_that_would_never_be_asked_is_refused(source: str) -> None:
     config = load_config(overrides={"policy.model": "toy", "labels.source": source, "reward.rule": "share"})
     with pytest.raises(ConfigError, match="gives the rewards itself, so the rule would do nothing"):
-        make_labelling(config, AnswerSheet({}))
+        make_labelling(config, PromptSet((), AnswerSheet({}), "nowhere"))

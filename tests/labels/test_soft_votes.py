@@ -55,7 +55,7 @@ def test_restrained_punishes_a_group_without_support() -> None:
     assert (label.outcome, label.key, label.offset) == (Outcome.DECIDED, None, -0.5)
     assert label.values == (0.0,) * 6
     assert label.notes == (*["below_min_share"] * 4, "unread", "below_min_share")
-    scored = Scorer(match, rloo, 6, 0.0, "k1").score([voted(["1", "2", "3", "3", None, "4"])], [label], (), Stream(0))[0]
+    scored = Scorer(match, rloo, 6, None, "k1").score([voted(["1", "2", "3", "3", None, "4"])], [label], (), Stream(0))[0]
     assert (scored.admission, scored.advantages) == (Admission.ADMITTED, (-0.5,) * 6)
 
 
