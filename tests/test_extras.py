@@ -12,6 +12,7 @@ import pytest
 
 from selftrain import compose
 from selftrain.answers.freeform import reader
+from selftrain.compose_labels import BOUND
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.extras import Extras
@@ -247,7 +248,7 @@ def test_a_judge_is_told_the_question_without_the_template() -> None:
 
 
 def test_the_report_says_who_decides(tmp_path: Path) -> None:
-    assert set(SOURCES) == set(compose.KNOWN_SOURCES)
+    assert set(SOURCES) == {*LABEL_SOURCES, *BOUND}
     judged, frozen = (who_decides(read(train_to_end(config(tmp_path, name, options)).folder).header) for name, options in (("a", JUDGED), ("b", FROZEN)))
     assert "majority vote of the model's own completions. Which answers say the same is judged by the model that is trained. Label-free" in judged
     assert "decided by the vote of the model as it was at the start. Label-free" in frozen
