@@ -16,7 +16,7 @@ from selftrain.compose_labels import BOUND
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.extras import Extras
-from selftrain.labels import Bounds
+from selftrain.labels import LABEL_SOURCES, Bounds
 from selftrain.labels.frozen import Frozen
 from selftrain.ledger import read
 from selftrain.policies.base import ExtraRequest, SampleRequest, SamplingParams

@@ -20,7 +20,7 @@ from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
 from selftrain.labels.verified import verified
 from selftrain.seeds import Stream
-from selftrain.types import PromptSet
+from selftrain.types import AnswerSheet, PromptSet
 
 TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
@@ -30,11 +30,17 @@ OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "ve
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a source may be bound to. prompts: those of training, whose true answers are for `reference` alone. seeds: of the run."""
+    """What a source may be bound to. prompts: to train on, for sources that word them anew, and with them the true answers, for `reference` alone.
+    seeds: of the run.
+    """
 
     config: RunConfig
     prompts: PromptSet
     seeds: Stream
+
+    @property
+    def sheet(self) -> AnswerSheet:
+        return self.prompts.sheet
 
     @property
     def bounds(self) -> Bounds:
@@ -51,13 +57,13 @@ def label_source(needs: Needs, option: str, name: str) -> Labelling:
 
 
 def reference(needs: Needs, option: str) -> Reference:
-    if not len(needs.prompts.sheet):
+    if not len(needs.sheet):
         raise ConfigError(
             f"{option} = reference",
             f"no prompt has a true answer in column {needs.config.prompts.answer_field}",
             "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
         )
-    return Reference(needs.prompts.sheet, needs.config.reference.frac, needs.seeds)
+    return Reference(needs.sheet, needs.config.reference.frac, needs.seeds)
 
 
 def first_of(needs: Needs, option: str) -> FirstOf:  # noqa: ARG001
@@ -109,8 +115,8 @@ BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "first_of": first_of,
     "mixture": mixture,
     "gate": lambda needs, option: Gate(needs.config.gate.conditions, needs.config.gate.min_share_frac),
-    "second_view": lambda needs, option: second_view(needs.config, needs.prompts),
     "random": lambda needs, option: Random(needs.seeds),
+    "second_view": lambda needs, option: second_view(needs.config, needs.prompts),
     "restrained": restrained,
     "novelty": novelty,
     "flip_damped": lambda needs, option: FlipDamped(),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selftrain.labels.frozen import teacher_requests
+from selftrain.labels.frozen import teacher_requests, teachers_of
 from selftrain.labels.majority import majority
 from selftrain.labels.rules import Bounds
 from selftrain.policies.base import ExtraRequest
-from selftrain.types import AnswerKey, Label, Outcome, Role, VotedGroup
+from selftrain.types import AnswerKey, Label, Outcome, VotedGroup
 from selftrain.vote import count
 
 
@@ -33,7 +33,7 @@ def halves(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  #
 
 def base(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
     """The vote of the frozen start on the same prompt has this single winner."""
-    return all(teacher.vote.winners == (key,) for teacher in one.group.extras_of(Role.TEACHER))
+    return all(teacher.vote.winners == (key,) for teacher in teachers_of(one))
 
 
 CONDITIONS: Mapping[str, Condition] = {"share": Condition(share), "halves": Condition(halves), "base": Condition(base, teacher_requests)}

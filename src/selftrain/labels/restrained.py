@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from selftrain.labels.frozen import teacher_requests
+from selftrain.labels.frozen import teacher_requests, teachers_of
 from selftrain.labels.rules import Bounds, outcome_of
 from selftrain.policies.base import ExtraRequest
 from selftrain.reward import unrewarded
-from selftrain.types import AnswerKey, Label, Outcome, Role, Vote, VotedGroup
+from selftrain.types import AnswerKey, Label, Outcome, Vote, VotedGroup
 
 
 def gaussian(share: float, sigma: float) -> float:
@@ -68,5 +68,5 @@ class Restrained:
     def _weight(self, one: VotedGroup) -> float:
         if self._prompt_sigma is None:
             return 1.0
-        (teacher,) = one.group.extras_of(Role.TEACHER)
+        (teacher,) = teachers_of(one)
         return gaussian(teacher.vote.share_frac, self._prompt_sigma)
