@@ -150,6 +150,27 @@ def test_a_label_touched_by_truth_stops_a_label_free_run(rules: str, tmp_path: P
     assert not list(read(tmp_path / "r").steps())
 
 
+@pytest.mark.parametrize("options", [{"first_of.sources": ["MODULE:told", "majority"]}, {"mixture.weights": {"MODULE:told": 1.0, "majority": 1.0}}])
+def test_a_label_source_inside_a_composition_keeps_the_same_rules(rules: str, tmp_path: Path, options: dict[str, Any]) -> None:
+    ((option, names),) = options.items()
+    inside = [name.replace("MODULE", rules) for name in names]
+    given = inside if isinstance(names, list) else dict.fromkeys(inside, 1.0)
+    composed = {**SMALL, "run.folder": str(tmp_path), "labels.source": option.partition(".")[0], option: given}
+    with pytest.raises(ConfigError, match="says that a true answer touched it") as caught:
+        train_to_end(load_config((), composed))
+    assert caught.value.given == f"{option} = {rules}:told"
+
+
+def test_every_outside_source_of_a_composition_is_in_the_header(rules: str, tmp_path: Path) -> None:
+    sources = [f"{rules}:of_the_step", f"{rules}_more:vote"]
+    (tmp_path / f"{rules}_more.py").write_text("from selftrain.labels.majority import majority\ndef vote(voted, bounds): return majority(voted, bounds)\n")
+    options = {**SMALL, "run.folder": str(tmp_path), "run.name": "r", "labels.source": "first_of", "first_of.sources": sources}
+    start(load_config((), options)).ledger.close()
+    hashes = read(tmp_path / "r").header["outside_code"]
+    assert hashes == {f"first_of.sources={name}": source_hash(name, {}) for name in sources}
+    assert len(set(hashes.values())) == 2
+
+
 def test_a_label_source_that_looks_at_the_whole_step_is_replayed(rules: str, tmp_path: Path) -> None:
     config = load_config(overrides={**SMALL, "run.folder": str(tmp_path), "run.name": "r", "labels.source": f"{rules}:of_the_step"})
     train_to_end(config)

@@ -35,7 +35,6 @@ from selftrain.verifiers.verification import Verification
 
 TOY_PROMPTS = 256
 TOY_HELD_OUT_FIRST = 1_000_000
-"""all label sources by name, those among them that have to be bound to prompts"""
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
 
@@ -204,7 +203,7 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
     outside = {
         option: source_hash(name, known)
         for option, name, known in (
-            *((option, name, known) for option, name in config.label_sources),
+            *((option if option == "labels.source" else f"{option}={name}", name, known) for option, name in config.label_sources),
             ("labels.clustering", config.labels.clustering, CLUSTERINGS),
             ("reward.rule", config.reward.rule, REWARD_RULES),
             ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),

@@ -170,6 +170,8 @@ def clusters_checked(given: str, value: Any, answers: Any) -> tuple[AnswerKey | 
 
 CHECKS: Mapping[str, Callable[..., Any]] = {
     "labels.source": labels_checked,
+    "first_of.sources": labels_checked,
+    "mixture.weights": labels_checked,
     "labels.clustering": clusters_checked,
     "requests": requests_checked,
     "reward.rule": reward_checked,
