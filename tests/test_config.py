@@ -72,7 +72,7 @@ def test_truth_values_are_no_numbers_and_stay_truth_values() -> None:
         ({"gate.conditions": ["moon"]}, "'share', 'halves' or 'base'"),
         ({"gate.conditions": []}, "at least 1 item"),
         ({"mixture.weights": {"majority": 1.0, "frozen": 0.0}}, "greater than 0"),
-        ({"restrained.sigma_frac": 0}, "Give a number (allowed: above 0). restrained.sigma_frac [fraction]: "),
+        ({"restrained.sigma_frac": 0}, "Give a number (allowed: at least 0.001). restrained.sigma_frac [fraction]: "),
         ({"judge.temperature": -1}, "Give a number (allowed: at least 0). judge.temperature [factor]: "),
         ({"update.num_minibatches": 99}, "never split"),
     ],

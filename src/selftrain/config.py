@@ -218,11 +218,11 @@ class VerifierSection(Section):
 class RestrainedSection(Section):
     """labels.source = restrained: soft weights over all answers."""
 
-    sigma_frac: float = option(0.5, "fraction", "Width of the weighting function over vote shares; smaller is nearer to the winner alone.", gt=0)
+    sigma_frac: float = option(0.5, "fraction", "Width of the weighting function over vote shares; smaller is nearer to the winner alone.", ge=0.001)
     min_share_frac: float = option(0.2, "fraction", "Largest share below which nothing is rewarded and the whole group is pushed down.", ge=0, le=1)
     penalty: float = option(0.5, "advantage", "How far down: subtracted from each advantage of such a group.", ge=0)
     prompt_sigma_frac: float | None = option(
-        None, "fraction", "Width of the prompt's weight over the start's vote share, which costs as many samples as vote; unset: all prompts weigh 1.", gt=0
+        None, "fraction", "Width of the prompt's weight over the start's vote share, which costs as many samples as vote; unset: all prompts weigh 1.", ge=0.001
     )
 
 

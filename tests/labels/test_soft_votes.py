@@ -50,6 +50,14 @@ def test_restrained_by_hand() -> None:
     assert (label.key, label.weight, label.offset, label.decided_by) == (key("1"), 1.0, 0.0, "vote 0:3")
 
 
+@pytest.mark.parametrize("sigma", [0.001, 0.02])
+def test_restrained_with_a_narrow_sigma_is_the_winner_alone(sigma: float) -> None:
+    """At these shares g is 0 as a number: exp(-800) for 1/5 at 0.02, exp(-180000) for 2/5 at 0.001."""
+    winner, tie = Restrained(sigma, 0.2, 0.5, None)([voted(["1", "1", "2", "3", "4"]), voted(["1", "2", "3", "4", "5"])], Bounds())
+    assert winner.values == pytest.approx((1.0, 1.0, 0.0, 0.0, 0.0))
+    assert tie.values == pytest.approx((0.2,) * 5)
+
+
 def test_restrained_punishes_a_group_without_support() -> None:
     label = Restrained(0.5, 0.4, 0.5, None)([voted(["1", "2", "3", "3", None, "4"])], Bounds())[0]
     assert (label.outcome, label.key, label.offset) == (Outcome.DECIDED, None, -0.5)

@@ -25,8 +25,10 @@ def gaussian(share: float, sigma: float) -> float:
 
 
 def soft_weights(vote: Vote, sigma: float) -> dict[AnswerKey, float]:
-    """The weight of each answer; they add up to 1."""
+    """The weight of each answer; they add up to 1. Where sigma is so small that every g is 0 as a number, only the most frequent answers have one."""
     raw = {key: gaussian(count / vote.num_votes, sigma) for key, count in vote.counts}
+    if not any(raw.values()):
+        raw = {key: float(key in vote.winners) for key in raw}
     total = math.fsum(raw.values())
     return {key: value / total for key, value in raw.items()}
 
