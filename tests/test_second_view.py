@@ -13,6 +13,7 @@ from selftrain import compose
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.labels import Bounds
+from selftrain.labels.rules import outcome_of
 from selftrain.labels.second_view import RULES, SecondView, harmonic_means
 from selftrain.ledger import read
 from selftrain.policies.base import ExtraRequest
@@ -81,6 +82,18 @@ def test_harmonic_means_and_bounds() -> None:
     assert (label.targets, label.source, label.decided_by, label.uses_truth) == ((A,) * 4, "second_view", "views 0:3", False)
     (label,) = SOURCE([voted([A, A])], Bounds())
     assert (label.outcome, label.targets) == (Decision.NO_SECOND_VIEW, (None, None))
+
+
+@pytest.mark.parametrize(("right", "votes", "frac"), [(11, 20, 0.55), (7, 25, 0.28), (14, 50, 0.28)])
+def test_a_share_of_exactly_the_bound_is_enough_in_every_rule(right: int, votes: int, frac: float) -> None:
+    """0.55 as a number is a little more than 11/20, and 0.28 * 25 a little more than 7."""
+    one = seen_twice([A] * right + [None] * (votes - right), [A] * right + [None] * (votes - right))
+    view = one.group.extras[0].vote
+    for rule in RULES.values():
+        assert rule(one.vote, view, Bounds(frac, frac)) == (Decision.DECIDED, A)
+        assert rule(one.vote, view, Bounds(0.0, frac + 0.01)) == (Decision.BELOW_MIN_SHARE, None)
+        assert rule(one.vote, view, Bounds(frac + 0.01, 0.0)) == (Decision.BELOW_QUORUM, None)
+    assert outcome_of(one.vote, Bounds(frac, frac)) is Decision.DECIDED
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,15 @@ def outcome_of(vote: Vote, bounds: Bounds) -> Outcome:
     """Whether a vote decides, and if not, why: checked in the order no answer, quorum, tie, share."""
     if not vote.counts:
         return Outcome.NO_ANSWER
-    if vote.num_read < bounds.min_read_frac * vote.num_votes:
+    if below_quorum(vote, bounds):
         return Outcome.BELOW_QUORUM
     if vote.is_tie:
         return Outcome.TIE
     if vote.share_frac < bounds.min_share_frac:
         return Outcome.BELOW_MIN_SHARE
     return Outcome.DECIDED
+
+
+def below_quorum(vote: Vote, bounds: Bounds) -> bool:
+    """Whether too few answers were read; a share of exactly the bound is enough (7 of 25 for 0.28)."""
+    return vote.num_read / vote.num_votes < bounds.min_read_frac

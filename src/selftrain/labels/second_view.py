@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Protocol
 
-from selftrain.labels.rules import Bounds, outcome_of
+from selftrain.labels.rules import Bounds, below_quorum, outcome_of
 from selftrain.policies.base import ExtraRequest
 from selftrain.types import AnswerKey, Label, Message, Outcome, Prompt, Role, Vote, VotedGroup
 
@@ -48,7 +48,7 @@ def harmonic(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, Answer
     for vote in (first, second):
         if not vote.counts:
             return Outcome.NO_ANSWER, None
-        if vote.num_read < bounds.min_read_frac * vote.num_votes:
+        if below_quorum(vote, bounds):
             return Outcome.BELOW_QUORUM, None
     means = harmonic_means(first, second)
     best = [key for key, mean in means.items() if mean == max(means.values())]
@@ -56,7 +56,7 @@ def harmonic(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, Answer
         return Outcome.VIEWS_DIFFER, None
     if len(best) > 1:
         return Outcome.TIE, None
-    return (Outcome.BELOW_MIN_SHARE, None) if means[best[0]] < bounds.min_share_frac else (Outcome.DECIDED, best[0])
+    return (Outcome.BELOW_MIN_SHARE, None) if float(means[best[0]]) < bounds.min_share_frac else (Outcome.DECIDED, best[0])
 
 
 def crossed(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, AnswerKey | None]:
