@@ -77,6 +77,12 @@ def test_a_mixture_leaves_out_who_does_not_decide() -> None:
     assert (neither.outcome, neither.source, neither.values) == (Outcome.TIE, "mixture", ())
 
 
+def test_a_mixture_in_which_nobody_decides_says_who_looked_at_the_truth() -> None:
+    source = Mixture(parts(majority=LABEL_SOURCES["majority"], verifier=verified), {"majority": 1.0, "verifier": 1.0})
+    touched, unseen = source([checked(voted(["1", "2"]), None, None), voted(["1", "2"])], Bounds())
+    assert [(label.outcome, label.uses_truth) for label in (touched, unseen)] == [(Outcome.TIE, True), (Outcome.TIE, False)]
+
+
 def test_a_mixture_averages_weights_and_asks_and_remembers_for_its_parts() -> None:
     source = Mixture(
         parts(flip_damped=FlipDamped(), frozen=LABEL_SOURCES["frozen"], majority=LABEL_SOURCES["majority"]),

@@ -68,8 +68,9 @@ class Mixture(Composed):
 
     def _one(self, one: VotedGroup, labels: Mapping[str, Label]) -> Label:
         decided = {name: label for name, label in labels.items() if label.is_decided}
+        uses_truth = any(label.uses_truth for label in labels.values())
         if not decided:
-            return replace(next(iter(labels.values())), source="mixture")
+            return replace(next(iter(labels.values())), source="mixture", uses_truth=uses_truth)
         total = math.fsum(self._weights[name] for name in decided)
         shares = {name: self._weights[name] / total for name in decided}
         rewards = {name: rewards_of(one, label, match) for name, label in decided.items()}
@@ -79,7 +80,7 @@ class Mixture(Composed):
             targets=(keys.pop() if len(keys) == 1 else None,) * one.vote.num_votes,
             source="mixture",
             decided_by=f"mixture of {', '.join(decided)}",
-            uses_truth=any(label.uses_truth for label in labels.values()),
+            uses_truth=uses_truth,
             weight=math.fsum(shares[name] * label.weight for name, label in decided.items()),
             offset=math.fsum(shares[name] * label.offset for name, label in decided.items()),
             values=tuple(math.fsum(shares[name] * rewards[name].values[index] for name in decided) for index in range(one.vote.num_votes)),
