@@ -263,7 +263,7 @@ class Submission:
 class Check:
     """What a verifier said of a completion.
 
-    score: in [0, 1], 1 is right; None where it gave none. note: `verified`, `partly_verified`, `refuted`, or why there is no score.
+    score: in [0, 1], 1 is right; None where it gave none or was not asked. note: `verified`, `partly_verified`, `refuted`, or why there is no score.
     """
 
     score: float | None

@@ -14,7 +14,9 @@ from selftrain import compose
 from selftrain.compose_labels import truth_channels
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError, RunFolderError
-from selftrain.labels import Bounds
+from selftrain.labels import Bounds, Labelling
+from selftrain.labels.composed import FirstOf
+from selftrain.labels.majority import majority
 from selftrain.labels.verified import verified
 from selftrain.ledger import Status, read, verify
 from selftrain.policies.toy import true_digit
@@ -129,6 +131,9 @@ def test_a_process_that_hangs_is_killed_with_what_it_started(pool: VerifierPool)
     child = pool._workers[0]._process
     assert child is not None
     assert verification(pool)([one])[0].checks == (Check(None, "timed_out"),)
+    deadline = time.monotonic() + 10
+    while alive_in_group(child.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)  # a killed process that is nobody's child here still has to be scheduled once to die
     assert not alive_in_group(child.pid)
 
 
@@ -149,9 +154,9 @@ def test_what_it_is_told_and_what_it_is_not_asked(module: str) -> None:
     texts = (completion("hm"), completion("#### 1", Finish.LENGTH))
     one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), texts))
     (checked,) = Verification(pool, 1.0, Stream(0), {"p0": (Message("user", "what?"),)})([one])
-    assert checked.checks == (Check(1.0, "verified"), Check(0.0, "truncated"))
+    assert checked.checks == (Check(1.0, "verified"), Check(None, "truncated"))
     (checked,) = verification(pool, entries={"p0": {}})([one])
-    assert checked.checks == (Check(0.0, "unread"), Check(0.0, "truncated"))
+    assert checked.checks == (Check(None, "unread"), Check(None, "truncated"))
     pool.close()
 
 
@@ -170,6 +175,21 @@ def test_a_group_without_any_score_is_undecided(pool: VerifierPool) -> None:
     one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("raise"), completion("none"))))
     (label,) = verified(verification(pool)([one]), Bounds())
     assert (label.outcome, label.uses_truth, label.values) == (Outcome.NO_VERDICT, True, ())
+
+
+def test_a_completion_it_was_not_asked_about_is_no_verdict(pool: VerifierPool) -> None:
+    """A verifier that fails everywhere has decided nothing, also where a completion was cut off: the next source of a first_of has its turn."""
+    texts = (completion("raise #### 1"), completion("raise #### 1"), completion("#### 1", Finish.LENGTH))
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), texts))
+    checked = verification(pool)([one])
+    (label,) = verified(checked, Bounds())
+    assert (label.outcome, label.uses_truth) == (Outcome.NO_VERDICT, True)
+    parts = {"verifier": verified, "majority": majority}
+    (label,) = FirstOf({name: Labelling(source, None, Bounds()) for name, source in parts.items()})(checked, Bounds())
+    assert (label.source, label.is_decided, label.uses_truth) == ("majority", True, True)
+    asked = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("#### 2"), completion("#### 1", Finish.LENGTH))))
+    (label,) = verified(verification(pool)([asked]), Bounds())
+    assert (label.values, label.notes) == ((0.0, 0.0), ("refuted", "truncated"))
 
 
 FEW = {"run.num_steps": 2, "rollout.prompts_per_step": 6, "rollout.num_votes": 6}
@@ -272,5 +292,5 @@ def test_the_verifier_of_a_gym_task() -> None:
     assert checks[0][0] == Check(1.0, "verified")
     assert checks[0][1].score is not None
     assert checks[0][1].score < 1
-    assert [check[2] for check in checks] == [Check(0.0, "unread")] * 2
+    assert [check[2] for check in checks] == [Check(None, "unread")] * 2
     stage.pool.close()

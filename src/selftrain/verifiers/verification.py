@@ -42,7 +42,7 @@ class Verification:
         """What the verifier is told of a completion, as JSON; or what is known without asking it."""
         reason = unrewarded(one, index)
         if reason == "truncated" or (reason and self.entries):
-            return Check(0.0, reason)
+            return Check(None, reason)
         prompt = one.group.prompt
         question = self.questions.get(prompt.id, prompt.messages)[-1].content
         submission = Submission(prompt.id, question, one.group.completions[index].text, one.answers.texts[index])
