@@ -72,3 +72,14 @@ def test_a_label_free_source_is_blind_to_true_answers(tmp_path: Path, monkeypatc
     blind = train_to_end(config(tmp_path, "b", {**QUICK, **options}))
     assert files_of(honest.folder) == files_of(blind.folder)
     assert honest.before != blind.before
+
+
+@pytest.mark.parametrize("where", ["reward", "loss"])
+def test_completions_that_are_all_cut_off_train_where_a_source_rewards_them(tmp_path: Path, where: str) -> None:
+    """The random control looks at nothing, so a run of truncated completions learns from them like any other."""
+    options = {**QUICK, "run.num_steps": 2, "labels.source": "random", "rollout.max_new_tokens": 1}
+    outcome = train_to_end(config(tmp_path, "a", {**options, "objective.kl_in": where, "objective.kl_estimator": "k2"}))
+    ledger = read(outcome.folder)
+    assert {reason for one in ledger.groups(0) for reason in one.rewards.reasons} == {"drawn_0", "drawn_1"}
+    assert all(step.metrics.values["completion/truncated_frac"] == 1 and step.metrics.values["update/grad_norm"] > 0 for step in ledger.steps())
+    assert replay(ledger, read_config(outcome.folder)).agrees

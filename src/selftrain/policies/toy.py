@@ -188,7 +188,11 @@ class ToyPolicy:
         text = f"toy-{number}"
         styles, answers = (log_softmax(logits / temperature) for logits in self.logits(text, weights))
         gradients = np.zeros((2, NUM_WEIGHTS))
-        first, second = token_ids[0], token_ids[-1] - len(STYLES)
+        first = token_ids[0]
+        if len(token_ids) == 1:  # cut off after the style word
+            gradients[0, 2 : 2 + len(STYLES)] = np.eye(len(STYLES))[first] - np.exp(styles)
+            return styles[first : first + 1], gradients[:1] / temperature
+        second = token_ids[1] - len(STYLES)
         gradients[0, 2 : 2 + len(STYLES)] = np.eye(len(STYLES))[first] - np.exp(styles)
         slope = np.eye(NUM_ANSWERS + 1)[second] - np.exp(answers)
         gradients[1, :2] = features(text) @ slope
