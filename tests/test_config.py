@@ -66,6 +66,10 @@ def test_truth_values_are_no_numbers_and_stay_truth_values() -> None:
         ({"evals.file": "a", "evals.task": "add:2"}, "held-out problems come from one place"),
         ({"labels.source": "reference", "labels.clustering": "overlap"}, "not by clusters"),
         ({"labels.source": "frozen", "labels.clustering": "judge"}, "would be clustered apart"),
+        (
+            {"labels.source": "restrained", "restrained.prompt_sigma_frac": 0.5, "labels.clustering": "judge"},
+            "Leave restrained.prompt_sigma_frac unset, or take another labels.clustering.",
+        ),
         ({"labels.source": "flip_damped", "labels.clustering": "overlap"}, "every visit to a prompt would count as a flip"),
         ({"labels.source": "gate", "gate.conditions": ["base"], "labels.clustering": "judge"}, "would be clustered apart"),
         ({"labels.source": "first_of", "labels.clustering": "overlap"}, "first_of.sources = reference, labels.clustering = overlap"),

@@ -206,6 +206,9 @@ def check_clustering(config: RunConfig) -> None:
     }
     if "base" in config.gate.conditions:
         limits["gate"] = apart["the teacher"]
+    if config.restrained.prompt_sigma_frac is not None and clustering == "judge":
+        why = "nobody judges the start's answers, so its vote share, by which restrained.prompt_sigma_frac weighs the prompt, would be that of equal words"
+        limits["restrained"] = ((), (why, "Leave restrained.prompt_sigma_frac unset, or take another labels.clustering."))
     for option, name in config.label_sources:
         allowed, (why, do) = limits.get(name, ((clustering,), ("", "")))
         if clustering not in allowed:
