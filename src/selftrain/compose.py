@@ -137,7 +137,6 @@ def model_source(model: str) -> str:
 
 def make_labelling(config: RunConfig, prompts: PromptSet) -> Labelling:
     """The label source with its bounds. Only `reference` is handed the true answers. Raises ConfigError for a source that misses something in the prompts."""
-    check_reward_rule(config)
     return label_source(Needs(config, prompts, Stream(config.run.seed)), "labels.source", config.labels.source)
 
 
@@ -181,6 +180,7 @@ def make_scorer(config: RunConfig) -> Scorer:
 
 def check_parts(config: RunConfig, problems: Problems) -> None:
     """Raises ConfigError for a label source, rule or clustering that does not exist or misses something in the prompts."""
+    check_reward_rule(config)
     make_labelling(config, problems.train)
     make_scorer(config)
     make_reading(config, problems.train.questions)

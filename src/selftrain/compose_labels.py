@@ -26,6 +26,8 @@ TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
 OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "verifier", "mixture")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
+OTHER_VOTES = ("split_vote", "frozen", "ema", "second_view", "reference")
+"""label sources whose label is not the vote of the whole group, which is all that reward.rule = share looks at"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +127,21 @@ BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
 
 
 def check_reward_rule(config: RunConfig) -> None:
-    """Raises ConfigError for a reward rule that would never be asked."""
-    if config.labels.source in OWN_REWARDS and config.reward.rule != "match":
+    """Raises ConfigError for a reward rule that would never be asked, and for a label that the rule would never look at."""
+    rule, asked = config.reward.rule, [one for one in config.label_sources if one[1] != "first_of" and one[0] != "mixture.weights"]
+    if rule != "match" and all(name in OWN_REWARDS for _, name in asked):
+        given = ", ".join(name for _, name in asked)
         raise ConfigError(
-            f"labels.source = {config.labels.source}, reward.rule = {config.reward.rule}",
+            f"{asked[0][0]} = {given}, reward.rule = {rule}",
             "this label source gives the rewards itself, so the rule would do nothing",
             "Leave reward.rule at match, or take another label source.",
+        )
+    other = next((f"{option} = {name}" for option, name in asked if name in OTHER_VOTES), None)
+    if rule == "share" and other is not None:
+        raise ConfigError(
+            f"{other}, reward.rule = share",
+            "share rewards each answer by its own votes in the group, whatever the label is, so who labels would change nothing but which groups train",
+            "Take reward.rule match, or a source whose label is the group's own vote: majority, gate or flip_damped.",
         )
 
 

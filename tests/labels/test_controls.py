@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftrain.compose import make_labelling
+from selftrain.compose_labels import check_reward_rule
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.labels import Bounds
@@ -14,7 +17,7 @@ from selftrain.labels.controls import Random, format_only, inverted
 from selftrain.reward import match, rewards_of
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet, Finish, Group, Label, Outcome, PromptSet, Rewards, VotedGroup
+from selftrain.types import Finish, Group, Label, Outcome, Rewards, VotedGroup
 from tests.builders import completion, group, voted
 
 
@@ -80,8 +83,31 @@ def test_the_order_of_the_group_does_not_matter(answers: list[str | None]) -> No
         assert sum(values) == {format_only: 5, inverted: 2}[source]
 
 
-@pytest.mark.parametrize("source", ["random", "format_only", "inverted"])
-def test_a_reward_rule_that_would_never_be_asked_is_refused(source: str) -> None:
-    config = load_config(overrides={"policy.model": "toy", "labels.source": source, "reward.rule": "share"})
-    with pytest.raises(ConfigError, match="gives the rewards itself, so the rule would do nothing"):
-        make_labelling(config, PromptSet((), AnswerSheet({}), "nowhere"))
+@pytest.mark.parametrize(
+    ("options", "given_as"),
+    [
+        *(({"labels.source": name}, f"labels.source = {name}, reward.rule = share") for name in ("random", "format_only", "inverted", "mixture")),
+        ({"labels.source": "first_of", "first_of.sources": ["verifier", "novelty"]}, "first_of.sources = verifier, novelty, reward.rule = share"),
+        ({"labels.source": "first_of", "first_of.sources": ["restrained", "mixture"]}, "first_of.sources = restrained, mixture, reward.rule = share"),
+    ],
+)
+def test_a_reward_rule_that_would_never_be_asked_is_refused(options: Mapping[str, Any], given_as: str) -> None:
+    config = load_config(overrides={"policy.model": "toy", **options, "reward.rule": "share"})
+    with pytest.raises(ConfigError, match="gives the rewards itself, so the rule would do nothing") as caught:
+        check_reward_rule(config)
+    assert caught.value.given == given_as
+
+
+@pytest.mark.parametrize("source", ["split_vote", "frozen", "ema", "second_view", "reference"])
+def test_the_rule_share_is_refused_where_it_would_never_look_at_the_label(source: str) -> None:
+    for options in ({"labels.source": source}, {"labels.source": "first_of", "first_of.sources": ["gate", source]}):
+        config = load_config(overrides={"policy.model": "toy", **options, "reward.rule": "share"})
+        with pytest.raises(ConfigError, match="whatever the label is") as caught:
+            check_reward_rule(config)
+        assert f"= {source}, reward.rule = share" in caught.value.given
+
+
+@pytest.mark.parametrize("options", [{"labels.source": "gate"}, {"labels.source": "flip_damped"}, {"first_of.sources": ["novelty", "majority"]}])
+def test_the_rule_share_goes_with_the_groups_own_vote(options: Mapping[str, Any]) -> None:
+    whole = {"labels.source": "first_of", **options}
+    check_reward_rule(load_config(overrides={"policy.model": "toy", **whole, "reward.rule": "share"}))
