@@ -220,6 +220,11 @@ def test_what_the_last_weights_are_worth_is_known_where_an_earlier_checkpoint_is
         (("--sources", "majority", "majority"), ("--sources majority", "it is given twice")),
         (("--sources", "majority", "--seeds", "1", "1"), ("--seeds 1", "it is given twice")),
         (("--sources", "majority", "majority=quiet.toml"), ("--sources", "two of them have one name")),
+        (
+            ("--sources", "majority", "weak-majority=quiet.toml", "--models", "toy", "toy:weak"),
+            ("weak-majority from toy and majority from toy:weak would both be the run toy-weak-majority-seed-0",),
+        ),
+        (("--sources", "reference=quiet.toml"), ("taken for the label source reference, and its labels.source is majority", 'Write source = "reference"')),
         (("--sources", "fast=fast.toml"), ("[update] in fast.toml", "share prompts, budget, learning rate")),
         (("--sources", "lost=lost.toml"), ("config file lost.toml", "there is no such file")),
         (("--sources", "a b=quiet.toml"), ("its name names a run folder",)),

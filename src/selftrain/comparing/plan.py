@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.compose import check_lengths, check_parts, load_policy, load_sets
+from selftrain.compose_labels import BOUND
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, read_toml, validate
 from selftrain.errors import ConfigError, RunFolderError
+from selftrain.labels import LABEL_SOURCES
 from selftrain.ledger.objects import Place, place
 from selftrain.ledger.storage import make_folder, publish, read_bytes
 from selftrain.run_folder import is_there
@@ -69,6 +71,7 @@ def make_plan(files: Sequence[str | Path], given: Mapping[str, Any], choice: Cho
         raise ConfigError("--sources", "nothing is named that could be compared", "For example --sources majority frozen reference, or NAME=FILE.toml.")
     if len(sources) < len(named):
         raise ConfigError("--sources", "two of them have one name", "Give each variant a name of its own: NAME=FILE.toml.")
+    check_names(sources, shared.labels.source)
     slugs = {start: slug(start) for start in starts}
     if len(set(slugs.values())) < len(starts):
         raise ConfigError(f"--models {' '.join(starts)}", "two of them would have runs of the same name", "Rename one of the model folders.")
@@ -77,6 +80,10 @@ def make_plan(files: Sequence[str | Path], given: Mapping[str, Any], choice: Cho
         name = f"{slugs[start]}-{slug(source)}-seed-{seed}"
         own = {**options, "run.folder": str(folder), "run.name": name, "run.seed": seed, "policy.model": start}
         cells[Cell(name, source, start, seed)] = changed(shared, own)
+    twice = next(_twice([cell.name for cell in cells]), None)
+    if twice is not None:
+        both = " and ".join(f"{cell.source} from {cell.start}" for cell in cells if cell.name == twice)
+        raise ConfigError("--sources and --models", f"{both} would both be the run {twice}", "Give a variant another name, or rename a model folder.")
     check(cells)
     return Plan(folder, cells)
 
@@ -113,6 +120,18 @@ def variant(text: str) -> tuple[str, dict[str, Any]]:
                 "Move it to the config file or the command line, where it holds for all of them.",
             )
     return name, {f"{section}.{field}": value for section, values in layer.items() for field, value in values.items()}
+
+
+def check_names(sources: Mapping[str, Mapping[str, Any]], otherwise: str) -> None:
+    """Raises ConfigError for a variant that is called like a label source and is another one. otherwise: the source of a variant that names none."""
+    for name, options in sources.items():
+        source = options.get("labels.source", otherwise)
+        if name in {**LABEL_SOURCES, **BOUND} and source != name:
+            raise ConfigError(
+                f"--sources {name}=FILE.toml",
+                f"in the table it would be taken for the label source {name}, and its labels.source is {source}",
+                f'Write source = "{name}" under [labels] in its file, or give it another name.',
+            )
 
 
 def changed(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
