@@ -153,6 +153,26 @@ def test_only_report_makes_the_same_pages_of_the_folders_alone(home: Path, comma
     assert [(folder / name).read_bytes() for name in names] == before
 
 
+def test_checkpoints_may_go_when_a_comparison_is_done(home: Path, command: Selftrain) -> None:
+    folder = home / "runs" / "c"
+    before = (folder / "comparison.csv").read_bytes()
+    for checkpoints in folder.glob("*/checkpoints"):
+        shutil.rmtree(checkpoints)
+    assert command("compare", "--only-report", "runs/c").status == 0
+    assert (folder / "comparison.csv").read_bytes() == before
+
+
+def test_the_end_of_a_halted_run_is_its_newest_checkpoint_and_says_which(home: Path, command: Selftrain) -> None:
+    """The guard halts it in its third step, before that step's update, and checkpoints are made every second step."""
+    words = ("compare", "shared.toml", "--sources", "format_only", "--seeds", "0", "--folder", "runs/h", "--guard.baseline-steps", "1")
+    called = command(*words, "--guard.window-steps", "2", "--update.learning-rate", "1", "--run.num-steps", "20", "--run.checkpoint-every-steps", "2")
+    assert called.status == 0, called.err
+    row = next(csv.DictReader((home / "runs" / "h" / "comparison.csv").read_text().splitlines()))
+    assert [one.step for one in read(home / "runs" / "h" / "toy-format_only-seed-0").checkpoints()] == [2]
+    assert (row["end_reason"], row["steps"]) == ("halted", "3")
+    assert "(step 2) |" in (home / "runs" / "h" / "comparison.md").read_text("utf-8")
+
+
 def test_ctrl_c_and_the_same_command_give_the_runs_of_an_uninterrupted_comparison(home: Path) -> None:
     words = [sys.executable, "-m", "selftrain", "compare", "shared.toml", *SOURCES, "--seeds", "0", "1", "--folder", "runs/cut", "--log", "plain"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -81,7 +81,7 @@ def evaluated(runs: Sequence[RunRow], measure: str) -> tuple[Point, ...]:
     at: dict[int, list[float]] = {}
     for run in runs:
         found = {one.step: one.evaluation for one in run.record.evaluations if one.name != "after"}
-        for step, one in {**found, len(run.record.steps): run.points["end"]}.items():
+        for step, one in {**found, run.end_step: run.points["end"]}.items():
             at.setdefault(step, []).append(getattr(one, measure).value)
     return tuple((float(step), fmean(values)) for step, values in sorted(at.items()))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import kept_checkpoints
+from selftrain.checkpoints import place_of
 from selftrain.comparing.plan import Cell, slug
 from selftrain.compose import Problems, load_policy, load_sets
 from selftrain.config import RunConfig
@@ -35,7 +36,7 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """training: step -> accuracy of its rewards and labels; empty without true answers. end: the last weights, None where the run evaluated them itself."""
+    """training: step -> accuracy of its rewards and labels; empty without true answers. end: the newest checkpoint, None where the run evaluated it itself."""
 
     training: Mapping[int, TrainingAccuracy]
     end: Evaluation | None
@@ -90,13 +91,19 @@ def check_sets(record: RunRecord, problems: Problems) -> None:
 
 
 def last_checkpoint(record: RunRecord) -> str:
-    """The newest checkpoint that is there, or `start`."""
-    names = kept_checkpoints.names(record.folder / "checkpoints")
+    """The newest checkpoint of the record, or `start`; where it is not on the disk any more, what was measured of it still is."""
+    names = [one.name for one in record.ledger.checkpoints()]
     return names[-1] if names else START
 
 
+def end_step(record: RunRecord) -> int:
+    """Steps done at the newest checkpoint."""
+    _, steps = place_of(last_checkpoint(record)) or (0, 0)
+    return steps
+
+
 def end_of(record: RunRecord) -> Evaluation | None:
-    """The run's own evaluation of its last weights; None where it handed over others and did not evaluate these."""
+    """The run's own evaluation of its newest checkpoint; None where it handed over others and did not evaluate these."""
     last = last_checkpoint(record)
     return record.evaluation({START: "before", record.handed_over: "after"}.get(last, last))
 

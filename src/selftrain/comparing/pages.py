@@ -22,7 +22,7 @@ from selftrain.report.render import environment
 SEEN = "best (seen with labels)"
 NOTES = (
     "Intervals are 95 %, by paired bootstrap over problems and seeds; with one seed over its problems alone, which says nothing about other seeds.",
-    "End: the last weights of the run's budget, or of where the guard halted it. Handed over: the checkpoint that a user is given.",
+    "End: the last weights of the run's budget, or the newest checkpoint before the guard halted it. Handed over: the checkpoint that a user is given.",
     "Best: the highest avg@k among the run's evaluations, chosen by the held-out problems' true answers; no run could have chosen it.",
     "Proxy accuracy is the share of completions whose reward says what the true answer would say, pseudo-label accuracy the share of decided labels that "
     "are right; found out after the run, over the first and the last 5 steps.",
@@ -185,7 +185,7 @@ def run_columns(k: int) -> dict[str, Callable[[RunRow], str]]:
         "run": lambda run: run.cell.name,
         f"avg@{k} before": lambda run: words.percent(run.points["before"].avg),
         SEEN: lambda run: f"{share(run.points['best'].avg.value)} (step {run.best_step})",
-        "end": lambda run: words.percent(run.points["end"].avg),
+        "end": lambda run: f"{words.percent(run.points['end'].avg)} (step {run.end_step})",
         "handed over": lambda run: f"{share(run.points['handed'].avg.value)} ({run.record.handed_over})",
         f"maj@{k} before -> end": lambda run: f"{share(run.points['before'].maj.value)} -> {share(run.points['end'].maj.value)}",
         "gained / lost": lambda run: f"{run.gained} / {run.lost}",

@@ -1,6 +1,6 @@
 """The folder of a comparison -> its values: one row per run, and per start one row per source over all its seeds.
 
-Everything is said of the last weights, at the end of the run's budget; what the guard hands over instead stands beside it.
+Everything is said of the newest checkpoint, which of a run that was not halted is the end of its budget; what the guard hands over instead stands beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from selftrain.comparing.measuring import base_of, end_of, measured
+from selftrain.comparing.measuring import base_of, end_of, end_step, measured
 from selftrain.comparing.plan import REFERENCE, Cell, known_cells
 from selftrain.errors import RunFolderError
 from selftrain.evals import Evaluation, Interval, Means, TrainingAccuracy, gained_and_lost, problem_values, resample
@@ -41,6 +41,11 @@ class RunRow:
     training: Mapping[int, TrainingAccuracy]
     gained: int
     lost: int
+
+    @property
+    def end_step(self) -> int:
+        """Steps done at `end`: fewer than the run has where the guard halted it between two checkpoints."""
+        return end_step(self.record)
 
     @property
     def gain(self) -> float:
@@ -135,7 +140,7 @@ def run_row(folder: Place, cell: Cell) -> RunRow | None:
         return None
     end = found.end or end_of(record)
     assert end is not None
-    seen = [*record.evaluations, NamedEvaluation("end", len(record.steps), end)]
+    seen = [*record.evaluations, NamedEvaluation("end", end_step(record), end)]
     best = max(seen, key=lambda one: one.evaluation.avg.value)
     moved = gained_and_lost(before, end)
     points = {"before": before, "best": best.evaluation, "end": end, "handed": handed}
