@@ -189,7 +189,7 @@ class FirstOfSection(Section):
 class MixtureSection(Section):
     """labels.source = mixture: rewards averaged over sources."""
 
-    weights: dict[str, Annotated[float, Field(gt=0)]] = option(
+    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = option(
         {"frozen": 1.0, "majority": 1.0}, "table", "Label source and its weight; the weights of those that decide are made to add up to 1.", min_length=2
     )
 

@@ -21,7 +21,7 @@ KINDS: Mapping[Any, str] = {
     float: "a number",
     str: "a text",
     dict: "a table",
-    tuple: "a list of texts, none of them empty",
+    tuple: "a list of texts, none of them empty, on the command line the option once for each",
     Literal: "one of these names",
 }
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -113,8 +113,9 @@ def validate(merged: Layer) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][:2])
-        why = first["msg"].removeprefix("Value error, ").replace("tuple", "list")
-        raise ConfigError(f"{name} = {first['input']!r}", why[0].lower() + why[1:], what_to_give(name)) from error
+        place = ".".join([name, *(part for part in first["loc"][2:] if isinstance(part, str) and part != "[key]")])
+        why = first["msg"].removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list")
+        raise ConfigError(f"{place} = {first['input']!r}", why[0].lower() + why[1:], what_to_give(name)) from error
     check_combination(config)
     return config
 

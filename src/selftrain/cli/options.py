@@ -32,9 +32,8 @@ class OptionText(click.ParamType[Any]):
         try:
             found = json.loads(value)
         except ValueError as error:
-            raise ConfigError(
-                f"{self.option} = {value!r}", f"it is not JSON ({error})", """Write a JSON object, for example '{"enable_thinking": false}'."""
-            ) from error
+            example = '{"majority": 0.7, "frozen": 0.3}' if self.option == "mixture.weights" else '{"enable_thinking": false}'
+            raise ConfigError(f"{self.option} = {value!r}", f"it is not JSON ({error})", f"Write a JSON object, for example '{example}'.") from error
         return found
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
