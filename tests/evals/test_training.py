@@ -9,6 +9,9 @@ import pytest
 
 from selftrain.answers import key
 from selftrain.evals import TrainingAccuracy, training_accuracy
+from selftrain.labels import Bounds
+from selftrain.labels.controls import inverted
+from selftrain.labels.restrained import Restrained
 from selftrain.reward import match, rewards_of, share
 from selftrain.types import Admission, AnswerKey, AnswerSheet, Finish, Label, Outcome, ScoredGroup
 from tests.builders import completion, voted
@@ -57,6 +60,16 @@ def test_soft_rewards_are_judged_by_their_reason() -> None:
     group = scored(["1", "1", "2", "3"], ["1"] * 4, rule=share)
     assert group.rewards.values == (0.5, 0.5, 0.25, 0.25)
     assert training_accuracy([group], SHEET) == TrainingAccuracy(1, 4, 1.0, 1.0)
+
+
+def test_the_soft_weight_of_a_winner_says_right() -> None:
+    """Restrained, answers 1 1 1 2 3 4: a weight of 0.45 for the winner and 0.18 for the others; inverted gives a match 0 and a mismatch 1."""
+    one = voted(["1", "1", "1", "2", "3", "4"], "p")
+    (soft,) = Restrained(0.5, 0.2, 0.5, None)([one], Bounds())
+    assert max(soft.values) < 0.5
+    for label, accuracy in ((soft, 1.0), (inverted([one], Bounds())[0], 0.0)):
+        group = ScoredGroup(one, label, rewards_of(one, label, match), (), (), (), Admission.ADMITTED, ())
+        assert training_accuracy([group], SHEET).proxy_accuracy_frac == accuracy
 
 
 def test_a_split_label_counts_the_right_share_of_its_targets() -> None:

@@ -29,9 +29,9 @@ class TrainingAccuracy:
 def training_accuracy(groups: Iterable[ScoredGroup], sheet: AnswerSheet) -> TrainingAccuracy:
     """Compare what a step rewarded with what its true answers would have rewarded.
 
-    A reward says right where its reason is `match`, or where it is at least 0.5 if the label source gave it; the true answer says right where the
-    completion is not truncated and its key is the true key. So wrong completions under a wrong label are rewarded correctly (with 0), which is why proxy
-    accuracy can be far above label accuracy.
+    A reward says right where its reason is `match`; if the label source gave it, where it is at least 0.5, or above 0 with that reason (the soft weight of a
+    winner may be small). The true answer says right where the completion is not truncated and its key is the true key. So wrong completions under a wrong
+    label are rewarded correctly (with 0), which is why proxy accuracy can be far above label accuracy.
     """
     num_groups = 0
     agreeing: list[bool] = []
@@ -56,7 +56,7 @@ def _share(values: Sequence[float]) -> float | None:
 def _said_right(group: ScoredGroup) -> list[bool]:
     """For each completion, whether its reward says that it is right."""
     if group.label.values:
-        return [value >= 0.5 for value in group.label.values]
+        return [value >= 0.5 or (value > 0 and note == "match") for value, note in zip(group.label.values, group.label.notes, strict=True)]
     return [reason == "match" for reason in group.rewards.reasons]
 
 
