@@ -188,6 +188,18 @@ def test_a_run_with_code_that_lies_elsewhere(command: Selftrain, tmp_path: Path,
         assert f"reward.rule = {name}:rule: there is no module {name} here\n  Call selftrain where the run was started: cd {home}" in called.err
 
 
+def test_a_run_is_proved_without_its_verifier_and_not_taken_up(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"judge_{abs(hash(tmp_path)):x}"
+    (tmp_path / f"{name}.py").write_text("def check(submission): return submission.answer == '1'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = ("--labels.source", "verifier", "--verifier.function", f"{name}:check", "--run.num-steps", "1", "--run.name", "r")
+    assert command("train", *TOY, *words).status == 0
+    sys.modules.pop(name)
+    (tmp_path / f"{name}.py").unlink()
+    assert command("verify", "runs/r", "--replay").status == 0
+    assert_refused(command("resume", "runs/r"), 2, f"verifier.function = {name}:check: there is no module {name} here")
+
+
 def test_advice_begins_with_a_capital_unless_it_begins_with_an_option() -> None:
     assert as_sentence("write a prompt") == "Write a prompt"
     assert as_sentence("rollout.num_votes [completions]: N") == "rollout.num_votes [completions]: N"

@@ -19,5 +19,5 @@ def command(run: str, log: str | None) -> int:
     from selftrain.cli.running import check_outside_code, do, folder_of
     from selftrain.run import resume
 
-    check_outside_code(folder_of(run))
+    check_outside_code(folder_of(run), goes_on=True)
     return do(resume(folder_of(run)), display_of(log), resumed=True)

@@ -9,6 +9,7 @@ from selftrain import report
 from selftrain.cli.app import INTERRUPTED
 from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
+from selftrain.compose_labels import verifies
 from selftrain.errors import ConfigError, FailureError
 from selftrain.ledger import read
 from selftrain.ledger.objects import Place, place
@@ -53,13 +54,17 @@ def folder_of(text: str) -> Place:
     return place(text)
 
 
-def check_outside_code(folder: Place) -> None:
-    """Raises ConfigError where a module that decided in the run cannot be found from here: a file of the user's is found from the folder it lies in."""
+def check_outside_code(folder: Place, goes_on: bool) -> None:
+    """Raises ConfigError where a module that decided in the run cannot be found from here: a file of the user's is found from the folder it lies in.
+
+    goes_on: whether the run is taken up; a verifier is called then only, what it said before is in the record.
+    """
     record = read(folder)
     config = read_config(folder)
     names = [*config.label_sources, ("labels.clustering", config.labels.clustering)]
     names += [("reward.rule", config.reward.rule), ("advantage.rule", config.advantage.rule)]
-    names += [("verifier.function", config.verifier.function or "")]
+    if goes_on and verifies(config):
+        names += [("verifier.function", config.verifier.function or "")]
     for option, name in names:
         module = name.partition(":")[0].partition(".")[0]
         if ":" in name and module and find_spec(module) is None:

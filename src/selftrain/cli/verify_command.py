@@ -37,7 +37,7 @@ def command(run: str, head: str | None, replay: bool) -> None:
     if found.status is Status.DAMAGED:
         raise damaged(folder, found, head)
     if replay:
-        check_outside_code(folder)
+        check_outside_code(folder, goes_on=False)
         replayed(folder)
 
 
