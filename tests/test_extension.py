@@ -171,6 +171,15 @@ def test_every_outside_source_of_a_composition_is_in_the_header(rules: str, tmp_
     assert len(set(hashes.values())) == 2
 
 
+def test_a_label_source_of_the_users_that_remembers_is_refused(rules: str, tmp_path: Path) -> None:
+    name = f"{rules}_kept"
+    (tmp_path / f"{name}.py").write_text("from selftrain.labels.flip_damped import FlipDamped\nvote = FlipDamped()\n")
+    for options in ({"labels.source": f"{name}:vote"}, {"labels.source": "first_of", "first_of.sources": [f"{name}:vote", "majority"]}):
+        with pytest.raises(ConfigError, match="what a source of yours remembers is in no checkpoint"):
+            start(load_config((), {**SMALL, "run.folder": str(tmp_path / "runs"), **options}))
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_label_source_that_looks_at_the_whole_step_is_replayed(rules: str, tmp_path: Path) -> None:
     config = load_config(overrides={**SMALL, "run.folder": str(tmp_path), "run.name": "r", "labels.source": f"{rules}:of_the_step"})
     train_to_end(config)

@@ -9,7 +9,7 @@ from typing import Any
 from selftrain.compose_wording import second_view
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
-from selftrain.extension import requests_of, resolve
+from selftrain.extension import imported, requests_of, resolve
 from selftrain.labels import LABEL_SOURCES, Bounds, Labelling, LabelSource
 from selftrain.labels.composed import FirstOf, Mixture
 from selftrain.labels.controls import Random
@@ -18,6 +18,7 @@ from selftrain.labels.gate import Gate
 from selftrain.labels.novelty import Novelty
 from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
+from selftrain.labels.source import Remembers
 from selftrain.labels.verified import verified
 from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, PromptSet
@@ -55,6 +56,12 @@ def label_source(needs: Needs, option: str, name: str) -> Labelling:
         source = BOUND[name](needs, option)
         return Labelling(source, getattr(source, "requests", None), needs.bounds)
     known: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
+    if name not in known and isinstance(imported(option, name, known), Remembers):
+        raise ConfigError(
+            f"{option} = {name}",
+            "it has `state` and `load`, but what a source of yours remembers is in no checkpoint, so a resumed or rolled-back run would differ from its record",
+            "Make it a pure function of its arguments, or build it into the package as labels/flip_damped.py is.",
+        )
     return Labelling(resolve(option, name, known), requests_of(option, name, known), needs.bounds)
 
 

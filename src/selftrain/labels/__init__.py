@@ -2,7 +2,7 @@
 
 A source is a function `(voted groups of a step, Bounds) -> labels`, chosen by name. One that needs more than the votes also has a method
 `requests(voted groups, Bounds) -> ExtraRequests`, which is called first and again until it asks for nothing; what was drawn is in `group.extras`.
-One that remembers earlier steps has `state()` and `load()`. Beyond that they are pure.
+One of ours that remembers earlier steps has `state()` and `load()`. Beyond that they are pure.
 Sources that are bound to something (a section of the config, a random stream, the answer sheet) are made in `compose_labels.py`.
 """
 
