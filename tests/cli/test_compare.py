@@ -9,14 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from selftrain.cli import call
+from selftrain.compose import load_policy
 from selftrain.config_load import load_config
 from selftrain.evaluate_model import evaluate
 from selftrain.ledger import read
+from selftrain.policies.toy import ToyPolicy
 from tests.cli.conftest import Selftrain, assert_refused
 
 CONFIG = """
@@ -268,6 +272,23 @@ def test_only_report_runs_nothing_and_takes_nothing_else(home: Path, command: Se
     assert_refused(command("compare", "--only-report", "runs/c", "--sources", "majority"), 2, "with other options", "Leave the others out.")
     (home / "runs" / "c" / "compare.json").write_text("{}")
     assert_refused(command("compare", "--only-report", "runs/c"), 2, "compare.json", "it cannot be read")
+
+
+def test_one_policy_at_a_time_is_in_memory(home: Path, command: Selftrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[ToyPolicy] = weakref.WeakSet()
+    counts = []
+
+    def loaded(*args: Any) -> ToyPolicy:
+        counts.append(len(alive))
+        policy = load_policy(*args)
+        assert isinstance(policy, ToyPolicy)
+        alive.add(policy)
+        return policy
+
+    for module in ("selftrain.run", "selftrain.comparing.measuring"):
+        monkeypatch.setattr(f"{module}.load_policy", loaded)
+    assert command("compare", "shared.toml", *SOURCES, "--seeds", "7", "--folder", "runs/m").status == 0
+    assert counts == [0, 0, 0, 0]
 
 
 def test_true_answers_are_a_control_only_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ def compare(plan: Plan, log: str | None) -> int:
                 note(f"The comparison goes on by the same command with --folder {plan.folder}; finished runs are kept.", log)
                 return status
             done += 1
+        del found  # with the run its policy: the next one needs the memory
         measure(plan.folder, cell, lambda said: note(said, log))
     show(write_pages(plan.folder), log)
     return 0
