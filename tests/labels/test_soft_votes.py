@@ -73,6 +73,12 @@ def test_restrained_decides_a_tie_and_leaves_too_few_answers_undecided() -> None
     assert (few.outcome, none.outcome, few.values) == (Outcome.BELOW_QUORUM, Outcome.NO_ANSWER, ())
 
 
+def test_restrained_leaves_a_tie_below_the_least_share_undecided() -> None:
+    below, enough = SOFT([voted(["1", "1", "2", "2", "3", "3"]), voted(["1", "1", "2", "2"])], Bounds(min_share_frac=0.5))
+    assert (below.outcome, below.values) == (Outcome.BELOW_MIN_SHARE, ())
+    assert (enough.outcome, enough.values) == (Outcome.DECIDED, (0.5,) * 4)
+
+
 def test_restrained_weighs_a_prompt_by_the_starts_share() -> None:
     source = Restrained(0.5, 0.0, 0.5, prompt_sigma=0.25)
     one = voted(["1", "1", "2", "2"])

@@ -50,7 +50,9 @@ class Restrained:
     def _one(self, one: VotedGroup, bounds: Bounds) -> Label:
         num, decided_by = one.vote.num_votes, f"vote {one.group.completions[0].version}"
         outcome = outcome_of(one.vote, bounds)
-        if outcome not in (Outcome.DECIDED, Outcome.TIE):
+        if outcome is Outcome.TIE:  # it is found before a share that is too small
+            outcome = Outcome.BELOW_MIN_SHARE if one.vote.share_frac < bounds.min_share_frac else Outcome.DECIDED
+        if outcome is not Outcome.DECIDED:
             return Label(outcome, (None,) * num, "restrained", decided_by)
         spurious = one.vote.share_frac < self._min_share
         weights = {} if spurious else soft_weights(one.vote, self._sigma)
