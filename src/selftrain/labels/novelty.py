@@ -65,17 +65,17 @@ class Novelty:
         reasons = [unrewarded(one, index) for index in range(one.vote.num_votes)]
         readable = [index for index, reason in enumerate(reasons) if not reason]
         sides = [[index for index in readable if (one.answers.keys[index] == label.key) == wanted] for wanted in (True, False)]
+        sets = dict(zip(readable, gram_sets([one.group.completions[index].text for index in readable], self._size), strict=True))
         values, notes = [-1.0] * len(reasons), list(reasons)
         for side, lowest, note in zip(sides, (0.5, -1.0), ("match", "mismatch"), strict=True):
-            for index, rank in self._ranked(one, side, readable).items():
+            for index, rank in self._ranked(side, sets).items():
                 values[index], notes[index] = lowest + 0.5 * rank, note
         return replace(label, source="novelty", values=tuple(values), notes=tuple(notes))
 
-    def _ranked(self, one: VotedGroup, side: Sequence[int], readable: Sequence[int]) -> Mapping[int, float]:
-        """Rank of the novelty of each completion of a side, by index."""
+    def _ranked(self, side: Sequence[int], sets: Mapping[int, int]) -> Mapping[int, float]:
+        """Rank of the novelty of each completion of a side, by index. sets: the n-grams of all readable ones."""
         if not side:
             return {}
-        sets = dict(zip(readable, gram_sets([one.group.completions[index].text for index in readable], self._size), strict=True))
         novelties = [self._novelty(index, side, sets) for index in side]
         return dict(zip(side, ranks(novelties), strict=True))
 
