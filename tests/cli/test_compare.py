@@ -249,6 +249,7 @@ def test_what_the_last_weights_are_worth_is_known_where_an_earlier_checkpoint_is
             ("weak-majority from toy and majority from toy:weak would both be the run toy-weak-majority-seed-0",),
         ),
         (("--sources", "reference=quiet.toml"), ("taken for the label source reference, and its labels.source is majority", 'Write source = "reference"')),
+        (("--sources", "majority", "quiet.toml"), ("--sources quiet.toml", "Put config files before --sources")),
         (("--sources", "fast=fast.toml"), ("[update] in fast.toml", "share prompts, budget, learning rate")),
         (("--sources", "lost=lost.toml"), ("config file lost.toml", "there is no such file")),
         (("--sources", "a b=quiet.toml"), ("its name names a run folder",)),

@@ -105,6 +105,8 @@ def with_controls(shared: RunConfig, choice: Choice) -> tuple[str, ...]:
 def variant(text: str) -> tuple[str, dict[str, Any]]:
     """The name of a source in the table, and its options: `majority`, or `NAME=FILE.toml` for a named layer of options. Raises ConfigError."""
     name, equals, file = text.partition("=")
+    if not equals and name.endswith(".toml"):
+        raise ConfigError(f"--sources {name}", "it is no label source", "Put config files before --sources; a variant is written NAME=FILE.toml.")
     if not equals:
         return name, {"labels.source": name}
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
