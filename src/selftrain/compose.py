@@ -12,13 +12,13 @@ from typing import Any
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
-from selftrain.compose_labels import BOUND, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
+from selftrain.compose_labels import KNOWN_SOURCES, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
 from selftrain.extension import imported, resolve, source_hash
 from selftrain.extras import RoleReader
-from selftrain.labels import LABEL_SOURCES, Labelling
+from selftrain.labels import Labelling
 from selftrain.labels.reference import answers_hash
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy, SamplingParams
@@ -199,11 +199,10 @@ def config_hash(config: RunConfig) -> str:
 
 def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
     """What the ledger starts with: nothing in it depends on the clock, the place or a true answer."""
-    known: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
     outside = {
         option: source_hash(name, known)
         for option, name, known in (
-            *((option if option == "labels.source" else f"{option}={name}", name, known) for option, name in config.label_sources),
+            *((option if option == "labels.source" else f"{option}={name}", name, KNOWN_SOURCES) for option, name in config.label_sources),
             ("labels.clustering", config.labels.clustering, CLUSTERINGS),
             ("reward.rule", config.reward.rule, REWARD_RULES),
             ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),

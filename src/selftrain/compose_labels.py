@@ -55,14 +55,13 @@ def label_source(needs: Needs, option: str, name: str) -> Labelling:
     if name in BOUND:
         source = BOUND[name](needs, option)
         return Labelling(source, getattr(source, "requests", None), needs.bounds)
-    known: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
-    if name not in known and isinstance(imported(option, name, known), Remembers):
+    if name not in KNOWN_SOURCES and isinstance(imported(option, name, KNOWN_SOURCES), Remembers):
         raise ConfigError(
             f"{option} = {name}",
             "it has `state` and `load`, but what a source of yours remembers is in no checkpoint, so a resumed or rolled-back run would differ from its record",
             "Make it a pure function of its arguments, or build it into the package as labels/flip_damped.py is.",
         )
-    return Labelling(resolve(option, name, known), requests_of(option, name, known), needs.bounds)
+    return Labelling(resolve(option, name, KNOWN_SOURCES), requests_of(option, name, KNOWN_SOURCES), needs.bounds)
 
 
 def reference(needs: Needs, option: str) -> Reference:
@@ -131,6 +130,7 @@ BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "flip_damped": lambda needs, option: FlipDamped(),
 }
 """Sources that are made for a run: (what there is, the option that names it) -> the source."""
+KNOWN_SOURCES: Mapping[str, Any] = {**LABEL_SOURCES, **BOUND}
 
 
 def check_reward_rule(config: RunConfig) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from selftrain.labels.rules import Bounds, outcome_of
+from selftrain.labels.rules import Bounds, winner_label
 from selftrain.policies.base import ExtraRequest
-from selftrain.types import Label, Outcome, Role, VotedGroup
+from selftrain.types import Label, Role, VotedGroup
 
 SUFFIX = " ema"
 """of the prompt ids of its samples, which are drawn from streams of their own and told from another teacher's by it"""
@@ -33,9 +33,7 @@ class Ema:
         labels = []
         for one in voted:
             (teacher,) = teachers_of(one)
-            outcome = outcome_of(teacher.vote, bounds)
-            key = teacher.vote.winners[0] if outcome is Outcome.DECIDED else None
-            labels.append(Label(outcome, (key,) * one.vote.num_votes, "ema", f"average {one.group.completions[0].version}"))
+            labels.append(winner_label(teacher.vote, one.vote.num_votes, bounds, "ema", f"average {one.group.completions[0].version}"))
         return labels
 
 

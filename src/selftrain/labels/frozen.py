@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selftrain.labels.rules import Bounds, outcome_of
+from selftrain.labels.rules import Bounds, winner_label
 from selftrain.policies.base import ExtraRequest
-from selftrain.types import Label, Outcome, Role, VotedGroup
+from selftrain.types import Label, Role, VotedGroup
 
 
 def teacher_requests(voted: Sequence[VotedGroup]) -> list[ExtraRequest]:
@@ -30,9 +30,7 @@ class Frozen:
         labels = []
         for one in voted:
             (teacher,) = teachers_of(one)
-            outcome = outcome_of(teacher.vote, bounds)
-            key = teacher.vote.winners[0] if outcome is Outcome.DECIDED else None
-            labels.append(Label(outcome, (key,) * one.vote.num_votes, "frozen", f"teacher {teacher.group.completions[0].version}"))
+            labels.append(winner_label(teacher.vote, one.vote.num_votes, bounds, "frozen", f"teacher {teacher.group.completions[0].version}"))
         return labels
 
 

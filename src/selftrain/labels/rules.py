@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from selftrain.types import Outcome, Vote
+from selftrain.types import Label, Outcome, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +31,10 @@ def outcome_of(vote: Vote, bounds: Bounds) -> Outcome:
 def below_quorum(vote: Vote, bounds: Bounds) -> bool:
     """Whether too few answers were read; a share of exactly the bound is enough (7 of 25 for 0.28)."""
     return vote.num_read / vote.num_votes < bounds.min_read_frac
+
+
+def winner_label(vote: Vote, num_votes: int, bounds: Bounds, source: str, decided_by: str) -> Label:
+    """The winner of `vote`, the group's own or a teacher's, for all N completions of a group; or the reason why there is none."""
+    outcome = outcome_of(vote, bounds)
+    key = vote.winners[0] if outcome is Outcome.DECIDED else None
+    return Label(outcome, (key,) * num_votes, source, decided_by)

@@ -51,7 +51,8 @@ def harmonic(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, Answer
         if below_quorum(vote, bounds):
             return Outcome.BELOW_QUORUM, None
     means = harmonic_means(first, second)
-    best = [key for key, mean in means.items() if mean == max(means.values())]
+    highest = max(means.values(), default=None)
+    best = [key for key, mean in means.items() if mean == highest]
     if not best:
         return Outcome.VIEWS_DIFFER, None
     if len(best) > 1:
