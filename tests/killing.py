@@ -1,4 +1,4 @@
-"""Kill a run at random moments and take it up again, in processes of their own."""
+"""Stop a run, or kill it at random moments in processes of their own, and take it up again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from selftrain.config import RunConfig
+from selftrain.run import Outcome, resume, start
+from selftrain.train import StepReport
 
 WORKER = """
 import sys
@@ -22,6 +24,15 @@ run = resume(folder) if (folder / "run.json").exists() else start(validate(json.
 for event in run.events():
     print(type(event).__name__, flush=True)
 """
+
+
+def cut_off_and_resumed(config: RunConfig, step: int) -> Outcome:
+    """Start the run, stop it after this step, take it up again and let it end."""
+    run = start(config)
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == step:
+            run.stop()
+    return next(event for event in resume(Path(str(config.run.folder)) / str(config.run.name)).events() if isinstance(event, Outcome))
 
 
 def killed_and_resumed(config: RunConfig, times: int, max_events: int, seed: int = 0) -> int:

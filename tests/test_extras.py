@@ -24,13 +24,12 @@ from selftrain.policies.toy import ToyPolicy
 from selftrain.reading import JudgedReading, PlainReading, read_judge, verdict_of
 from selftrain.replay import replay
 from selftrain.report.words import SOURCES, who_decides
-from selftrain.run import Outcome, read_config, resume, start, train_to_end
+from selftrain.run import read_config, train_to_end
 from selftrain.seeds import Stream
-from selftrain.train import StepReport
 from selftrain.types import Finish, Group, Message, PolicyVersion, Prompt, Role, ScoredGroup, VotedGroup
 from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
-from tests.killing import killed_and_resumed
+from tests.killing import cut_off_and_resumed, killed_and_resumed
 from tests.test_train import SMALL, config, files_of, shuffled_truth
 
 JUDGED = {**SMALL, "rollout.prompts_per_step": 4, "rollout.num_votes": 8, "labels.clustering": "judge"}
@@ -107,11 +106,7 @@ def test_replay_finds_extra_samples_that_are_missing_or_do_not_lead_to_the_decis
 @BOTH
 def test_a_run_with_extra_samples_is_the_same_when_cut_off(tmp_path: Path, options: dict[str, Any]) -> None:
     expected = train_to_end(config(tmp_path, "whole", options))
-    run = start(config(tmp_path, "cut", options))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 4:
-            run.stop()
-    outcome = next(event for event in resume(tmp_path / "cut").events() if isinstance(event, Outcome))
+    outcome = cut_off_and_resumed(config(tmp_path, "cut", options), step=4)
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
 
 

@@ -19,13 +19,13 @@ from selftrain.objective import Objective
 from selftrain.policies.base import SampleRequest, SamplingParams
 from selftrain.policies.toy import STYLES, ToyPolicy
 from selftrain.replay import replay
-from selftrain.run import Outcome, read_config, resume, start, train_to_end
+from selftrain.run import read_config, start, train_to_end
 from selftrain.scoring import compile_samples
 from selftrain.seeds import Stream
-from selftrain.train import StepReport
 from selftrain.types import Admission, Completion, Finish, Label, Message, PolicyVersion, Prompt, Rewards, ScoredGroup
 from selftrain.types import Outcome as Decision
 from tests.builders import voted
+from tests.killing import cut_off_and_resumed
 from tests.test_train import SMALL, config, finish
 
 MASKED = {**SMALL, "objective.mask_answer": True}
@@ -128,11 +128,7 @@ def test_a_masked_update_of_the_embedded_model_is_the_sum_of_its_unmasked_tokens
 def test_a_masked_run_is_replayed_and_ends_the_same_when_cut_off(tmp_path: Path) -> None:
     expected = train_to_end(config(tmp_path, "whole", MASKED))
     assert replay(read(expected.folder), read_config(expected.folder)).agrees
-    run = start(config(tmp_path, "cut", MASKED))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 4:
-            run.stop()
-    outcome = next(event for event in resume(tmp_path / "cut").events() if isinstance(event, Outcome))
+    outcome = cut_off_and_resumed(config(tmp_path, "cut", MASKED), step=4)
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
 
 

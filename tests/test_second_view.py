@@ -24,12 +24,11 @@ from selftrain.prompts.wordings import INSTRUCTION, ParaphraseWording, TaskWordi
 from selftrain.reading import read_paraphrases
 from selftrain.replay import replay
 from selftrain.rollout import read_and_count
-from selftrain.run import Outcome, read_config, resume, start, train_to_end
-from selftrain.train import StepReport
+from selftrain.run import read_config, train_to_end
 from selftrain.types import AnswerSheet, Finish, Message, Prompt, PromptSet, Role, VotedGroup
 from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
-from tests.killing import killed_and_resumed
+from tests.killing import cut_off_and_resumed, killed_and_resumed
 from tests.test_extras import groups_of
 from tests.test_train import SMALL, config, files_of, shuffled_truth
 
@@ -219,11 +218,7 @@ def test_a_run_records_both_views_and_is_replayed_without_a_model(tmp_path: Path
 @BOTH
 def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
     expected = train_to_end(config(tmp_path, "whole", options))
-    run = start(config(tmp_path, "cut", options))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 4:
-            run.stop()
-    outcome = next(event for event in resume(tmp_path / "cut").events() if isinstance(event, Outcome))
+    outcome = cut_off_and_resumed(config(tmp_path, "cut", options), step=4)
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
     assert killed_and_resumed(config(tmp_path, "killed", options), times=2, max_events=6) == 2
     assert read(tmp_path / "killed").head == expected.head
