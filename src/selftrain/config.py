@@ -8,24 +8,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import StringConstraints
 
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """`num_steps = true` would be 1."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("it is no yes-or-no option")
-        return value
-
-
-def option(default: Any, unit: str, meaning: str, **limits: Any) -> Any:
-    """A field with its unit and meaning; `limits` are pydantic constraints (ge, gt, le, lt)."""
-    return Field(default, description=meaning, json_schema_extra={"unit": unit}, **limits)
+from selftrain.config_labels import (
+    EmaSection,
+    FirstOfSection,
+    GateSection,
+    JudgeSection,
+    MixtureSection,
+    NoveltySection,
+    ReferenceSection,
+    RestrainedSection,
+    SecondViewSection,
+    VerifierSection,
+)
+from selftrain.config_section import Section, option
 
 
 class RunSection(Section):
@@ -132,105 +129,6 @@ class LabelsSection(Section):
     )
     min_read_frac: float = option(0.25, "fraction", "Quorum: least share of completions with a readable answer for a decided vote.", ge=0, le=1)
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
-
-
-class EmaSection(Section):
-    """labels.source = ema: a moving average of the weights votes on the label."""
-
-    decay: float = option(
-        0.95,
-        "factor",
-        "Weight of the old average at each update: it follows the policy 1 / (1 - decay) updates behind, 20 at 0.95. 0: the policy itself, drawn anew.",
-        ge=0,
-        lt=1,
-    )
-
-
-class SecondViewSection(Section):
-    """labels.source = second_view: the same problem is put to the policy in two wordings."""
-
-    wording: Literal["task", "template", "paraphrase"] = option(
-        "task",
-        "name",
-        "Where the second wording comes from. task: the built-in task words its problem anew (57+80 as 80+57); template: `template` around the question; "
-        "paraphrase: the policy rewrites the question.",
-    )
-    template: str | None = option(None, "text", "wording = template: raw, boxed, or a text with {prompt}, other than prompts.template.")
-    rule: Literal["harmonic", "crossed"] = option(
-        "harmonic",
-        "name",
-        "harmonic: the answer with the highest harmonic mean of its two vote shares; crossed: the winner under the second wording.",
-    )
-    max_paraphrases: int = option(4, "completions", "wording = paraphrase: how many are drawn; the first that keeps the question's numbers is used.", ge=1)
-
-
-class JudgeSection(Section):
-    """labels.clustering = judge: how a model is asked whether two free-form answers say the same."""
-
-    max_pairs: int = option(32, "pairs", "Pairs of different answers judged in a group, the most frequent first; any other pair counts as different.", ge=1)
-    max_new_tokens: int = option(16, "tokens", "Longest reply; the first yes or no in it counts. A model that thinks first needs more.", ge=1)
-    temperature: float = option(0.0, "factor", "Temperature of the replies; 0 is greedy: the more likely verdict.", ge=0)
-
-
-class ReferenceSection(Section):
-    """labels.source = reference: true answers."""
-
-    frac: float = option(1.0, "fraction", "Share of the prompts whose true answers train, chosen by a stable hash of run seed and prompt id.", gt=0, le=1)
-
-
-class FirstOfSection(Section):
-    """labels.source = first_of: the first source that decides."""
-
-    sources: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(
-        ("reference", "majority"), "names", "Label sources in the order in which they are asked.", min_length=2
-    )
-
-
-class MixtureSection(Section):
-    """labels.source = mixture: rewards averaged over sources."""
-
-    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] = option(
-        {"frozen": 1.0, "majority": 1.0}, "table", "Label source and its weight; the weights of those that decide are made to add up to 1.", min_length=2
-    )
-
-
-class GateSection(Section):
-    """labels.source = gate: the majority where it can be trusted."""
-
-    conditions: tuple[Literal["share", "halves", "base"], ...] = option(
-        ("share", "halves"),
-        "names",
-        "All must hold. share: the winner's share; halves: both halves of the group have this winner; base: the frozen start's vote has it.",
-        min_length=1,
-    )
-    min_share_frac: float = option(0.5, "fraction", "Least share of the winner, of the condition share.", ge=0, le=1)
-
-
-class VerifierSection(Section):
-    """labels.source = verifier: a program decides."""
-
-    function: str | None = option(None, "name", "package.module:function, which gets a Submission and gives a score; unset: the verifier of a gym: task.")
-    timeout_s: float = option(5.0, "s", "Longest check of one completion; a longer one is killed and that completion gets 0.", gt=0)
-    memory_mib: int = option(2048, "MiB", "Address space of each of its processes, libraries included.", ge=64)
-    frac: float = option(1.0, "fraction", "Share of the prompts that it may see, chosen by a stable hash of run seed and prompt id.", gt=0, le=1)
-
-
-class RestrainedSection(Section):
-    """labels.source = restrained: soft weights over all answers."""
-
-    sigma_frac: float = option(0.5, "fraction", "Width of the weighting function over vote shares; smaller is nearer to the winner alone.", ge=0.001)
-    min_share_frac: float = option(0.2, "fraction", "Largest share below which nothing is rewarded and the whole group is pushed down.", ge=0, le=1)
-    penalty: float = option(0.5, "advantage", "How far down: subtracted from each advantage of such a group.", ge=0)
-    prompt_sigma_frac: float | None = option(
-        None, "fraction", "Width of the prompt's weight over the start's vote share, which costs as many samples as vote; unset: all prompts weigh 1.", ge=0.001
-    )
-
-
-class NoveltySection(Section):
-    """labels.source = novelty: how alike two completions are."""
-
-    num_chars: int = option(5, "characters", "Length of the n-grams whose overlap says how alike two completions are.", ge=1)
-    mean_frac: float = option(0.5, "fraction", "Part of the mean similarity to its side; the rest is that of the largest one.", ge=0, le=1)
 
 
 class RewardSection(Section):

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from selftrain.config import RunConfig, Section
+from selftrain.config import RunConfig
+from selftrain.config_section import Section
 from selftrain.errors import ConfigError
 
 Layer = dict[str, dict[str, Any]]
