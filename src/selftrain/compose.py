@@ -13,6 +13,7 @@ from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
 from selftrain.compose_labels import KNOWN_SOURCES, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
+from selftrain.compose_order import make_strata
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
@@ -182,6 +183,7 @@ def check_parts(config: RunConfig, problems: Problems) -> None:
     """Raises ConfigError for a label source, rule or clustering that does not exist or misses something in the prompts."""
     check_reward_rule(config)
     make_labelling(config, problems.train)
+    make_strata(config, problems.train)
     make_scorer(config)
     make_reading(config, problems.train.questions)
 

@@ -20,6 +20,7 @@ from selftrain.config_labels import (
     ReferenceSection,
     RestrainedSection,
     SecondViewSection,
+    StepShareSection,
     VerifierSection,
 )
 from selftrain.config_section import Section, option
@@ -238,6 +239,7 @@ class RunConfig(Section):
     judge: JudgeSection = JudgeSection()
     reference: ReferenceSection = ReferenceSection()
     verifier: VerifierSection = VerifierSection()
+    step_share: StepShareSection = StepShareSection()
     first_of: FirstOfSection = FirstOfSection()
     mixture: MixtureSection = MixtureSection()
     gate: GateSection = GateSection()

@@ -90,6 +90,17 @@ class VerifierSection(Section):
     frac: float = option(1.0, "fraction", "Share of the prompts that it may see, chosen by a stable hash of run seed and prompt id.", gt=0, le=1)
 
 
+class StepShareSection(Section):
+    """How many prompts of each step are such as a safety net holds, so that the few it holds weigh enough: they are drawn again and again."""
+
+    reference_frac: float | None = option(
+        None, "fraction", "Share of a step's prompts drawn from those whose true answers train; unset: they come as often as other prompts.", gt=0, le=1
+    )
+    verifier_frac: float | None = option(
+        None, "fraction", "Share of a step's prompts drawn from those that the verifier sees; unset: they come as often as other prompts.", gt=0, le=1
+    )
+
+
 class RestrainedSection(Section):
     """labels.source = restrained: soft weights over all answers."""
 

@@ -28,6 +28,7 @@ from selftrain.compose import (
     make_verification,
     role_readers,
 )
+from selftrain.compose_order import make_strata
 from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
 from selftrain.errors import CheckpointError, LedgerError, RunFolderError
@@ -219,7 +220,7 @@ class Run:
         return Parts(
             config=self.config,
             policy=self.policy,
-            prompts=self.problems.train,
+            strata=make_strata(self.config, self.problems.train),
             read=reading,
             verify=self._verify,
             label=self.labelling,

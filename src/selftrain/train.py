@@ -18,19 +18,20 @@ from selftrain.ledger import LedgerWriter
 from selftrain.metrics import measure, with_update
 from selftrain.objective import Objective
 from selftrain.policies.base import Policy, SamplingParams, UpdateStats
-from selftrain.prompts import draw
+from selftrain.prompts import Stratum, draw
 from selftrain.reading import Reading
 from selftrain.rollout import rollout
 from selftrain.schedule import learning_rate
 from selftrain.scoring import RefLogprobs, Scorer, compile_samples, minibatches
 from selftrain.seeds import Stream
-from selftrain.types import Action, Group, PromptSet, ScoredGroup, StepMetrics, Verdict, VotedGroup
+from selftrain.types import Action, Group, ScoredGroup, StepMetrics, Verdict, VotedGroup
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """All that the loop works with.
 
+    strata: what the prompts of a step are drawn from.
     read: completions to answers and votes. label: the label source with its bounds. Both may ask for samples beyond the votes; `extras` draws them.
     verify: the groups with what a verifier says of their completions.
     checkpoint: called with the number of steps done after each step that did not halt.
@@ -38,7 +39,7 @@ class Parts:
 
     config: RunConfig
     policy: Policy
-    prompts: PromptSet
+    strata: Sequence[Stratum]
     read: Reading
     verify: Callable[[Sequence[VotedGroup]], list[VotedGroup]]
     label: Labelling
@@ -83,7 +84,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
     params = vote_params(config)
     for step in range(first_step, config.run.num_steps):
         clock = StageClock()
-        prompts = draw(parts.prompts, step, config.rollout.prompts_per_step, parts.seeds)
+        prompts = draw(parts.strata, step, parts.seeds)
         groups = rollout(policy, prompts, step, config.rollout.num_votes, (params, parts.seeds))
         groups = parts.extras.sampled(groups, parts.read.requests)
         clock.lap("sample")

@@ -28,11 +28,17 @@ class Reference:
         return [self.label_one(one) for one in voted]
 
     def label_one(self, one: VotedGroup) -> Label:
-        prompt_id = one.group.prompt.id
-        answer = self._sheet.answer_of(prompt_id) if self._seeds.at(prompt_id=prompt_id).fraction() < self._frac else None
+        answer = self._answer_of(one.group.prompt.id)
         if answer is None:
             return Label(Outcome.NO_REFERENCE, (None,) * one.vote.num_votes, "reference", "reference")
         return Label(Outcome.DECIDED, (key(answer),) * one.vote.num_votes, "reference", "reference", uses_truth=True)
+
+    def has(self, prompt_id: str) -> bool:
+        """Whether there is a true answer to this prompt that it may see."""
+        return self._answer_of(prompt_id) is not None
+
+    def _answer_of(self, prompt_id: str) -> str | None:
+        return self._sheet.answer_of(prompt_id) if self._seeds.at(prompt_id=prompt_id).fraction() < self._frac else None
 
 
 def answers_hash(prompts: PromptSet) -> str:

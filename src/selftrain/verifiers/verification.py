@@ -36,7 +36,7 @@ class Verification:
         return [replace(one, checks=checks.get(one.group.index, ())) for one in voted]
 
     def sees(self, one: VotedGroup) -> bool:
-        return self.seeds.at(stream="verifier", prompt_id=one.group.prompt.id).fraction() < self.frac
+        return sees(self.seeds, self.frac, one.group.prompt.id)
 
     def _asked(self, one: VotedGroup, index: int) -> str | Check:
         """What the verifier is told of a completion, as JSON; or what is known without asking it."""
@@ -47,3 +47,8 @@ class Verification:
         question = self.questions.get(prompt.id, prompt.messages)[-1].content
         submission = Submission(prompt.id, question, one.group.completions[index].text, one.answers.texts[index])
         return json.dumps({"submission": asdict(submission), "entry": self.entries.get(prompt.id)})
+
+
+def sees(seeds: Stream, frac: float, prompt_id: str) -> bool:
+    """Whether the verifier of a run may see this prompt: `frac` of all prompts, chosen by a stable hash."""
+    return seeds.at(stream="verifier", prompt_id=prompt_id).fraction() < frac
