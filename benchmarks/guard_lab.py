@@ -1,0 +1,152 @@
+"""The guard's laboratory: runs on the embedded models that collapse in different ways, and healthy ones among them.
+
+    python benchmarks/guard_lab.py --folder runs/guard-lab --hours 1          # goes on where it was; several may share the folder, one thread each
+    python benchmarks/guard_lab.py --folder runs/guard-lab --list             # what there is, and what became of it
+
+Starts x tasks x learning rates x label sources x seeds, 30 steps of 16 prompts x 16 votes each, in an order in which every prefix is balanced. Each
+run is an ordinary one whose guard only warns. It is evaluated on held-out problems at every fifth step, and its checkpoint of that step is kept (weights
+only), so that probes and guards of later versions can judge it without training again: `benchmarks/guard.py` does.
+
+Half of the tasks (`FIT`) may be used to set thresholds; the others (`JUDGE`) are for the figures that are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from selftrain.config import RunConfig
+from selftrain.config_load import load_config
+from selftrain.evals import Evaluation
+from selftrain.ledger import read
+from selftrain.run import recorded_evaluations, resume, start
+
+FIT = ("add:4", "digits:3", "add:3", "sort:2")
+JUDGE = ("sub:2", "mul:2", "tall:1", "truth:2")
+STEPS, EVERY = 30, 5
+PROBLEMS = 192
+
+
+@dataclass(frozen=True)
+class Cell:
+    start: str
+    task: str
+    learning_rate: str
+    source: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.start}-{self.task.replace(':', '')}-{self.source}-{self.learning_rate}-seed-{self.seed}"
+
+
+# (source, learning rate): which way a run goes depends on the task, so each is made on all of them
+WAYS = (
+    ("majority", "3e-4"),
+    ("reference", "1e-4"),
+    ("majority", "1e-3"),
+    ("majority", "5e-5"),
+    ("ema", "3e-4"),
+    ("format_only", "1e-3"),
+    ("reference", "3e-4"),
+    ("majority", "1e-4"),
+    ("frozen", "1e-4"),
+    ("inverted", "3e-4"),
+)
+
+
+def cells() -> Iterator[Cell]:
+    """Seeds last, so that a laboratory that is stopped early has few seeds of everything; tasks of the two halves in turn."""
+    tasks = [task for pair in zip(FIT, JUDGE, strict=True) for task in pair]
+    for seed, (source, rate), task, begin in product(range(20, 30), WAYS, tasks, ("default", "weak")):
+        yield Cell(begin, task, rate, source, seed)
+
+
+def config_of(cell: Cell, folder: Path) -> RunConfig:
+    return load_config(
+        [],
+        {
+            "run.folder": str(folder),
+            "run.name": cell.name,
+            "run.seed": cell.seed,
+            "run.num_steps": STEPS,
+            "run.checkpoint_every_steps": EVERY,
+            "run.num_checkpoints": STEPS,
+            "policy.model": f"embedded:{cell.start}",
+            "policy.num_threads": 1,
+            "prompts.task": cell.task,
+            "prompts.count": 256,
+            "rollout.prompts_per_step": 16,
+            "labels.source": cell.source,
+            "update.learning_rate": float(cell.learning_rate),
+            "guard.action": "warn",
+            "evals.num_problems": PROBLEMS,
+            "evals.every_steps": EVERY,
+        },
+    )
+
+
+def done(folder: Path) -> bool:
+    return (folder / "run.json").exists() and read(folder).finished
+
+
+def record(cell: Cell, folder: Path) -> None:
+    """Do the run of a cell, or go on with it; then throw away what only a resumed run would need."""
+    config = config_of(cell, folder)
+    for _ in (resume(folder / cell.name) if (folder / cell.name / "run.json").exists() else start(config)).events():
+        pass
+    for file in (folder / cell.name / "checkpoints").glob("*/optimizer*"):
+        file.unlink()
+
+
+def claim(folder: Path, cell: Cell) -> bool:
+    """Take a cell for this process; False where another one works on it."""
+    place = folder / f"{cell.name}.claim"
+    try:
+        place.open("x").write(str(os.getpid()))
+    except FileExistsError:
+        owner = place.read_text()
+        if owner and Path(f"/proc/{owner}").exists():
+            return False
+        place.write_text(str(os.getpid()))
+    return True
+
+
+def curve(folder: Path) -> dict[int, Evaluation]:
+    """Steps done -> evaluation of the held-out problems at that point, from the record."""
+    found = {}
+    for name, one in recorded_evaluations(folder).items():
+        step = {"before": 0, "after": STEPS}.get(name) if name in ("before", "after") else int(name.rpartition("-")[2])
+        found[step if step is not None else 0] = one
+    return dict(sorted(found.items()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/guard-lab"))
+    parser.add_argument("--hours", type=float, default=1.0, help="start no further run after so long")
+    parser.add_argument("--only", nargs="*", default=[], help="tasks, sources or starts; none: all")
+    parser.add_argument("--list", action="store_true", help="make nothing")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    until = time.monotonic() + 3600 * args.hours
+    for cell in cells():
+        if args.only and not {cell.task, cell.source, cell.start} & set(args.only):
+            continue
+        if not args.list and not done(args.folder / cell.name):
+            if time.monotonic() > until:
+                break
+            if not claim(args.folder, cell):
+                continue
+            record(cell, args.folder)
+        if done(args.folder / cell.name):
+            print(f"{cell.name:44}", " ".join(f"{100 * one.avg.value:5.1f}" for one in curve(args.folder / cell.name).values()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
