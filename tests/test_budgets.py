@@ -12,7 +12,20 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "selftrain"
 FILES = sorted(SOURCE.rglob("*.py"))
-PURE = ("answers", "labels", "guard", "vote.py", "reward.py", "advantage.py", "admission.py", "scoring.py", "rollout.py", "objective.py", "metrics.py")
+PURE = (
+    "answers",
+    "labels",
+    "guard",
+    "vote.py",
+    "reward.py",
+    "advantage.py",
+    "admission.py",
+    "scoring.py",
+    "rollout.py",
+    "objective.py",
+    "metrics.py",
+    "correction.py",
+)
 MAY_READ_ANSWERS = ("evals/", "labels/reference.py", "cli/", "prompts/tasks/", "types.py")
 ONLY_GLOBAL = ("policies/torch/lora.py", "prompts/gym_child.py")
 """call libraries that know the global generators only: seeded from a named stream inside a fork of the generator or in a process of their own"""

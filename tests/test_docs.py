@@ -18,7 +18,20 @@ from selftrain.ledger import read
 from selftrain.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
-METHOD_SECTIONS = ("vllm.", "ema.", "second_view.", "reference.", "verifier.", "step_share.", "first_of.", "mixture.", "gate.", "restrained.", "novelty.")
+METHOD_SECTIONS = (
+    "vllm.",
+    "ema.",
+    "second_view.",
+    "reference.",
+    "verifier.",
+    "step_share.",
+    "first_of.",
+    "mixture.",
+    "gate.",
+    "restrained.",
+    "novelty.",
+    "correction.",
+)
 """sections of one named method, of at most 4 options each"""
 DOCS = ROOT / "docs"
 

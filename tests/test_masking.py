@@ -74,14 +74,14 @@ def scored(texts: Sequence[Sequence[str]]) -> ScoredGroup:
 def test_length_normalisation_counts_what_is_not_masked(norm: str, scales: list[float]) -> None:
     """3 and 2 tokens are left of 4 and 3; the third completion is nothing but its answer, and is left out."""
     part = [scored([["a", "b", "####", "7"], ["a", "####", "7"], ["7"]])]
-    samples = compile_samples(part, (), norm, 10, mask_answer=True)
+    samples = compile_samples(part, {}, norm, 10, mask_answer=True)
     assert [sample.mask for sample in samples] == [(True, True, True, False), (True, True, False)]
     assert [sample.scale for sample in samples] == pytest.approx(scales)
     assert [len(sample.advantages) for sample in samples] == [4, 3]
-    plain = compile_samples(part, (), norm, 10)
+    plain = compile_samples(part, {}, norm, 10)
     assert [sample.mask for sample in plain] == [(True,) * 4, (True,) * 3, (True,)]
     assert plain[0].scale == pytest.approx({"tokens": 1 / 8, "sequence": 1 / (3 * 4), "max_tokens": 1 / 30}[norm])
-    assert compile_samples([scored([["7"], ["8"]])], (), norm, 10, mask_answer=True) == []
+    assert compile_samples([scored([["7"], ["8"]])], {}, norm, 10, mask_answer=True) == []
 
 
 def test_the_answers_of_the_toy_give_no_gradient(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_masked_update_of_the_embedded_model_is_the_sum_of_its_unmasked_tokens
     (group,) = policy.sample([SampleRequest(prompt, 8, 0, 0)], SamplingParams(48), Stream(3, stream="sample"))
     base = scored([["7"]] * 8)
     one = replace(base, voted=replace(base.voted, group=group))
-    samples = compile_samples([one], (), "tokens", 48, mask_answer=True)
+    samples = compile_samples([one], {}, "tokens", 48, mask_answer=True)
     left = sum(sum(sample.mask) for sample in samples)
     digits = [done.text.rpartition("####")[2] for done in group.completions]
     assert all(digit.isdigit() for digit in digits)

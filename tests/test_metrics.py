@@ -55,7 +55,7 @@ def test_a_step_by_hand() -> None:
 def test_names_say_stage_quantity_and_unit() -> None:
     for key, metric in METRICS.items():
         stage, slash, quantity = key.partition("/")
-        assert stage in {"vote", "label", "reward", "admission", "completion", "policy", "cost", "update"}
+        assert stage in {"vote", "label", "correction", "reward", "admission", "completion", "policy", "cost", "update"}
         assert slash
         assert quantity
         assert metric.formula

@@ -79,8 +79,8 @@ def every_sequence(policy: ToyPolicy, number: int) -> list[tuple[tuple[int, int]
     found = []
     for style, answer in itertools.product(range(len(STYLES)), range(NUM_ANSWERS + 1)):
         ids = (style, len(STYLES) + answer)
-        logprobs, gradients = policy.token_logprobs(number, ids, 1.0, policy.weights)
-        found.append((ids, logprobs, gradients, policy.token_logprobs(number, ids, 1.0, policy._reference)[0]))
+        logprobs, gradients = policy.token_logprobs((number,), ids, 1.0, policy.weights)
+        found.append((ids, logprobs, gradients, policy.token_logprobs((number,), ids, 1.0, policy._reference)[0]))
     return found
 
 

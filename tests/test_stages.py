@@ -160,7 +160,7 @@ def test_no_signal_when_all_agree() -> None:
 def test_kl_in_the_reward_is_subtracted_and_gives_signal() -> None:
     scorer = replace(SCORER, kl_coef=0.1)
     one = voted(["1", "1", "1"])
-    reference = [[(-0.5, -0.5), (-1.5, -0.5), (-0.5, -0.5)]]
+    reference = {0: [(-0.5, -0.5), (-1.5, -0.5), (-0.5, -0.5)]}
     found = scorer.score([one], majority([one], Bounds()), reference, Stream(0))[0]
     assert found.kl_penalties == pytest.approx((0.0, 1.0, 0.0))
     assert found.shaped_rewards == pytest.approx((1.0, 0.9, 1.0))
@@ -170,7 +170,7 @@ def test_kl_in_the_reward_is_subtracted_and_gives_signal() -> None:
 
 def test_kl_of_weight_0_in_the_reward_is_measured_only() -> None:
     one = voted(["1", "1", "1"])
-    reference = [[(-0.5, -0.5), (-1.5, -0.5), (-0.5, -0.5)]]
+    reference = {0: [(-0.5, -0.5), (-1.5, -0.5), (-0.5, -0.5)]}
     found = replace(SCORER, kl_coef=0.0).score([one], majority([one], Bounds()), reference, Stream(0))[0]
     assert found.kl_penalties == pytest.approx((0.0, 1.0, 0.0))
     assert (found.shaped_rewards, found.admission) == ((1.0, 1.0, 1.0), Admission.NO_SIGNAL)
@@ -201,6 +201,6 @@ def test_scales_make_the_loss_a_plain_sum(norm: str, scales: tuple[float, ...]) 
     texts = [("#### 1", 2), ("#### 1", 4), ("#### 2", 2)]
     one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), tuple(completion(text, num_tokens=length) for text, length in texts)))
     found = SCORER.score([one], majority([one], Bounds()), (), Stream(0))
-    samples = compile_samples(found, (), norm, max_new_tokens=10)
+    samples = compile_samples(found, {}, norm, max_new_tokens=10)
     assert tuple(sample.scale for sample in samples) == pytest.approx(scales)
     assert [sample.advantages for sample in samples] == [(0.5, 0.5), (0.5,) * 4, (-1.0, -1.0)]

@@ -12,6 +12,7 @@ from typing import Any
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
+from selftrain.compose_correction import check_correction, check_second_turns
 from selftrain.compose_labels import KNOWN_SOURCES, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.compose_order import make_strata
 from selftrain.config import RunConfig
@@ -117,7 +118,7 @@ def check_lengths(config: RunConfig, policy: Policy, problems: Problems) -> None
     sets = [problems.train] if problems.held_out is None else [problems.train, problems.held_out]
     found = [one for prompts in sets for one in policy.too_long(prompts.prompts, config.prompts.max_prompt_tokens)]
     if not found:
-        return
+        return check_second_turns(config, policy, problems.train.prompts[0])
     shown = ", ".join(f"{prompt_id} ({tokens} tokens)" for prompt_id, tokens in found[:3])
     given = f"{len(found)} prompts: {shown}{', ...' if len(found) > 3 else ''}"
     if any(tokens <= config.prompts.max_prompt_tokens for _, tokens in found):
@@ -165,8 +166,10 @@ def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]
 
 
 def role_readers(reading: Reading) -> Mapping[Role, RoleReader]:
-    """How the groups of each role are read: the answers of teachers and views as the votes are, a judge's replies as verdicts, paraphrases as wordings."""
-    return {Role.TEACHER: reading, Role.VIEW: reading, Role.JUDGE: read_judge, Role.PARAPHRASE: read_paraphrases}
+    """How the groups of each role are read: the answers of teachers, views and corrections as the votes are, a judge's replies as verdicts, paraphrases as
+    wordings.
+    """
+    return {Role.TEACHER: reading, Role.VIEW: reading, Role.CORRECTION: reading, Role.JUDGE: read_judge, Role.PARAPHRASE: read_paraphrases}
 
 
 def make_scorer(config: RunConfig) -> Scorer:
@@ -180,8 +183,9 @@ def make_scorer(config: RunConfig) -> Scorer:
 
 
 def check_parts(config: RunConfig, problems: Problems) -> None:
-    """Raises ConfigError for a label source, rule or clustering that does not exist or misses something in the prompts."""
+    """Raises ConfigError for a label source, rule or clustering that does not exist or misses something, and for a second turn that cannot be rewarded."""
     check_reward_rule(config)
+    check_correction(config)
     make_labelling(config, problems.train)
     make_strata(config, problems.train)
     make_scorer(config)

@@ -132,6 +132,22 @@ class LabelsSection(Section):
     min_share_frac: float = option(0.0, "fraction", "Least share of the winner among all votes for a decided vote.", ge=0, le=1)
 
 
+class CorrectionSection(Section):
+    """A second turn in which the policy sees what it answered, looks for the error and answers again; trained by whether it then agrees with the label."""
+
+    mode: Literal["off", "own", "group"] = option(
+        "off", "name", "own: it sees its own completion; group: and the different answers of the whole group; off: there is no second turn."
+    )
+    text: str | None = option(
+        None,
+        "text",
+        "What the user says in the second turn; group: with {answers} where the group's answers belong. Unset: an English sentence that asks to check and to "
+        "answer again.",
+    )
+    num_completions: int = option(4, "completions", "Completions of a group that get a second turn, half of them agreeing with the label if possible.", ge=1)
+    num_corrections: int = option(4, "completions", "Corrections of each; the baseline of their advantages is over them.", ge=2)
+
+
 class RewardSection(Section):
     """From a label to one number per completion."""
 
@@ -245,6 +261,7 @@ class RunConfig(Section):
     gate: GateSection = GateSection()
     restrained: RestrainedSection = RestrainedSection()
     novelty: NoveltySection = NoveltySection()
+    correction: CorrectionSection = CorrectionSection()
     reward: RewardSection = RewardSection()
     advantage: AdvantageSection = AdvantageSection()
     objective: ObjectiveSection = ObjectiveSection()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selftrain.compose import load_policy, load_sets
+from selftrain.compose_correction import check_second_turns, second_turns
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.evals import Evaluation, Progress
@@ -31,7 +32,9 @@ def evaluate(config: RunConfig, model: str | None = None, progress: Progress | N
     policy = policy_of(config, model or config.policy.model)
     section = config.evals
     params = SamplingParams(config.rollout.max_new_tokens, section.temperature, section.top_p, stop=config.rollout.stop)
-    return evaluate_sampler(policy, problems, params, section.num_samples, Stream(config.run.seed).at(stream="eval"), progress)
+    check_second_turns(config, policy, problems.prompts[0])
+    again = second_turns(config, policy)
+    return evaluate_sampler(policy, problems, params, section.num_samples, Stream(config.run.seed).at(stream="eval"), progress, again)
 
 
 def policy_of(config: RunConfig, model: str) -> Policy:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What the completions of a group are for. Only those of `vote` groups are rewarded and trained on."""
+    """What the completions of a group are for. Only those of `vote` and `correction` groups are rewarded and trained on."""
 
     VOTE = "vote"
     """to be voted on, labelled and rewarded"""
@@ -18,6 +18,8 @@ class Role(StrEnum):
     """to be voted on as the answers to a second wording of the prompt"""
     PARAPHRASE = "paraphrase"
     """to be a second wording of the prompt"""
+    CORRECTION = "correction"
+    """to answer again after a look at a completion that voted"""
 
 
 class Finish(StrEnum):
@@ -48,6 +50,8 @@ class Outcome(StrEnum):
     """the prompt has no second wording"""
     VIEWS_DIFFER = "views_differ"
     """no answer has votes under both wordings of the prompt"""
+    NO_ROOM = "no_room"
+    """the second turn leaves no room for a correction"""
 
 
 class Admission(StrEnum):

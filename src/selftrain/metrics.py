@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from selftrain.correction import agreement
 from selftrain.policies.base import UpdateStats
 from selftrain.types import Admission, Completion, Finish, PolicyVersion, Role, ScoredGroup, StepMetrics
 
@@ -45,6 +46,17 @@ METRICS: Mapping[str, Metric] = {
     "cost/teacher_tokens": Metric("tokens", "tokens sampled for the votes of a teacher; not there in a step without any"),
     "cost/view_tokens": Metric("tokens", "tokens sampled under a second wording of the prompts; not there in a step without any"),
     "cost/paraphrase_tokens": Metric("tokens", "tokens sampled for second wordings of the prompts; not there in a step without any"),
+    "cost/correction_tokens": Metric("tokens", "tokens sampled in second turns; not there in a step without any"),
+    "correction/agree_turn1_frac": Metric("fraction", "completions that agree with the label / N, mean over the groups with corrections"),
+    "correction/agree_turn2_frac": Metric(
+        "fraction",
+        "the same if each completion were corrected once: s (share of the corrections of agreeing completions that agree) + (1 - s) (share of those of the "
+        "others that agree), s the group's share before; a kind of which none was corrected stays as it was",
+    ),
+    "correction/mended_frac": Metric("fraction", "corrections that agree with the label / corrections of completions that did not"),
+    "correction/broken_frac": Metric("fraction", "corrections that do not agree with the label / corrections of completions that did"),
+    "correction/admitted_frac": Metric("fraction", "corrected completions whose corrections train / all of them"),
+    "correction/no_room_frac": Metric("fraction", "second turns that left no room for a completion / all of them"),
     "update/loss": Metric("loss", "value of the objective, mean over the step's updates"),
     "update/grad_norm": Metric("norm", "gradient norm before clipping, mean over the step's updates"),
     "update/learning_rate": Metric("1/update", "rate that was applied"),
@@ -59,8 +71,8 @@ METRICS: Mapping[str, Metric] = {
 
 
 def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup]) -> StepMetrics:
-    """The metrics of a step before its update: what the guard judges."""
-    return StepMetrics(step, version, {**vote_values(scored), **completion_values(scored), **cost_values(scored)})
+    """The metrics of a step before its update: what the guard judges. Only `correction/` and `cost/` look at other groups than those that vote."""
+    return StepMetrics(step, version, {**vote_values(scored), **completion_values(scored), **agreement(scored), **cost_values(scored)})
 
 
 def with_update(before: StepMetrics, version: PolicyVersion, updates: Sequence[UpdateStats]) -> StepMetrics:

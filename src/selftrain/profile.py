@@ -156,8 +156,9 @@ def token_counts(scored: Sequence[ScoredGroup]) -> tuple[int, int, int, int]:
     groups = [group for one in scored for group in (one.voted.group, *(extra.group for extra in one.voted.group.extras))]
     prompts = {group.prompt_ids for group in groups}
     sampled = sum(len(done.token_ids) for group in groups for done in group.completions)
-    trained = sum(len(one.voted.group.completions[at].token_ids) for one in scored for at in one.trained)
-    return sum(map(len, prompts)), sampled, trained, sum(len(one.voted.group.prompt_ids) for one in scored if one.trained)
+    learned = [one for voting in scored for one in (voting, *voting.corrections) if one.trained]
+    trained = sum(len(one.voted.group.completions[at].token_ids) for one in learned for at in one.trained)
+    return sum(map(len, prompts)), sampled, trained, sum(len(one.voted.group.prompt_ids) for one in learned)
 
 
 def sampler_parts(policy: Any) -> dict[str, float]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selftrain.admission import admit
 from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
+from selftrain.compose_correction import make_correction
 from selftrain.compose_labels import uses_reference
 from selftrain.config import RunConfig
+from selftrain.correction import Correction, correction_label
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
 from selftrain.ledger import Ledger, ReplayReport, verify_replay
@@ -71,8 +73,8 @@ class StepLabels:
     Steps are asked for in the order in which they were recorded: a source may remember, and after a rollback it goes on with what it knew at that place.
     """
 
-    def __init__(self, ledger: Ledger, reading: Reading, labelling: Labelling) -> None:
-        self._ledger, self._reading, self._labelling = ledger, reading, labelling
+    def __init__(self, ledger: Ledger, reading: Reading, labelling: Labelling, correction: Correction) -> None:
+        self._ledger, self._reading, self._labelling, self._correction = ledger, reading, labelling, correction
         self._place: tuple[int, int] | None = None
         self._returns = {(one.parent, one.step) for one in ledger.branches}
         self._known = {(0, 0): labelling.state()}
@@ -85,7 +87,7 @@ class StepLabels:
         return self._labels[scored.voted.group.index]
 
     def num_missing(self, scored: ScoredGroup) -> int:
-        """How many samples the reading or the label source asks for that are not in the record."""
+        """How many samples the reading, the label source or the second turn asks for that are not in the record."""
         self._load(scored)
         return self._missing[scored.voted.group.index]
 
@@ -98,7 +100,9 @@ class StepLabels:
             self._labelling.load(self._known_at(place[0]))
         voted = [one.voted for one in self._ledger.groups(group.step, place[0])]
         asked = self._labelling.requests(voted)
-        labels: Sequence[Label | None] = [None] * len(voted) if asked else self._labelling(voted)
+        made = [] if asked else self._labelling(voted)
+        labels: Sequence[Label | None] = made or [None] * len(voted)
+        asked += self._correction.requests(made, voted) if made else []
         self._labels = {one.group.index: label for one, label in zip(voted, labels, strict=True)}
         self._missing = Counter(one.serves for one in [*self._reading.requests([one.group for one in voted]), *asked])
         self._place = place
@@ -117,12 +121,18 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
     home = Path(ledger.environment["cwd"])
     prompts = load_sets(relocated(config, home)).train if uses_reference(config) else PromptSet((), AnswerSheet({}), "the record")
     reading, scorer = make_reading(config, {}), make_scorer(config)
-    readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, prompts))
+    readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, prompts), make_correction(config))
 
     def shaped(scored: ScoredGroup) -> tuple[float, ...]:
         if scorer.kl_coef is None or not scored.kl_penalties:
             return scored.rewards.values
         return tuple(reward - scorer.kl_coef * penalty for reward, penalty in zip(scored.rewards.values, scored.kl_penalties, strict=True))
+
+    def again(one: ScoredGroup, label: Label) -> ScoredGroup:
+        """A correction with everything that follows from its answers and the label of the group that it serves."""
+        decided = replace(one, label=label, rewards=rewards_of(one.voted, label, scorer.rule_of(one.voted.group)))
+        decided = replace(decided, shaped_rewards=shaped(decided))
+        return replace(decided, advantages=scorer.advantages(label, decided.shaped_rewards), admission=admit(label, decided.shaped_rewards))
 
     return {
         "extras": lambda scored: tuple(readers[extra.group.role](extra.group) for extra in scored.voted.group.extras),
@@ -134,4 +144,5 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
         "shaped_rewards": shaped,
         "advantages": lambda scored: scorer.advantages(scored.label, scored.shaped_rewards),
         "admission": lambda scored: admit(scored.label, scored.shaped_rewards),
+        "corrections": lambda scored: tuple(again(one, correction_label(scored.voted.group, scored.label, one.voted.group)) for one in scored.corrections),
     }

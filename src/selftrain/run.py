@@ -28,6 +28,7 @@ from selftrain.compose import (
     make_verification,
     role_readers,
 )
+from selftrain.compose_correction import make_correction, second_turns
 from selftrain.compose_order import make_strata
 from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
@@ -224,6 +225,7 @@ class Run:
             read=reading,
             verify=self._verify,
             label=self.labelling,
+            correction=make_correction(self.config),
             extras=Extras(self.policy, vote_params(self.config), role_readers(reading), seeds),
             scorer=make_scorer(self.config),
             guard=self.guard,
@@ -239,7 +241,8 @@ class Run:
         section = self.config.evals
         params = SamplingParams(self.config.rollout.max_new_tokens, section.temperature, section.top_p, stop=self.config.rollout.stop)
         # Every evaluation draws from the same streams: differences between them are paired.
-        result = evaluate(self.policy, self.problems.held_out, params, section.num_samples, self.seeds.at(stream="eval"))
+        again = second_turns(self.config, self.policy)
+        result = evaluate(self.policy, self.problems.held_out, params, section.num_samples, self.seeds.at(stream="eval"), again=again)
         self._evaluations[name] = result
         self.ledger.record_eval({"name": name, "step": step, "head": self.ledger.head, "evaluation": result.to_json()})
         yield Evaluated(name, step, result)

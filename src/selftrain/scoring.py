@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from selftrain.admission import admit, trained_subset
 from selftrain.advantage import AdvantageRule, weighted
+from selftrain.correction import correction_label
 from selftrain.masking import answer_mask
 from selftrain.objective import KLEstimator, kl_penalty
-from selftrain.reward import RewardRule, rewards_of
+from selftrain.reward import RewardRule, match, rewards_of
 from selftrain.seeds import Stream
-from selftrain.types import Admission, Label, ScoredGroup, TrainingSample, VotedGroup
+from selftrain.types import Admission, Group, Label, Role, ScoredGroup, TrainingSample, VotedGroup
 
-RefLogprobs = Sequence[Sequence[tuple[float, ...]]]
-"""[P][N][T] log-probabilities in nats under the reference policy; empty where no KL is asked for."""
+RefLogprobs = Mapping[int, Sequence[tuple[float, ...]]]
+"""By group index: [N][T] log-probabilities in nats under the reference policy; empty where no KL is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +33,21 @@ class Scorer:
 
     def score(self, voted: Sequence[VotedGroup], labels: Sequence[Label], reference: RefLogprobs, seeds: Stream) -> list[ScoredGroup]:
         """P scored groups. `seeds` is addressed by group (prompt id), so that the trained subset does not depend on the others."""
-        return [
-            self._score_one(one, label, reference[i] if self.kl_coef is not None else (), seeds)
-            for i, (one, label) in enumerate(zip(voted, labels, strict=True))
-        ]
+        return [self._score_one(one, label, reference, seeds) for one, label in zip(voted, labels, strict=True)]
 
-    def _score_one(self, one: VotedGroup, label: Label, reference: Sequence[tuple[float, ...]], seeds: Stream) -> ScoredGroup:
-        rewards = rewards_of(one, label, self.reward)
+    def rule_of(self, group: Group) -> RewardRule:
+        """The reward rule; corrections are rewarded by whether they match, whatever it is."""
+        return match if group.role is Role.CORRECTION else self.reward
+
+    def _score_one(self, one: VotedGroup, label: Label, reference: RefLogprobs, seeds: Stream) -> ScoredGroup:
+        corrections = tuple(
+            self._score_one(extra, correction_label(one.group, label, extra.group), reference, seeds) for extra in one.group.extras_of(Role.CORRECTION)
+        )
+        rewards = rewards_of(one, label, self.rule_of(one.group))
         penalties: tuple[float, ...] = ()
         shaped = rewards.values
         if self.kl_coef is not None and label.is_decided:
-            pairs = zip(one.group.completions, reference, strict=True)
+            pairs = zip(one.group.completions, reference[one.group.index], strict=True)
             penalties = tuple(kl_penalty(np, self.kl_estimator, completion.logprobs, ref) for completion, ref in pairs)
             shaped = tuple(reward - self.kl_coef * penalty for reward, penalty in zip(rewards.values, penalties, strict=True))
         admission = admit(label, shaped)
@@ -49,7 +55,7 @@ class Scorer:
         trained: tuple[int, ...] = ()
         if admission is Admission.ADMITTED:
             trained = trained_subset(one.vote.num_votes, self.group_size, seeds.at(step=one.group.step, prompt_id=one.group.prompt.id))
-        return ScoredGroup(one, label, rewards, penalties, shaped, advantages, admission, trained)
+        return ScoredGroup(one, label, rewards, penalties, shaped, advantages, admission, trained, corrections)
 
     def advantages(self, label: Label, shaped: Sequence[float]) -> tuple[float, ...]:
         """N advantages, with the label's weight and offset; none for an undecided group."""
@@ -57,8 +63,8 @@ class Scorer:
 
 
 def minibatches(scored: Sequence[ScoredGroup], num: int) -> list[list[ScoredGroup]]:
-    """The admitted groups in at most `num` parts of whole groups, sizes differing by at most one; no empty part."""
-    admitted = [one for one in scored if one.admission is Admission.ADMITTED]
+    """The admitted groups, those of corrections too, in at most `num` parts of whole groups, sizes differing by at most one; no empty part."""
+    admitted = [one for voting in scored for one in (voting, *voting.corrections) if one.admission is Admission.ADMITTED]
     num = min(num, len(admitted))
     return [admitted[len(admitted) * i // num : len(admitted) * (i + 1) // num] for i in range(num)]
 
@@ -68,19 +74,23 @@ def compile_samples(
 ) -> list[TrainingSample]:
     """The trained completions of a minibatch as tokens, masks and numbers; their scales make the loss a plain sum.
 
-    length_norm: `tokens` 1 / all tokens of the part; `sequence` 1 / (completions x own tokens); `max_tokens` 1 / (completions x max_new_tokens).
-    reference: [P][N][T] by group index when KL is in the loss, else empty. mask_answer: the tokens of the answer give no gradient and are not counted; a
-    completion that is nothing else is left out.
+    length_norm: `tokens` 1 / all tokens of the part; `sequence` 1 / (completions x own tokens); `max_tokens` 1 / (completions x max_new_tokens). Votes and
+    corrections are normalised apart and their losses added: what the votes teach is what it would be without a second turn.
+    reference: by group index when KL is in the loss, else empty. mask_answer: the tokens of the answer give no gradient and are not counted; a completion
+    that is nothing else is left out.
     """
     drawn = [(one, index, one.voted.group.completions[index]) for one in part for index in one.trained]
     masked = [(one, index, answer_mask(done) if mask_answer else (True,) * len(done.token_ids)) for one, index, done in drawn]
     chosen = [entry for entry in masked if any(entry[2])]
-    total = sum(sum(mask) for _, _, mask in chosen)
+    totals, counts = Counter[Role](), Counter[Role]()
+    for one, _, mask in chosen:
+        totals[one.voted.group.role] += sum(mask)
+        counts[one.voted.group.role] += 1
     samples = []
     for one, index, mask in chosen:
         group, completion = one.voted.group, one.voted.group.completions[index]
-        length = sum(mask)
-        scale = {"tokens": 1 / total, "sequence": 1 / (len(chosen) * length), "max_tokens": 1 / (len(chosen) * max_new_tokens)}[length_norm]
+        length, total, count = sum(mask), totals[group.role], counts[group.role]
+        scale = {"tokens": 1 / total, "sequence": 1 / (count * length), "max_tokens": 1 / (count * max_new_tokens)}[length_norm]
         samples.append(
             TrainingSample(
                 prompt_ids=group.prompt_ids,

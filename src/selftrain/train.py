@@ -9,8 +9,10 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from selftrain.config import RunConfig
+from selftrain.correction import Correction
 from selftrain.extras import Extras
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
@@ -24,7 +26,7 @@ from selftrain.rollout import rollout
 from selftrain.schedule import learning_rate
 from selftrain.scoring import RefLogprobs, Scorer, compile_samples, minibatches
 from selftrain.seeds import Stream
-from selftrain.types import Action, Group, ScoredGroup, StepMetrics, Verdict, VotedGroup
+from selftrain.types import Action, Role, ScoredGroup, StepMetrics, Verdict, VotedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class Parts:
 
     strata: what the prompts of a step are drawn from.
     read: completions to answers and votes. label: the label source with its bounds. Both may ask for samples beyond the votes; `extras` draws them.
-    verify: the groups with what a verifier says of their completions.
+    verify: the groups with what a verifier says of their completions. correction: the second turns that the labels call for; none where it is off.
     checkpoint: called with the number of steps done after each step that did not halt.
     """
 
@@ -43,6 +45,7 @@ class Parts:
     read: Reading
     verify: Callable[[Sequence[VotedGroup]], list[VotedGroup]]
     label: Labelling
+    correction: Correction
     extras: Extras
     scorer: Scorer
     guard: Guard
@@ -96,7 +99,9 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("verify")
         labels = parts.label(voted)
         clock.lap("label")
-        reference = reference_logprobs(parts, groups)
+        voted = parts.extras.sampled(voted, partial(parts.correction.requests, labels))
+        clock.lap("sample")
+        reference = reference_logprobs(parts, voted)
         clock.lap("reference")
         scored = parts.scorer.score(voted, labels, reference, parts.seeds)
         clock.lap("score")
@@ -126,11 +131,13 @@ def vote_params(config: RunConfig) -> SamplingParams:
     return SamplingParams(config.rollout.max_new_tokens, config.rollout.temperature, stop=config.rollout.stop)
 
 
-def reference_logprobs(parts: Parts, groups: Sequence[Group]) -> RefLogprobs:
-    """[P][N][T] log-probabilities under the frozen start where the config wants KL, else empty."""
+def reference_logprobs(parts: Parts, voted: Sequence[VotedGroup]) -> RefLogprobs:
+    """Log-probabilities of all that may be trained on under the frozen start, where the config wants KL, else empty."""
     if parts.config.objective.kl_in == "none":
-        return ()
-    return parts.policy.reference_logprobs(groups, parts.config.rollout.temperature)
+        return {}
+    groups = [group for one in voted for group in (one.group, *(extra.group for extra in one.group.extras_of(Role.CORRECTION)))]
+    values = parts.policy.reference_logprobs(groups, parts.config.rollout.temperature)
+    return {group.index: of_group for group, of_group in zip(groups, values, strict=True)}
 
 
 def update(parts: Parts, scored: Sequence[ScoredGroup], reference: RefLogprobs, step: int) -> list[UpdateStats]:
@@ -140,7 +147,7 @@ def update(parts: Parts, scored: Sequence[ScoredGroup], reference: RefLogprobs, 
     config = parts.config
     rate = learning_rate(config.update, step, config.run.num_steps)
     objective = objective_of(config)
-    in_loss = reference if config.objective.kl_in == "loss" else ()
+    in_loss = reference if config.objective.kl_in == "loss" else {}
     stats = []
     for _ in range(config.update.num_epochs):
         for part in minibatches(scored, config.update.num_minibatches):

@@ -276,6 +276,7 @@ class ScoredGroup:
       `shaped_rewards`; empty without KL in the reward.
     shaped_rewards: N rewards the advantages are made of. advantages: N values, one per completion; empty unless decided.
     trained: indices of the G completions that are trained on, sorted; empty unless admitted.
+    corrections: the correction groups among the extras, in their order, with what was decided about them; only a vote group has any.
     """
 
     voted: VotedGroup
@@ -286,6 +287,7 @@ class ScoredGroup:
     advantages: tuple[float, ...]
     admission: Admission
     trained: tuple[int, ...]
+    corrections: tuple[ScoredGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ from selftrain.compose import load_policy
 from selftrain.config_load import load_config
 from selftrain.evaluate_model import evaluate
 from selftrain.ledger import read
+from selftrain.ledger.objects import place
 from selftrain.policies.toy import ToyPolicy
+from selftrain.report import read_record
 from tests.cli.conftest import Selftrain, assert_refused
 
 CONFIG = """
@@ -302,3 +304,20 @@ def test_true_answers_are_a_control_only_where_there_are_some(tmp_path: Path, mo
     bare = shared_config((), {"prompts.file": "bare.jsonl", "rollout.prompts_per_step": 1}, ())
     assert with_controls(bare, choice) == ("majority", *CONTROLS)
     assert with_controls(bare, Choice(sources=("majority",))) == ("majority",)
+
+
+def test_a_second_turn_has_a_table_of_its_own(home: Path, command: Selftrain) -> None:
+    """One source with a second turn, one without; the start is evaluated anew for it, since that evaluation depends on the second turn."""
+    (home / "own.toml").write_text('[correction]\nmode = "own"\n')
+    made = command("compare", "shared.toml", "--sources", "majority", "own=own.toml", "--seeds", "0", "1", "--folder", "runs/d", "--log", "plain")
+    assert made.status == 0, made.err
+    page = (home / "runs/d/comparison.md").read_text("utf-8")
+    part = page.split("Second turn")[1].split("Labels and groups in training")[0]
+    assert [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")] == ["who decides", "own"]
+    sources = {one["source"]: one for one in json.loads((home / "runs/d/comparison.json").read_text("utf-8"))["starts"][0]["sources"]}
+    assert sources["majority"]["second_turn"] is None
+    found = sources["own"]["second_turn"]["end"]["avg"]
+    runs = [read_record(place(str(home / "runs/d" / f"toy-own-seed-{seed}"))).evaluation("after") for seed in (0, 1)]
+    gains = [one.second_turn.gain.value for one in runs if one is not None and one.second_turn is not None]
+    assert found["over_sampling_again"]["value"] == pytest.approx(sum(gains) / 2)
+    assert found["after"]["value"] == pytest.approx(sources["own"]["avg"]["end"]["value"] + sum(gains) / 2)

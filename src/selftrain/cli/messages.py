@@ -25,7 +25,9 @@ def opening(run: Run, resumed: bool) -> list[str]:
 def evaluation_words(event: Evaluated) -> str:
     one = event.evaluation
     k = one.num_samples
-    return f"avg@{k} {words.percent(one.avg)}, maj@{k} {words.percent(one.maj)}, pass@{k} {words.percent(one.any_right)}"
+    found = f"avg@{k} {words.percent(one.avg)}, maj@{k} {words.percent(one.maj)}, pass@{k} {words.percent(one.any_right)}"
+    second = one.second_turn
+    return found if second is None else f"{found}, second turn {words.percent(second.turn2)}, {words.points(second.gain)} over sampling again"
 
 
 def taken_words(request: RequestRecord) -> str:

@@ -20,7 +20,7 @@ from selftrain.run_folder import is_there, resolved
 VARIED = ("run.seed", "policy.model", "policy.num_threads")
 """options of shared sections in which the runs of a comparison may differ"""
 
-EVALUATED = ("run.seed", "policy.", "evals.", "rollout.max_new_tokens", "rollout.stop", "rollout.cache_mib")
+EVALUATED = ("run.seed", "policy.", "evals.", "correction.", "rollout.max_new_tokens", "rollout.stop", "rollout.cache_mib")
 """options that an evaluation of the start depends on, besides the model and the problems"""
 
 

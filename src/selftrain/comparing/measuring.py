@@ -15,6 +15,7 @@ from selftrain import kept_checkpoints
 from selftrain.checkpoints import place_of
 from selftrain.comparing.plan import Cell, slug
 from selftrain.compose import Problems, load_policy, load_sets
+from selftrain.compose_correction import second_turns
 from selftrain.config import RunConfig
 from selftrain.errors import RunFolderError
 from selftrain.evals import Evaluation, TrainingAccuracy, evaluate, training_accuracy
@@ -73,11 +74,16 @@ def measure(folder: Place, cell: Cell, tell: Tell) -> None:
 
 
 def evaluated(config: RunConfig, policy: Policy, problems: Problems, temperature: float) -> Evaluation:
-    """The policy on the held-out problems with the draws of the run's own evaluations; greedy has one completion a problem. Without examples."""
+    """The policy on the held-out problems with the draws of the run's own evaluations; greedy has one completion a problem. Without examples.
+
+    There is a second turn at the temperature of the run's own evaluations only.
+    """
     assert problems.held_out is not None
     section = config.evals
     params = SamplingParams(config.rollout.max_new_tokens, temperature, section.top_p if temperature else 1.0, stop=config.rollout.stop)
-    found = evaluate(policy, problems.held_out, params, section.num_samples if temperature else 1, Stream(config.run.seed).at(stream="eval"))
+    samples = section.num_samples if temperature else 1
+    again = second_turns(config, policy) if temperature == section.temperature else None
+    found = evaluate(policy, problems.held_out, params, samples, Stream(config.run.seed).at(stream="eval"), again=again)
     return replace(found, examples=())
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from markupsafe import Markup
 
 from selftrain.comparing.figure import Forest, charts_of, forest_svg
-from selftrain.comparing.table import POINTS, RunRow, SourceRow, StartTable, Table, read_table
-from selftrain.evals import Evaluation, Interval, TrainingAccuracy
+from selftrain.comparing.table import POINTS, RunRow, SourceRow, StartTable, Table, mean, read_table
+from selftrain.evals import Evaluation, Interval, SecondTurnSummary, TrainingAccuracy
 from selftrain.ledger.objects import Place
 from selftrain.ledger.storage import publish
 from selftrain.report import charts, words
@@ -96,6 +96,7 @@ def shown_start(table: StartTable) -> ShownStart:
             grid("Summary: means over seeds, percent [95 % interval]; gains in points", summary_columns(k), table.rows),
             grid("Accuracy on held-out problems", accuracy_columns(k), table.rows),
             grid("Gain, and at what price", gain_columns(k), table.rows),
+            *([grid("Second turn", second_turn_columns(k), corrected)] if (corrected := [row for row in table.rows if row.corrects]) else []),
             grid("Labels and groups in training", TRAINING, table.rows),
             grid("Each run", run_columns(k), [run for row in table.rows for run in row.runs]),
         ),
@@ -165,6 +166,31 @@ def gain_columns(k: int) -> dict[str, Source]:
     }
 
 
+def second_turn_columns(k: int) -> dict[str, Source]:
+    """Each completion corrected once, before training and at its end, against sampling again."""
+
+    def gains(row: SourceRow, measure: str, other: str) -> str:
+        return f"{points(row.over(measure, other, 'before'))} -> {points(row.over(measure, other, 'end'))}"
+
+    def part(row: SourceRow, value: Callable[[SecondTurnSummary], Interval | None], point: str) -> str:
+        found = [value(second) for run in row.runs if (second := run.points[point].second_turn)]
+        return share(mean(None if one is None else one.value for one in found))
+
+    return {
+        "who decides": lambda row: row.source,
+        f"turn 2 avg@{k} before": lambda row: words.percent(row.at("turn2", "before")),
+        f"turn 2 avg@{k} end": lambda row: words.percent(row.at("turn2", "end")),
+        "over sampling again, points": lambda row: gains(row, "turn2", "avg"),
+        f"maj@{k}, half of it corrected, over plain, points": lambda row: gains(row, "maj_pairs", "maj_again"),
+        "wrong ones mended": lambda row: " -> ".join(part(row, lambda one: one.mended, point) for point in ("before", "end")),
+        "right ones broken": lambda row: " -> ".join(part(row, lambda one: one.broken, point) for point in ("before", "end")),
+        "tokens of a completion / correction at the end": lambda row: (
+            f"{mean(run.points['end'].tokens_mean for run in row.runs):.1f} / "
+            f"{mean(second.tokens_mean for run in row.runs if (second := run.points['end'].second_turn)):.1f}"
+        ),
+    }
+
+
 def first_to_last(value: Callable[[TrainingAccuracy], float | None]) -> Source:
     return lambda row: f"{share(row.mean(lambda run: run.accuracy(value, False)))} -> {share(row.mean(lambda run: run.accuracy(value, True)))}"
 
@@ -208,7 +234,9 @@ def run_values(run: RunRow) -> dict[str, Any]:
     values |= {"label_free": run.record.label_free, "end_reason": run.record.end_reason, "steps": len(run.record.steps), "handed_over": run.record.handed_over}
     for point in POINTS:
         one = run.points[point]
+        second = one.second_turn
         values |= {f"avg_{point}": one.avg.value, f"maj_{point}": one.maj.value, f"confident_wrong_{point}": one.confident_wrong_frac.value}
+        values |= {f"turn2_{point}": second and second.turn2.value, f"turn2_maj_{point}": second and second.maj_pairs.value}
     values |= {"best_step": run.best_step, "gained": run.gained, "lost": run.lost, "admitted_mean_frac": run.metric("admission/admitted_frac")}
     for when, last in (("first", False), ("last", True)):
         values[f"proxy_accuracy_{when}"] = run.accuracy(lambda one: one.proxy_accuracy_frac, last)
@@ -231,6 +259,7 @@ def as_json(table: Table) -> dict[str, Any]:
             "gain": {measure: {point: asdict(row.gain(measure, point)) for point in ("end", "handed")} for measure in ("avg", "maj")},
             "share_of_reference_gain": row.share and asdict(row.share),
             "gain_over_format_only": row.over_format and asdict(row.over_format),
+            "second_turn": second_turn_values(row),
             "runs": [
                 {**run_values(run), "training": {step: asdict(one) for step, one in run.training.items()}, "curve": evaluated_curve(run)} for run in row.runs
             ],
@@ -246,6 +275,17 @@ def as_json(table: Table) -> dict[str, Any]:
             for one in table.starts
         ],
         "missing": [cell.name for cell in table.missing],
+    }
+
+
+def second_turn_values(row: SourceRow) -> dict[str, Any] | None:
+    """What a second turn is worth by point; None without one."""
+    if not row.corrects:
+        return None
+    compared = {"avg": ("turn2", "avg"), "maj": ("maj_pairs", "maj_again")}
+    return {
+        point: {name: {"after": asdict(row.at(new, point)), "over_sampling_again": asdict(row.over(new, old, point))} for name, (new, old) in compared.items()}
+        for point in POINTS
     }
 
 

@@ -12,7 +12,7 @@ from statistics import fmean
 from selftrain.comparing.measuring import base_of, end_of, end_step, measured
 from selftrain.comparing.plan import REFERENCE, Cell, known_cells
 from selftrain.errors import RunFolderError
-from selftrain.evals import Evaluation, Interval, Means, TrainingAccuracy, gained_and_lost, problem_values, resample
+from selftrain.evals import AGAIN_MEASURES, Evaluation, Interval, Means, TrainingAccuracy, gained_and_lost, problem_values, resample
 from selftrain.ledger.objects import Place
 from selftrain.report import RunRecord, read_record
 from selftrain.report.cost import stage_seconds
@@ -88,6 +88,15 @@ class SourceRow:
 
     def gain(self, measure: str, point: str = "end") -> Interval:
         return self.means[measure, point].minus(self.means[measure, "before"]).interval
+
+    @property
+    def corrects(self) -> bool:
+        """Whether its runs were evaluated with a second turn."""
+        return ("turn2", "end") in self.means
+
+    def over(self, measure: str, other: str, point: str) -> Interval:
+        """One measure minus another at a point, paired."""
+        return self.means[measure, point].minus(self.means[other, point]).interval
 
     @property
     def label_free(self) -> bool:
@@ -188,7 +197,7 @@ class Resampled(dict[tuple[int, ...], dict[str, dict[tuple[str, str], Means]]]):
         values = {
             (source, measure, point): [problem_values(run.points[point], measure) for run in runs]
             for source, runs in complete.items()
-            for measure in MEASURES
+            for measure in (*MEASURES, *(AGAIN_MEASURES if all(run.points[point].again for run in runs for point in POINTS) else ()))
             for point in POINTS
         }
         first = next(iter(complete.values()))

@@ -7,13 +7,15 @@ print(before.avg, before.maj, before.any_right)
 from __future__ import annotations
 
 from selftrain.evals.bootstrap import Interval
-from selftrain.evals.compare import GainedAndLost, gained_and_lost, paired_difference, problem_values
+from selftrain.evals.compare import AGAIN_MEASURES, GainedAndLost, gained_and_lost, paired_difference, problem_values
 from selftrain.evals.evaluate import Progress, evaluate, true_answers
 from selftrain.evals.evaluation import Evaluation, Example, ExampleCompletion, ProblemResult, VoteResult
 from selftrain.evals.over_seeds import Means, resample
+from selftrain.evals.second_turn import SecondTurnResult, SecondTurns, SecondTurnSummary
 from selftrain.evals.training import TrainingAccuracy, training_accuracy
 
 __all__ = [
+    "AGAIN_MEASURES",
     "Evaluation",
     "Example",
     "ExampleCompletion",
@@ -22,6 +24,9 @@ __all__ = [
     "Means",
     "ProblemResult",
     "Progress",
+    "SecondTurnResult",
+    "SecondTurnSummary",
+    "SecondTurns",
     "TrainingAccuracy",
     "VoteResult",
     "evaluate",

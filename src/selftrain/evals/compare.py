@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from selftrain.errors import PromptError
 from selftrain.evals.bootstrap import Interval, mean_interval
 from selftrain.evals.evaluation import CONFIDENT_SHARE_FRAC, Evaluation, ProblemResult, VoteResult, pass_estimate
+from selftrain.evals.second_turn import SecondTurnResult
 
 SOLVED_FRAC = 0.5
 """A problem's maj score from which on it counts as right."""
@@ -21,6 +22,12 @@ MEASURES: dict[str, Callable[[Evaluation, ProblemResult], float]] = {
     "confident_wrong": lambda _, result: float(result.vote is VoteResult.WRONG and result.share_frac >= CONFIDENT_SHARE_FRAC),
 }
 """What can be compared of one problem: avg@k, maj@k, pass@k, and whether its vote is confidently wrong."""
+AGAIN_MEASURES: dict[str, Callable[[Evaluation, SecondTurnResult], float]] = {
+    "turn2": lambda evaluation, again: again.num_right / evaluation.num_samples,
+    "maj_pairs": lambda _, again: again.maj_pairs,
+    "maj_again": lambda _, again: again.maj_again,
+}
+"""The same where evaluations have a second turn: avg@k after it, and the two majorities of as many answers (`second_turn.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +45,20 @@ class GainedAndLost:
 
 
 def problem_values(evaluation: Evaluation, measure: str) -> list[float]:
-    """One value per problem, of a measure of MEASURES."""
+    """One value per problem, of a measure of MEASURES, or of AGAIN_MEASURES where there was a second turn."""
+    if measure in AGAIN_MEASURES:
+        return [AGAIN_MEASURES[measure](evaluation, again) for again in evaluation.again]
     value = MEASURES[measure]
     return [value(evaluation, result) for result in evaluation.results]
 
 
 def paired_difference(before: Evaluation, after: Evaluation, measure: str = "avg") -> Interval:
-    """`after` minus `before` in a measure of MEASURES, in [-1, 1], with the paired bootstrap interval over problems.
+    """`after` minus `before` in a measure, in [-1, 1], with the paired bootstrap interval over problems.
 
     The problems' difficulty cancels, so it is sharper than two intervals side by side. PromptError unless both judged the same problems.
     """
-    value = MEASURES[measure]
-    return mean_interval([value(after, new) - value(before, old) for old, new in _pairs(before, after)])
+    _pairs(before, after)
+    return mean_interval([new - old for old, new in zip(problem_values(before, measure), problem_values(after, measure), strict=True)])
 
 
 def gained_and_lost(before: Evaluation, after: Evaluation) -> GainedAndLost:

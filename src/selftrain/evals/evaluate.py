@@ -7,6 +7,7 @@ from collections.abc import Callable
 from selftrain.answers import key
 from selftrain.errors import PromptError
 from selftrain.evals.evaluation import Evaluation, Example, ExampleCompletion, ProblemResult, VoteResult
+from selftrain.evals.second_turn import SecondTurnResult, SecondTurns, judge_again, maj_score
 from selftrain.policies.base import Sampler, SampleRequest, SamplingParams
 from selftrain.prompts import prompt_set_hash
 from selftrain.rollout import read_and_count
@@ -25,21 +26,35 @@ Progress = Callable[[int, int], None]
 """Is told (problems done, problems in all) after each call of the sampler."""
 
 
-def evaluate(sampler: Sampler, problems: PromptSet, params: SamplingParams, num_samples: int, seeds: Stream, progress: Progress | None = None) -> Evaluation:
+def evaluate(
+    sampler: Sampler,
+    problems: PromptSet,
+    params: SamplingParams,
+    num_samples: int,
+    seeds: Stream,
+    progress: Progress | None = None,
+    again: SecondTurns | None = None,
+) -> Evaluation:
     """Draw k = `num_samples` >= 1 completions of every problem and compare their answers with the true ones, by answer keys only.
 
     Completion i of a problem draws from `seeds.at(stream="eval", step=0, prompt_id=..., index=i)`: evaluations with the same seeds share their random
-    numbers, whatever the policy and the step, which makes differences between them sharper. Raises PromptError for problems without an answer.
+    numbers, whatever the policy and the step, which makes differences between them sharper. again: each completion is corrected once in a second turn.
+    Raises PromptError for problems without an answer.
     """
     references = true_answers(problems)
     results: list[ProblemResult] = []
     examples: list[Example] = []
+    second: list[SecondTurnResult] = []
     kept = 0
     for first in range(0, len(problems), PROBLEMS_PER_CALL):
         batch = problems.prompts[first : first + PROBLEMS_PER_CALL]
         requests = [SampleRequest(prompt, num_samples, 0, first + i) for i, prompt in enumerate(batch)]
-        for group in sampler.sample(requests, params, seeds.at(stream="eval", step=0)):
-            voted, reference = read_and_count(group), references[group.prompt.id]
+        read = [read_and_count(group) for group in sampler.sample(requests, params, seeds.at(stream="eval", step=0))]
+        if again is not None:
+            pairs = zip(read, again(read, params, seeds), strict=True)
+            second += [judge_again(voted, found, key(references[voted.group.prompt.id])) for voted, found in pairs]
+        for voted in read:
+            reference = references[voted.group.prompt.id]
             results.append(judge(voted, key(reference)))
             if len(examples) < NUM_EXAMPLES or kept < MAX_EXAMPLES_CHARACTERS:
                 examples.append(_example(voted, reference))
@@ -56,6 +71,7 @@ def evaluate(sampler: Sampler, problems: PromptSet, params: SamplingParams, num_
         max_new_tokens=params.max_new_tokens,
         results=tuple(results),
         examples=tuple(examples),
+        again=tuple(second),
     )
 
 
@@ -68,7 +84,7 @@ def judge(voted: VotedGroup, reference: AnswerKey) -> ProblemResult:
         num_read=vote.num_read,
         num_truncated=sum(completion.finish is Finish.LENGTH for completion in completions),
         vote=vote_result(vote, reference),
-        maj_score=float(reference in vote.winners) / len(vote.winners) if vote.winners else 0.0,
+        maj_score=maj_score(vote, reference),
         share_frac=vote.share_frac,
         tokens_mean=sum(len(completion.token_ids) for completion in completions) / len(completions),
     )

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from selftrain.evals.bootstrap import Interval, mean_interval, ratio_interval
+from selftrain.evals.second_turn import SecondTurnResult, SecondTurnSummary, results_from, summary_of
 
 CONFIDENT_SHARE_FRAC = 0.9
 """From this vote share on a wrong winner counts as confidently wrong."""
@@ -76,6 +77,7 @@ class Evaluation:
 
     version: of the policy, `0:17`. origin: where the problems come from. prompts_sha256: their hash without answers.
     num_samples: k >= 1. temperature, top_p, max_new_tokens: how the completions were drawn.
+    again: the second turn of each problem, in the order of the results; empty without a second turn.
     """
 
     version: str
@@ -87,6 +89,7 @@ class Evaluation:
     max_new_tokens: int
     results: tuple[ProblemResult, ...]
     examples: tuple[Example, ...] = ()
+    again: tuple[SecondTurnResult, ...] = ()
 
     @property
     def avg(self) -> Interval:
@@ -140,6 +143,11 @@ class Evaluation:
         return self._mean(lambda result: result.num_truncated / self.num_samples)
 
     @property
+    def second_turn(self) -> SecondTurnSummary | None:
+        """What the second turn is worth; None without one."""
+        return summary_of(self.again, [result.num_right for result in self.results], self.num_samples) if self.again else None
+
+    @property
     def tokens_mean(self) -> float:
         """Mean length of completions, in tokens."""
         return sum(result.tokens_mean for result in self.results) / len(self.results)
@@ -159,7 +167,7 @@ class Evaluation:
             Example(**{**example, "completions": tuple(ExampleCompletion(**completion) for completion in example["completions"])})
             for example in record["examples"]
         )
-        return cls(**{**record, "results": results, "examples": examples})
+        return cls(**{**record, "results": results, "examples": examples, "again": results_from(record.get("again", ()))})
 
 
 def pass_estimate(num_samples: int, num_right: int, num_draws: int) -> float:

@@ -114,7 +114,7 @@ def lineage(branches: Sequence[BranchRecord], branch: int) -> dict[int, tuple[in
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A group as it is recorded: one that votes with all that was decided about it, or an extra sample for the group with index `serves`."""
+    """A group as it is recorded: one that votes, or an extra sample for the group with index `serves`. scored: what was decided; None for most extras."""
 
     voted: VotedGroup
     scored: ScoredGroup | None
@@ -125,7 +125,7 @@ def to_tables(step: int, scored: Sequence[ScoredGroup]) -> dict[str, pa.Table]:
     """The rows of both tables, by table name. Raises LedgerError when a group is of another step or its parts do not fit together."""
     for item in scored:
         _check(step, item)
-    extras = [_Row(extra, None, item.voted.group.index) for item in scored for extra in item.voted.group.extras]
+    extras = [_Row(extra, _correction(item, extra), item.voted.group.index) for item in scored for extra in item.voted.group.extras]
     rows = [*(_Row(item.voted, item, None) for item in scored), *sorted(extras, key=lambda row: row.voted.group.index)]
     indexes = [row.voted.group.index for row in rows]
     if len(set(indexes)) != len(indexes):
@@ -133,11 +133,20 @@ def to_tables(step: int, scored: Sequence[ScoredGroup]) -> dict[str, pa.Table]:
     return {"groups": to_table(GROUPS, _group_values(rows)), "completions": to_table(COMPLETIONS, _completion_values(rows))}
 
 
+def _correction(scored: ScoredGroup, extra: VotedGroup) -> ScoredGroup | None:
+    """What was decided about an extra sample, if it is a correction."""
+    return next((one for one in scored.corrections if one.voted.group.index == extra.group.index), None)
+
+
 def _check(step: int, scored: ScoredGroup) -> None:
     group, num = scored.voted.group, len(scored.voted.group.completions)
+    given = f"group {group.index} of step {group.step}"
+    for correction in scored.corrections:
+        _check(step, correction)
+        if correction.voted.group.index not in [extra.group.index for extra in group.extras]:
+            raise LedgerError(given, f"its correction {correction.voted.group.index} is not among its extra samples", "give each correction in both places")
     for one in (scored.voted, *group.extras):
         _check_read(step, one)
-    given = f"group {group.index} of step {group.step}"
     optional = {
         "checks": scored.voted.checks,
         "label values": scored.label.values,
@@ -258,7 +267,7 @@ def from_tables(groups: pa.Table, completions: pa.Table) -> list[ScoredGroup]:
     """
     group_rows, rows = from_table(GROUPS, groups), from_table(COMPLETIONS, completions)
     owners = list(zip(rows["step"], rows["group_index"], strict=True))
-    voting, extras, start = [], defaultdict[int, list[VotedGroup]](list), 0
+    voting, extras, corrections, start = [], defaultdict[int, list[VotedGroup]](list), defaultdict[int, list[ScoredGroup]](list), 0
     for at in range(groups.num_rows):
         row = {name: values[at] for name, values in group_rows.items()}
         owner, end = (row["step"], row["group_index"]), start
@@ -269,10 +278,12 @@ def from_tables(groups: pa.Table, completions: pa.Table) -> list[ScoredGroup]:
             voting.append((row, own))
         else:
             extras[row["serves"]].append(_voted(row, own, ()))
+            if row["label_outcome"] is not None:
+                corrections[row["serves"]].append(_scored(row, own, (), ()))
         start = end
     if start != len(owners):
         raise LedgerError(f"the completion in row {start} of a segment", "its group is not in the segment", "run `selftrain verify`")
-    scored = [_scored(row, own, tuple(extras.pop(row["group_index"], ()))) for row, own in voting]
+    scored = [_scored(row, own, tuple(extras.pop(row["group_index"], ())), tuple(corrections.pop(row["group_index"], ()))) for row, own in voting]
     if extras:
         raise LedgerError(f"the extra samples for group {min(extras)}", "that group is not in the segment", "run `selftrain verify`")
     return scored
@@ -287,7 +298,7 @@ def _voted(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedG
     return VotedGroup(group, Answers(tuple(rows["answer_text"]), tuple(rows["answer_key"])), Vote(row["num_votes"], row["num_read"], counts), checks)
 
 
-def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedGroup, ...]) -> ScoredGroup:
+def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedGroup, ...], corrections: tuple[ScoredGroup, ...]) -> ScoredGroup:
     voted = _voted(row, rows, extras)
     targets = row["label_targets"] if row["label_targets"] is not None else (row["label_key"],) * len(voted.group.completions)
     return ScoredGroup(
@@ -299,6 +310,7 @@ def _scored(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[Voted
         advantages=_values(rows["advantage"]),
         admission=Admission(row["admission"]),
         trained=tuple(index for index, trained in enumerate(rows["trained"]) if trained),
+        corrections=corrections,
     )
 
 

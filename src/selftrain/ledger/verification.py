@@ -258,6 +258,7 @@ RECORDED: Mapping[str, Callable[[ScoredGroup], object]] = {
     "shaped_rewards": lambda scored: scored.shaped_rewards,
     "advantages": lambda scored: scored.advantages,
     "admission": lambda scored: scored.admission,
+    "corrections": lambda scored: scored.corrections,
 }
 """What can be recomputed, by name."""
 

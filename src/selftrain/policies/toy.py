@@ -5,6 +5,8 @@ answer). The digit's logit is  evidence * E[a] + distractor * D[a] + bias[a]  wi
 answer plus noise, D is 1 at one plausible wrong answer. `weak` starts with the distractor ahead, so that the vote is mostly wrong, and the shared
 bias makes collapse onto one constant answer possible. All gradients are exact. Asked whether two answers say the same, the toy judges by a fixed rule.
 `toy-I again` is a second wording of problem I: the same true answer, other noise and another distractor. Asked to rewrite a problem, the toy mostly does.
+In a second turn it looks at the problem as if it were worded anew and has a weight more, for the answer that it gave in the first turn; whatever else the
+user says there, it does not read. At the start it mostly keeps its answer, so a second turn is worth little before it is trained.
 """
 
 from __future__ import annotations
@@ -32,17 +34,21 @@ STYLES = ("so ", "thus ", "well ")
 NUM_ANSWERS = 8
 NUM_TOKENS = len(STYLES) + NUM_ANSWERS + 1
 """style words, digits, and one token without an answer"""
-NUM_WEIGHTS = 2 + len(STYLES) + NUM_ANSWERS + 1
-"""evidence, distractor, one bias per token"""
+NUM_WEIGHTS = 2 + len(STYLES) + NUM_ANSWERS + 1 + 1
+"""evidence, distractor, one bias per token, and in a second turn the answer of the first"""
 JUDGED = re.compile(r"Question: toy-(\d+)\n\nAnswer 1: (.+)\n\nAnswer 2: (.+)\n\n")
 """how `answers.judge.judge_prompt` begins for a toy problem"""
-SECOND, REWRITE = 0, 1
-"""second token of a prompt that is a second wording, or that asks for one"""
+SECOND, REWRITE, CHECK = 0, 1, 2
+"""second token of a prompt that is a second wording, that asks for one, or that is a second turn"""
+SAID = re.compile(r"#### (\d)")
+"""the answer in what the toy said in the first turn"""
 AGAIN = " again"
 """what makes a second wording of a toy problem"""
 _TOY = re.compile(rf"toy-(\d+)({AGAIN})?")
 START = {"toy": (1.6, 0.8), "toy:weak": (0.7, 1.5)}
 """first weights of evidence and distractor"""
+KEEP_START = 2.0
+"""first weight of its own answer in a second turn"""
 
 
 def is_toy(model: str) -> bool:
@@ -76,6 +82,15 @@ def features(text: str) -> Floats:
     return np.asarray(table)
 
 
+def inputs(prompt_ids: Sequence[int]) -> Floats:
+    """[3, NUM_ANSWERS + 1]: evidence, distractor and, in a second turn, 1 at the answer of the first, else 0."""
+    text = f"toy-{prompt_ids[0]}"
+    said = np.zeros(NUM_ANSWERS + 1)
+    if len(prompt_ids) == 4:
+        said[prompt_ids[2]] = 1.0
+    return np.vstack([features(text if len(prompt_ids) == 1 else f"{text}{AGAIN}"), said])
+
+
 def log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max()
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
@@ -99,7 +114,7 @@ class ToyPolicy:
     def __init__(self, model: str, update: UpdateSection, ema_decay: float = 0.95) -> None:
         self._model = model
         self.weights: Floats = np.zeros(NUM_WEIGHTS)
-        self.weights[:2] = START[model]
+        self.weights[:2], self.weights[-1] = START[model], KEEP_START
         self._reference = self.weights.copy()
         self._moments: Floats = np.zeros((2, NUM_WEIGHTS))
         self._update = update
@@ -113,8 +128,11 @@ class ToyPolicy:
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """A toy problem is one token, its number; its second wording or the request for one is one more, a question whether two answers say the same two
-        more. Raises PromptError for any other text.
+        more, a second turn three. Raises PromptError for any other text.
         """
+        if len(prompt.messages) == 3 and prompt.messages[1].role == "assistant":
+            said = SAID.search(prompt.messages[1].content)
+            return (*self.encode(Prompt(prompt.id, prompt.messages[:1])), CHECK, int(said[1]) if said else NUM_ANSWERS, CHECK)
         if judged := JUDGED.match(prompt.text):
             return (int(judged[1]), *(int(answer) if answer.isdigit() else NUM_ANSWERS for answer in judged.group(2, 3)))
         read = _TOY.fullmatch(prompt.text.removeprefix(INSTRUCTION))
@@ -125,7 +143,7 @@ class ToyPolicy:
         return (int(read[1]), SECOND) if read[2] else (int(read[1]),)
 
     def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int | None = None) -> list[tuple[str, int]]:
-        """A toy prompt has one to three tokens; reading them here raises PromptError for a text that is no toy problem before the first step."""
+        """A toy prompt has one to four tokens; reading them here raises PromptError for a text that is no toy problem before the first step."""
         lengths = [(prompt.id, len(self.encode(prompt))) for prompt in prompts]
         return [one for one in lengths if max_prompt_tokens is not None and one[1] > max_prompt_tokens]
 
@@ -139,10 +157,10 @@ class ToyPolicy:
         averaged.weights, averaged._version = self._average.copy(), self._version
         return averaged
 
-    def logits(self, text: str, weights: Floats) -> tuple[Floats, Floats]:
+    def logits(self, prompt_ids: Sequence[int], weights: Floats) -> tuple[Floats, Floats]:
         """Logits of the style words and of the answers ([3], [NUM_ANSWERS + 1])."""
-        evidence, distractor = features(text)
-        answers = weights[0] * evidence + weights[1] * distractor + weights[2 + len(STYLES) :]
+        evidence, distractor, said = inputs(prompt_ids)
+        answers = weights[0] * evidence + weights[1] * distractor + weights[2 + len(STYLES) : -1] + weights[-1] * said
         return weights[2 : 2 + len(STYLES)], answers
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
@@ -155,7 +173,7 @@ class ToyPolicy:
             words, log_odds = replies(prompt_ids)
             done = tuple(self._reply(words, log_softmax(log_odds / max(params.temperature, 1e-6)), stream.generator().random()) for stream in streams)
             return Group(request.step, request.index, request.prompt, prompt_ids, done)
-        tables = [log_softmax(logits / max(params.temperature, 1e-6)) for logits in self.logits(request.prompt.text, self.weights)]
+        tables = [log_softmax(logits / max(params.temperature, 1e-6)) for logits in self.logits(prompt_ids, self.weights)]
         entropies = tuple(float(np.float32(-(np.exp(table) * table).sum())) for table in tables)
         completions = []
         for index in range(request.count):
@@ -183,10 +201,9 @@ class ToyPolicy:
         word = words[pick]
         return Completion(word, (NUM_TOKENS + pick,), (float(np.float32(table[pick])),), (len(word),), (entropy,), Finish.STOP, self._version)
 
-    def token_logprobs(self, number: int, token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
+    def token_logprobs(self, prompt_ids: Sequence[int], token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
         """Log-probabilities [T] of the tokens and their gradients [T, NUM_WEIGHTS]."""
-        text = f"toy-{number}"
-        styles, answers = (log_softmax(logits / temperature) for logits in self.logits(text, weights))
+        styles, answers = (log_softmax(logits / temperature) for logits in self.logits(prompt_ids, weights))
         gradients = np.zeros((2, NUM_WEIGHTS))
         first = token_ids[0]
         if len(token_ids) == 1:  # cut off after the style word
@@ -195,13 +212,14 @@ class ToyPolicy:
         second = token_ids[1] - len(STYLES)
         gradients[0, 2 : 2 + len(STYLES)] = np.eye(len(STYLES))[first] - np.exp(styles)
         slope = np.eye(NUM_ANSWERS + 1)[second] - np.exp(answers)
-        gradients[1, :2] = features(text) @ slope
-        gradients[1, 2 + len(STYLES) :] = slope
+        *known, said = inputs(prompt_ids)
+        gradients[1, :2], gradients[1, -1] = np.array(known) @ slope, said @ slope
+        gradients[1, 2 + len(STYLES) : -1] = slope
         return np.array([styles[first], answers[second]]), gradients / temperature
 
     def reference_logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
         return [
-            [tuple(self.token_logprobs(group.prompt_ids[0], one.token_ids, temperature, self._reference)[0].tolist()) for one in group.completions]
+            [tuple(self.token_logprobs(group.prompt_ids, one.token_ids, temperature, self._reference)[0].tolist()) for one in group.completions]
             for group in groups
         ]
 
@@ -209,7 +227,7 @@ class ToyPolicy:
         """Loss, gradient [NUM_WEIGHTS] and per token (ratio, clipped, gap, kl)."""
         loss, gradient, tokens = 0.0, np.zeros(NUM_WEIGHTS), []
         for sample in samples:
-            logprobs, slopes = self.token_logprobs(sample.prompt_ids[0], sample.token_ids, objective.temperature, self.weights)
+            logprobs, slopes = self.token_logprobs(sample.prompt_ids, sample.token_ids, objective.temperature, self.weights)
             reference = np.array(sample.ref_logprobs) if sample.ref_logprobs else None
             term = objective.token_loss(np, logprobs, np.array(sample.logprobs), np.array(sample.advantages), reference)
             mask = np.array(sample.mask, dtype=float) * sample.scale

@@ -101,7 +101,7 @@ VIEWS: Mapping[str, View] = {
                 *stored(COMPLETIONS),
                 ViewColumn("num_tokens", "BIGINT", "tokens of the completion, the end token included", 'len(stored."token_ids")'),
                 ViewColumn("prompt_id", "VARCHAR", "prompt of its group", 'asked."prompt_id"'),
-                ViewColumn("role", "VARCHAR", "what it is for: `vote`, or an extra sample: `judge`, `teacher`, `view`, `paraphrase`", 'asked."role"'),
+                ViewColumn("role", "VARCHAR", "what it is for: `vote`, or an extra sample: see `groups`", 'asked."role"'),
             ),
             'stored_completions as stored join stored_groups as asked on stored."step" = asked."step" and stored."group_index" = asked."group_index"',
         ),

@@ -42,6 +42,7 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
     prompts = database.query("select coalesce(sum(len(prompt_token_ids)), 0) from groups").rows[0][0]
     stages = stage_seconds(record)
     evaluated = sum(one.evaluation.tokens_mean * one.evaluation.num_samples * len(one.evaluation.results) for one in record.evaluations)
+    evaluated += sum(again.tokens for one in record.evaluations for again in one.evaluation.again)
     watts, assumption = power(record)
     return Cost(
         stages=stages,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selftrain.config import RunConfig
 from selftrain.evals import Evaluation, Example, GainedAndLost, ProblemResult, gained_and_lost
 from selftrain.metrics import METRICS
 from selftrain.query import Database
 from selftrain.report import words
 from selftrain.report.charts import Chart, Series, Span, Timeline
-from selftrain.report.comparison import Row, measures, rows
+from selftrain.report.comparison import Row, measures, rows, turn2_name
 from selftrain.report.contested import ShownGroup, contested
 from selftrain.report.cost import Cost, cost_of
 from selftrain.report.labels import Labels, labels_of
@@ -25,6 +26,15 @@ CURVES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("Token entropy", (("policy/entropy_mean_nats", "entropy"),)),
     ("KL to the start", (("reward/kl_penalty_mean_nats", "in the reward, per completion"), ("update/kl_loss_nats", "in the loss, per token"))),
     ("Completion length", (("completion/length_mean_tokens", "length"),)),
+    (
+        "Second turn: agreement with the label",
+        (
+            ("correction/agree_turn1_frac", "before"),
+            ("correction/agree_turn2_frac", "after"),
+            ("correction/mended_frac", "mended"),
+            ("correction/broken_frac", "broken"),
+        ),
+    ),
     ("Health", (("vote/read_mean_frac", "read"), ("label/decided_frac", "decided"), ("completion/truncated_frac", "cut off"))),
     ("Groups admitted", (("admission/admitted_frac", "admitted"),)),
     ("Prompts with the most common answer", (("vote/collision_frac", "collision"),)),
@@ -160,6 +170,7 @@ def facts(record: RunRecord) -> tuple[tuple[str, str], ...]:
         ("Prompts", f"{header['prompts']['count']:,} of {header['prompts']['origin']} (hash {header['prompts']['hash'][:12]})"),
         ("Label source", config.labels.source),
         ("Reward, advantage", f"{config.reward.rule}, {config.advantage.rule}"),
+        ("Second turn", second_turn_words(config)),
         ("Objective", f"{config.objective.name}, length norm {config.objective.length_norm}, KL to the start: {kl}"),
         ("A step", f"{rollout.prompts_per_step} prompts x {rollout.num_votes} completions that vote, {group_size} trained on"),
         ("Sampling", f"temperature {rollout.temperature:g}, at most {rollout.max_new_tokens} new tokens"),
@@ -172,6 +183,14 @@ def facts(record: RunRecord) -> tuple[tuple[str, str], ...]:
         ("Software", f"Python {environment.get('python', '?')}, {packages}"),
         ("Record", f"head {record.ledger.head}"),
     )
+
+
+def second_turn_words(config: RunConfig) -> str:
+    section = config.correction
+    if section.mode == "off":
+        return "none"
+    seen = {"own": "its own completion", "group": "its own completion and the group's different answers"}[section.mode]
+    return f"the policy sees {seen}: {section.num_completions} completions of a group, {section.num_corrections} corrections of each"
 
 
 def guard_events(record: RunRecord) -> tuple[Event, ...]:
@@ -239,7 +258,8 @@ def accuracy_chart(record: RunRecord, spans: tuple[Span, ...]) -> Chart:
     evaluations.sort(key=lambda one: one[0])
     k = evaluations[0][1].num_samples
     series = []
-    for name in (f"avg@{k}", f"maj@{k}", f"pass@{k}"):
+    names = [f"avg@{k}", f"maj@{k}", f"pass@{k}", *([turn2_name(k)] if all(one.again for _, one in evaluations) else [])]
+    for name in names:
         found = [(float(step), interval) for step, one in evaluations if (interval := measures(one)[name])]
         series.append(
             Series(name, tuple((step, one.value) for step, one in found), tuple((step, one.low, one.high) for step, one in found)),

@@ -162,6 +162,19 @@ def accuracy_sentence(before: Evaluation | None, after: Evaluation | None) -> st
     return said
 
 
+def second_turn_sentences(evaluation: Evaluation | None) -> list[str]:
+    """What a second turn is worth against sampling again, and how long both are; none without one."""
+    second = evaluation.second_turn if evaluation else None
+    if evaluation is None or second is None:
+        return []
+    beats = "it beats sampling again" if second.gain.low > 0 else "it loses to sampling again" if second.gain.high < 0 else "chance alone could explain it"
+    return [
+        f"Second turn: {points(second.gain)} over the first, corrected once each ({100 * second.corrected_frac:.1f} % could be): {beats}. "
+        f"{percent(second.mended)} of the wrong completions are mended, {percent(second.broken)} of the right ones broken. "
+        f"A correction has {second.tokens_mean:.1f} tokens, a first completion {evaluation.tokens_mean:.1f}."
+    ]
+
+
 def verdict_sentences(record: RunRecord) -> list[str]:
     """How the run ended, in the order a reader asks: the guard, what is handed over, what is known about accuracy."""
     return [
@@ -169,6 +182,7 @@ def verdict_sentences(record: RunRecord) -> list[str]:
         *rollback_sentences(record),
         handover_sentence(record),
         accuracy_sentence(record.evaluation("before"), record.evaluation("after")),
+        *second_turn_sentences(record.evaluation("after") or record.evaluation("before")),
     ]
 
 

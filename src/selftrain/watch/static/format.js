@@ -50,7 +50,7 @@ export function title(key) {
   return words[0].toUpperCase() + words.slice(1);
 }
 
-const STAGES = ["vote", "label", "reward", "admission", "guard", "completion", "policy", "update"];
+const STAGES = ["vote", "label", "correction", "reward", "admission", "guard", "completion", "policy", "update"];
 /** Metric keys by stage, in the order of the method; within a stage in the order of `known`. */
 export function byStage(keys, known) {
   const stages = new Map();

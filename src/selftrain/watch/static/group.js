@@ -71,7 +71,7 @@ export function labelFacts(group) {
   return h("dl", { class: "facts" }, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }
 
-/** What was sampled beyond the votes: a teacher's answers, a judge's verdicts. */
+/** What was sampled beyond the votes: a teacher's answers, a judge's verdicts, second turns. */
 function extraSamples(group, context) {
   if (!group.extras.length) return null;
   return h("section", { class: "extras" }, h("h2", {}, "Extra samples"), group.extras.map((extra) => {
@@ -80,7 +80,7 @@ function extraSamples(group, context) {
     let shown = false;
     return h("details", { ontoggle: () => { if (!shown) picker.show(); shown = true; } },
       h("summary", {}, `${extra.role}: ${extra.votes.map((one) => `${one.key} ×${one.count}`).join(", ") || "nothing read"}`),
-      h("p", { class: "soft" }, `policy ${extra.policy_version ?? "of several versions"}`), h("pre", {}, extra.messages.at(-1).content), list);
+      h("p", { class: "soft" }, `policy ${extra.policy_version ?? "of several versions"}`), extra.messages.slice(extra.role === "correction" ? -2 : -1).map((one) => h("pre", {}, one.content)), list);
   }));
 }
 
