@@ -22,6 +22,7 @@ METHOD_SECTIONS = (
     "vllm.",
     "ema.",
     "second_view.",
+    "self_judge.",
     "reference.",
     "verifier.",
     "step_share.",

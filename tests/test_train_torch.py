@@ -73,7 +73,15 @@ def test_drift_is_measured_against_the_start_also_after_a_resume(tmp_path: Path,
     assert drift[0] < max(drift[1:])
 
 
-@pytest.mark.parametrize(("options", "role"), [({"labels.source": "frozen"}, Role.TEACHER), ({"labels.clustering": "judge"}, Role.JUDGE)], ids=str)
+@pytest.mark.parametrize(
+    ("options", "role"),
+    [
+        ({"labels.source": "frozen"}, Role.TEACHER),
+        ({"labels.clustering": "judge"}, Role.JUDGE),
+        ({"labels.source": "self_judge", "self_judge.max_new_tokens": 4}, Role.JUDGE),
+    ],
+    ids=str,
+)
 def test_extra_samples_are_drawn_again_after_a_resume_and_replayed(tmp_path: Path, options: Mapping[str, Any], role: Role) -> None:
     chosen = {**SMALL, "run.num_steps": 3, "run.checkpoint_every_steps": 1, **options, "judge.max_pairs": 2, "judge.max_new_tokens": 4}
     whole = train_to_end(config(tmp_path, "whole", chosen))
@@ -83,9 +91,31 @@ def test_extra_samples_are_drawn_again_after_a_resume_and_replayed(tmp_path: Pat
             run.stop()
     assert finish(resume(tmp_path / "cut")).head == whole.head
     ledger = read(whole.folder)
-    extras = [extra.group for one in ledger.groups(2) for extra in one.voted.group.extras]
+    voted = [one.voted.group for one in ledger.groups(2)]
+    extras = [extra.group for group in voted for extra in group.extras]
     assert {group.role for group in extras} == {role}
-    assert {str(done.version) for group in extras for done in group.completions} == {"0:0" if role is Role.TEACHER else "0:2"}
+    current = str(voted[0].completions[0].version)
+    judges_itself = options.get("labels.source") == "self_judge"  # the embedded model's grades can hardly be read, so that nothing trains
+    assert current == "0:2" or judges_itself
+    assert {str(done.version) for group in extras for done in group.completions} == {"0:0" if role is Role.TEACHER else current}
+    assert replay(ledger, read_config(whole.folder)).agrees
+
+
+def test_confidence_is_the_same_after_a_resume_and_follows_from_the_record(tmp_path: Path) -> None:
+    """Both kinds at once, from the model's own tokens; the groups train and the model learns."""
+    weights = {"token_entropy": 1.0, "self_certainty": 0.1}
+    chosen = {**SMALL, "run.num_steps": 3, "run.checkpoint_every_steps": 1, "labels.source": "mixture", "mixture.weights": weights}
+    whole = train_to_end(config(tmp_path, "whole", chosen))
+    run = start(config(tmp_path, "cut", chosen))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 1:
+            run.stop()
+    assert finish(resume(tmp_path / "cut")).head == whole.head
+    ledger = read(whole.folder)
+    groups = [one for step in range(3) for one in ledger.groups(step)]
+    assert "admitted" in {one.admission.value for one in groups}
+    assert all(len(done.certainties) == len(done.token_ids) for one in groups for done in one.voted.group.completions)
+    assert all(step.metrics.values["policy/certainty_mean_nats"] > 1 for step in ledger.steps())
     assert replay(ledger, read_config(whole.folder)).agrees
 
 

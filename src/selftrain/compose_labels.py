@@ -18,14 +18,16 @@ from selftrain.labels.gate import Gate
 from selftrain.labels.novelty import Novelty
 from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
+from selftrain.labels.self_judge import SelfJudge
 from selftrain.labels.source import Remembers
 from selftrain.labels.verified import verified
+from selftrain.policies.base import SamplingParams
 from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, PromptSet
 
 TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
-OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "verifier", "mixture")
+OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "token_entropy", "self_certainty", "self_judge", "verifier", "mixture")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
 OTHER_VOTES = ("split_vote", "frozen", "ema", "second_view", "reference")
 """label sources whose label is not the vote of the whole group, which is all that reward.rule = share looks at"""
@@ -117,6 +119,19 @@ def novelty(needs: Needs, option: str) -> Novelty:  # noqa: ARG001
     return Novelty(needs.config.novelty.num_chars, needs.config.novelty.mean_frac)
 
 
+def self_judge(needs: Needs, option: str) -> SelfJudge:
+    section = needs.config.self_judge
+    if section.temperature == 0 and section.num_judgements > 1:
+        raise ConfigError(
+            f"{option} = self_judge, self_judge.temperature = 0, self_judge.num_judgements = {section.num_judgements}",
+            "greedy replies to one question are all the same, so all but the first would cost and say nothing",
+            "Set self_judge.num_judgements to 1, or self_judge.temperature above 0.",
+        )
+    params = SamplingParams(section.max_new_tokens, section.temperature)
+    questions = needs.prompts.questions
+    return SelfJudge(lambda prompt: questions.get(prompt.id, prompt.messages)[-1].content, section.num_judgements, params, section.policy)
+
+
 BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "reference": reference,
     "verifier": verifier,
@@ -127,6 +142,7 @@ BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "second_view": lambda needs, option: second_view(needs.config, needs.prompts),
     "restrained": restrained,
     "novelty": novelty,
+    "self_judge": self_judge,
     "flip_damped": lambda needs, option: FlipDamped(),
 }
 """Sources that are made for a run: (what there is, the option that names it) -> the source."""

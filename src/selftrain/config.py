@@ -20,6 +20,7 @@ from selftrain.config_labels import (
     ReferenceSection,
     RestrainedSection,
     SecondViewSection,
+    SelfJudgeSection,
     StepShareSection,
     VerifierSection,
 )
@@ -118,6 +119,8 @@ class LabelsSection(Section):
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
         "ema: the vote of a moving average of the weights; second_view: an answer that survives another wording of the prompt; "
         "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
+        "token_entropy and self_certainty: how sure the policy is of its tokens; "
+        "self_judge: the policy grades its own completions; "
         "verifier: a program decides, reference: true answers (both use the truth); the controls random, format_only and inverted; "
         "first_of, mixture and gate are made of others; "
         "or package.module:function (docs/labels.md).",
@@ -253,6 +256,7 @@ class RunConfig(Section):
     ema: EmaSection = EmaSection()
     second_view: SecondViewSection = SecondViewSection()
     judge: JudgeSection = JudgeSection()
+    self_judge: SelfJudgeSection = SelfJudgeSection()
     reference: ReferenceSection = ReferenceSection()
     verifier: VerifierSection = VerifierSection()
     step_share: StepShareSection = StepShareSection()

@@ -47,6 +47,17 @@ class JudgeSection(Section):
     temperature: float = option(0.0, "factor", "Temperature of the replies; 0 is greedy: the more likely verdict.", ge=0)
 
 
+class SelfJudgeSection(Section):
+    """labels.source = self_judge: the policy grades its own completions."""
+
+    num_judgements: int = option(4, "completions", "How often a completion is graded; its reward is the share of yes among the verdicts that were read.", ge=1)
+    max_new_tokens: int = option(16, "tokens", "Longest reply; the first yes or no in it counts. A model that thinks first needs more.", ge=1)
+    temperature: float = option(1.0, "factor", "Temperature of the replies; greedy ones (0) are all the same, so that one judgement is enough.", ge=0)
+    policy: Literal["current", "base", "ema"] = option(
+        "current", "name", "Who grades. current: the policy as it is; base: as it was at the start; ema: a moving average of its weights (ema.decay)."
+    )
+
+
 class ReferenceSection(Section):
     """labels.source = reference: true answers."""
 

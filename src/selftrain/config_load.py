@@ -232,6 +232,13 @@ def check_devices(config: RunConfig) -> None:
         )
     if policy.sampler == "vllm" and policy.model.partition(":")[0] == "toy":
         raise ConfigError(f"policy.sampler = vllm, policy.model = {policy.model}", "vLLM runs Hugging Face models", "Leave policy.sampler at torch.")
+    sure = next((f"{option} = {name}" for option, name in config.label_sources if name in ("token_entropy", "self_certainty")), None)
+    if policy.sampler == "vllm" and sure is not None:
+        raise ConfigError(
+            f"policy.sampler = vllm, {sure}",
+            "vLLM gives the probabilities of the tokens it drew and not of the others, from which this reward is made",
+            "Set policy.sampler to torch, or take another label source.",
+        )
     if policy.sampler == "vllm" and policy.device != "cuda":
         raise ConfigError(
             f"policy.sampler = vllm, policy.device = {policy.device}", "vLLM samples on a GPU", "Set policy.device to cuda, or leave policy.sampler at torch."

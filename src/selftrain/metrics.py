@@ -40,9 +40,12 @@ METRICS: Mapping[str, Metric] = {
         "nats",
         "mean over sampled tokens of the entropy they were drawn with; where the sampler gives none, of minus their log-probability, its unbiased estimate",
     ),
+    "policy/certainty_mean_nats": Metric(
+        "nats", "mean over sampled tokens of KL(uniform || p), p what they were drawn with; only where the label source asks for it (self_certainty)"
+    ),
     "policy/logprob_mean_nats": Metric("nats", "mean log-probability of the sampled tokens"),
     "cost/vote_tokens": Metric("tokens", "tokens sampled for the completions that vote"),
-    "cost/judge_tokens": Metric("tokens", "tokens sampled for judgements on free-form answers; not there in a step without any"),
+    "cost/judge_tokens": Metric("tokens", "tokens sampled for judgements, of two answers or of one completion; not there in a step without any"),
     "cost/teacher_tokens": Metric("tokens", "tokens sampled for the votes of a teacher; not there in a step without any"),
     "cost/view_tokens": Metric("tokens", "tokens sampled under a second wording of the prompts; not there in a step without any"),
     "cost/paraphrase_tokens": Metric("tokens", "tokens sampled for second wordings of the prompts; not there in a step without any"),
@@ -129,6 +132,7 @@ def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     completions: list[Completion] = [completion for one in scored for completion in one.voted.group.completions]
     entropies = list(chain.from_iterable([completion.entropies for completion in completions]))
     logprobs = list(chain.from_iterable([completion.logprobs for completion in completions]))
+    certainties = list(chain.from_iterable([completion.certainties for completion in completions]))
     text = "\n".join(completion.text for completion in completions).encode("utf-8", "replace")
     return {
         "completion/length_mean_tokens": mean([len(completion.token_ids) for completion in completions]),
@@ -136,6 +140,7 @@ def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         "completion/compress_ratio": len(zlib.compress(text, 1)) / max(1, len(text)),
         "policy/entropy_mean_nats": mean(entropies) if entropies else -mean(logprobs),
         "policy/logprob_mean_nats": mean(logprobs),
+        **({"policy/certainty_mean_nats": mean(certainties)} if certainties else {}),
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,7 @@ class Run:
             verify=self._verify,
             label=self.labelling,
             correction=make_correction(self.config),
-            extras=Extras(self.policy, vote_params(self.config), role_readers(reading), seeds),
+            extras=Extras(self.policy, replace(vote_params(self.config), certainties=False), role_readers(reading), seeds),
             scorer=make_scorer(self.config),
             guard=self.guard,
             ledger=self.ledger,

@@ -16,6 +16,7 @@ from selftrain.correction import Correction
 from selftrain.extras import Extras
 from selftrain.guard import Guard
 from selftrain.labels import Labelling
+from selftrain.labels.confidence import NEEDS_CERTAINTIES
 from selftrain.ledger import LedgerWriter
 from selftrain.metrics import measure, with_update
 from selftrain.objective import Objective
@@ -127,8 +128,9 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
 
 
 def vote_params(config: RunConfig) -> SamplingParams:
-    """How the completions that vote are drawn."""
-    return SamplingParams(config.rollout.max_new_tokens, config.rollout.temperature, stop=config.rollout.stop)
+    """How the completions that vote are drawn, and which statistics of their tokens the label source needs."""
+    certainties = any(name in NEEDS_CERTAINTIES for _, name in config.label_sources)
+    return SamplingParams(config.rollout.max_new_tokens, config.rollout.temperature, stop=config.rollout.stop, certainties=certainties)
 
 
 def reference_logprobs(parts: Parts, voted: Sequence[VotedGroup]) -> RefLogprobs:

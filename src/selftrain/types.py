@@ -109,6 +109,7 @@ class Completion:
     logprobs: T log-probabilities in nats, of the distribution sampled from (temperature included).
     token_ends: T character offsets into `text`, where each token's characters end; end tokens add none.
     entropies: T entropies in nats of the distributions sampled from; empty where the sampler does not give them.
+    certainties: T divergences KL(uniform || p) in nats of the same distributions, >= 0; empty where nobody asked for them.
     """
 
     text: str
@@ -118,6 +119,7 @@ class Completion:
     entropies: tuple[float, ...]
     finish: Finish
     version: PolicyVersion
+    certainties: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,7 @@ class Label:
 
     targets: for each of the N completions the key that is rewarded in it. One key N times for most sources; `split_vote` has two halves.
       None where that completion has no label.
-    source: name of the label source. decided_by: `vote 0:17` (a policy version), `views 0:17`, `teacher 0:0` or `reference`.
+    source: name of the label source. decided_by: `vote 0:17` (a policy version), `views 0:17`, `teacher 0:0`, `judge 0:17` or `reference`.
     uses_truth: whether a true answer touched this label (design law 1).
     weight, offset: each advantage a of the group becomes weight * (a + offset); weight >= 0.
     values, notes: the N rewards and why, where the source gives them itself; both empty where the reward rule makes them from the targets.

@@ -55,6 +55,7 @@ def completions(draw: st.DrawFn) -> Completion:
         entropies=tuple(draw(st.lists(singles, **several))),
         finish=draw(st.sampled_from(Finish)),
         version=draw(versions),
+        certainties=tuple(draw(st.lists(singles, **several))) if draw(st.booleans()) else (),
     )
 
 
@@ -145,7 +146,7 @@ def test_floats_that_are_not_finite_come_back() -> None:
 
 
 def test_the_digest_is_the_one_the_format_describes() -> None:
-    """The canonical bytes by hand, from docs/ledger.md, for the two sample groups."""
+    """The canonical bytes by hand, from docs/ledger.md, for the two sample groups, with and without an optional column."""
     import hashlib
 
     def text(value: str) -> bytes:
@@ -163,11 +164,16 @@ def test_the_digest_is_the_one_the_format_describes() -> None:
         code = {"i32": "i", "i64": "q", "f32": "f", "f64": "d", "bool": "B"}[kind]
         return valid + b"".join(struct.pack(f"<{code}", 0 if value is None else value) for value in values)
 
-    for name, table in records.to_tables(3, groups(3)).items():
-        values = from_table(TABLES[name], table)
-        data = text(name) + struct.pack("<QQ", table.num_rows, len(TABLES[name]))
-        data += b"".join(text(column.name) + text(column.type) + array(column.type, values[column.name]) for column in TABLES[name])
-        assert digest(name, table) == hashlib.sha256(data).hexdigest()
+    plain, first = groups(3), groups(3)[0].voted.group
+    done = replace(first.completions[0], certainties=(0.25, 1.5))
+    asked = [replace(plain[0], voted=replace(plain[0].voted, group=replace(first, completions=(done, *first.completions[1:])))), *plain[1:]]
+    for scored, optional in ((plain, set()), (asked, {"certainties"})):
+        for name, table in records.to_tables(3, scored).items():
+            columns = [column for column in TABLES[name] if not column.optional or column.name in optional]
+            values = from_table(TABLES[name], table)
+            data = text(name) + struct.pack("<QQ", table.num_rows, len(columns))
+            data += b"".join(text(column.name) + text(column.type) + array(column.type, values[column.name]) for column in columns)
+            assert digest(name, table) == hashlib.sha256(data).hexdigest()
 
 
 def test_the_digest_does_not_depend_on_how_the_file_is_laid_out() -> None:

@@ -61,6 +61,34 @@ def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(family: str, t
             assert done.entropies == pytest.approx(torch.distributions.Categorical(logits=expected_TV).entropy().tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_certainties_are_drawn_along_where_they_are_asked_for(family: str, tmp_path: Path) -> None:
+    """KL(uniform || p) of each token's distribution; the draws are the same with and without."""
+    policy = policy_of(write_model(tmp_path, family))
+    asked, plain = (policy.sample(requests_for(), SamplingParams(12, 0.7, certainties=one), Stream(5, stream="sample")) for one in (True, False))
+    assert [[replace(done, certainties=()) for done in group.completions] for group in asked] == [list(group.completions) for group in plain]
+    for group in asked:
+        for done in group.completions:
+            with torch.inference_mode():
+                logits_TV = policy.forward.model(torch.tensor([group.prompt_ids + done.token_ids])).logits[0, len(group.prompt_ids) - 1 : -1]
+            uniform_TV = torch.full_like(logits_TV, 1 / logits_TV.shape[1]).double()
+            expected_T = torch.nn.functional.kl_div((logits_TV.double() / 0.7).log_softmax(-1), uniform_TV, reduction="none").sum(-1)
+            assert done.certainties == pytest.approx(expected_T.tolist(), abs=1e-4)
+            assert min(done.certainties) > 0
+    greedy = policy.sample(requests_for(), SamplingParams(12, 0.0, certainties=True), Stream(5))
+    assert {done.certainties for group in greedy for done in group.completions} == {()}
+
+
+def test_certainties_are_the_same_some_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, uniforms = torch.randn(9, 40, generator=torch.Generator().manual_seed(0)), torch.linspace(0, 0.99, 9).double()
+    whole = draw(logits, uniforms, SamplingParams(1, certainties=True))
+    monkeypatch.setattr("selftrain.policies.torch.draw.ELEMENTS_AT_ONCE", 80)
+    parts = draw(logits, uniforms, SamplingParams(1, certainties=True))
+    assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
+    assert whole.certainties_B.shape == (9,)
+    assert draw(logits, uniforms, SamplingParams(1)).certainties_B.shape == (0,)
+
+
 @pytest.mark.parametrize("rows", [1, 3, 5, 11])
 def test_a_draw_does_not_depend_on_what_is_sampled_beside_it(rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_model(tmp_path)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from selftrain.answers import key
+from selftrain.labels.confidence import ABOVE_MEAN
 from selftrain.types import AnswerKey, AnswerSheet, Finish, ScoredGroup
 
 
@@ -30,8 +31,9 @@ def training_accuracy(groups: Iterable[ScoredGroup], sheet: AnswerSheet) -> Trai
     """Compare what a step rewarded with what its true answers would have rewarded.
 
     A reward says right where its reason is `match`; if the label source gave it, where it is at least 0.5, or above 0 with that reason (the soft weight of a
-    winner may be small). The true answer says right where the completion is not truncated and its key is the true key. So wrong completions under a wrong
-    label are rewarded correctly (with 0), which is why proxy accuracy can be far above label accuracy.
+    winner may be small), and of a reward without a scale of its own, confidence in nats, also in a mixture, where it is above the group's mean. The true
+    answer says right where the completion is not truncated and its key is the true key. So wrong completions under a wrong label are rewarded correctly
+    (with 0), which is why proxy accuracy can be far above label accuracy.
     """
     num_groups = 0
     agreeing: list[bool] = []
@@ -55,6 +57,9 @@ def _share(values: Sequence[float]) -> float | None:
 
 def _said_right(group: ScoredGroup) -> list[bool]:
     """For each completion, whether its reward says that it is right."""
+    if any(ABOVE_MEAN in note for note in group.label.notes):
+        mean = sum(group.label.values) / len(group.label.values)
+        return [value > mean for value in group.label.values]
     if group.label.values:
         return [value >= 0.5 or (value > 0 and note == "match") for value, note in zip(group.label.values, group.label.notes, strict=True)]
     return [reason == "match" for reason in group.rewards.reasons]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from selftrain.labels.confidence import self_certainty, token_entropy
 from selftrain.labels.controls import format_only, inverted
 from selftrain.labels.ema import Ema
 from selftrain.labels.frozen import Frozen
@@ -23,6 +24,8 @@ LABEL_SOURCES: Mapping[str, LabelSource] = {
     "split_vote": split_vote,
     "frozen": Frozen(),
     "ema": Ema(),
+    "token_entropy": token_entropy,
+    "self_certainty": self_certainty,
     "format_only": format_only,
     "inverted": inverted,
 }

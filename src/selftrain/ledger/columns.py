@@ -12,7 +12,7 @@ The canonical bytes of a table do not depend on Parquet: all numbers little-endi
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: its type as written in the canonical bytes, whether entries may be null, and what it means (docs/ledger.md is made of it)."""
+    """One column: its type as written in the canonical bytes, whether entries may be null, and what it means (docs/ledger.md is made of it).
+
+    optional: a column of lists that a segment in which all of them are empty does not have.
+    """
 
     name: str
     type: str
     meaning: str
     nullable: bool = False
+    optional: bool = False
 
 
 GROUPS = (
@@ -57,7 +61,7 @@ GROUPS = (
     Column(
         "label_decided_by",
         "str",
-        "`vote`, `views`, `teacher` or `average` and the policy version, or `reference`; null but for `vote` and `correction`",
+        "`vote`, `views`, `teacher`, `average`, `judge`, `entropy` or `certainty` and the policy version, or `reference`; null but for `vote` and `correction`",
         nullable=True,
     ),
     Column("label_uses_truth", "bool", "whether a true answer touched the label"),
@@ -74,6 +78,12 @@ COMPLETIONS = (
     Column("token_ids", "list<i32>", "the tokens as they were sampled, the end token included"),
     Column("logprobs", "list<f32>", "log-probability of each token under the distribution sampled from, in nats"),
     Column("entropies", "list<f32>", "entropy of the distribution each token was drawn from, in nats; empty where the sampler (vLLM) gives none"),
+    Column(
+        "certainties",
+        "list<f32>",
+        "KL divergence of the uniform distribution from the one each token was drawn from, in nats; only where the label source asks for it (`self_certainty`)",
+        optional=True,
+    ),
     Column("token_ends", "list<i32>", "offset into `text` (in characters, before escaping) where each token's characters end"),
     Column("finish", "str", "`stop` or `length` (truncated)"),
     Column("policy_version", "str", "`branch:updates` of the policy that sampled it"),
@@ -113,11 +123,17 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([pa.field(column.name, arrow_type(column.type)) for column in columns])
 
 
+def present(columns: Sequence[Column], names: Collection[str]) -> list[Column]:
+    """The columns without the optional ones that are not among the names."""
+    return [column for column in columns if not column.optional or column.name in names]
+
+
 def to_table(columns: Sequence[Column], values: dict[str, Sequence[Any]]) -> pa.Table:
     """The Arrow table of one sequence of Python values per column. Raises LedgerError when a value does not fit its column."""
     import pyarrow as pa
 
     arrays = []
+    columns = present(columns, [name for name, entries in values.items() if any(entries)])
     for column in columns:
         try:
             arrays.append(_to_array(column.type, values[column.name]))
@@ -145,8 +161,10 @@ def _to_array(type_name: str, values: Sequence[Any]) -> pa.Array:
 
 
 def from_table(columns: Sequence[Column], table: pa.Table) -> dict[str, list[Any]]:
-    """The inverse of `to_table`; lists come back as tuples."""
-    return {column.name: _from_array(column.type, _joined(table, column.name)) for column in columns}
+    """The inverse of `to_table`; lists come back as tuples, those of an optional column that is not there empty."""
+    there = present(columns, table.column_names)
+    missing: dict[str, list[Any]] = {column.name: [()] * table.num_rows for column in columns if column not in there}
+    return {column.name: _from_array(column.type, _joined(table, column.name)) for column in there} | missing
 
 
 def _joined(table: pa.Table, name: str) -> pa.Array:
@@ -174,7 +192,7 @@ def _from_array(type_name: str, array: pa.Array) -> list[Any]:
 def digest(name: str, table: pa.Table, columns: Sequence[Column] | None = None) -> str:
     """SHA-256 of the canonical bytes of a table (`groups` or `completions`), hexadecimal. columns: those of an older format."""
     state = hashlib.sha256()
-    columns = TABLES[name] if columns is None else columns
+    columns = present(TABLES[name] if columns is None else columns, table.column_names)
     state.update(_text(name) + _count(table.num_rows) + _count(len(columns)))
     for column in columns:
         state.update(_text(column.name) + _text(column.type))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selftrain.ledger.chain import FORMAT
-from selftrain.ledger.columns import TABLES, Column, arrow_schema
+from selftrain.ledger.columns import TABLES, Column, arrow_schema, present
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +32,7 @@ def migrated(number: int, name: str, table: pa.Table) -> pa.Table:
     """A table of format `number` in the present format."""
     for step in range(number, FORMAT):
         if (step, name) in MIGRATIONS:
-            table = with_columns(table, columns_of(step + 1, name), MIGRATIONS[step, name](table))
+            table = with_columns(table, present(columns_of(step + 1, name), table.column_names), MIGRATIONS[step, name](table))
     return table
 
 
@@ -44,6 +44,11 @@ def with_columns(table: pa.Table, columns: Sequence[Column], added: Mapping[str,
     return pa.Table.from_arrays(
         [pa.array(added[field.name], field.type) if field.name in added else table.column(field.name) for field in schema], schema=schema
     )
+
+
+def filled(name: str, table: pa.Table) -> pa.Table:
+    """A table of the present format with the optional columns that it lacks, null."""
+    return with_columns(table, TABLES[name], {column.name: [None] * table.num_rows for column in TABLES[name] if column.name not in table.column_names})
 
 
 def roles(table: pa.Table) -> Mapping[str, list[Any]]:

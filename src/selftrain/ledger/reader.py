@@ -11,7 +11,7 @@ from selftrain.ledger import records, segments, storage
 from selftrain.ledger.chain import FORMAT, NO_HASH, Line, parse_line, read_chain
 from selftrain.ledger.columns import TABLES, arrow_schema, digest, from_table
 from selftrain.ledger.layout import chain_path, read_run_json, segments_folder
-from selftrain.ledger.migrations import columns_of, migrated
+from selftrain.ledger.migrations import columns_of, filled, migrated
 from selftrain.ledger.objects import ObjectPath, Place
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
 from selftrain.ledger.sidefiles import latest
@@ -208,7 +208,7 @@ class Ledger:
         lines = [self.line(entry) for entry in self._history("segment", rolled_back=False)]
         if not self.is_writable:
             tables = [read_segment(segments_folder(self.folder), line, self.format)[table] for line in lines]
-            return ds.dataset([ours.replace_schema_metadata() for ours in tables], schema=arrow_schema(TABLES[table]))
+            return ds.dataset([filled(table, ours) for ours in tables], schema=arrow_schema(TABLES[table]))
         files: list[Place] = [segments_folder(self.folder) / segments.file_name(int(str(line.body["segment"])), table) for line in lines]
         store = None
         if isinstance(self.folder, ObjectPath):

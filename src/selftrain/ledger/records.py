@@ -237,6 +237,7 @@ def _completion_values(rows: Sequence[_Row]) -> dict[str, Sequence[Any]]:
         "token_ids": [completion.token_ids for completion in completions],
         "logprobs": [completion.logprobs for completion in completions],
         "entropies": [completion.entropies for completion in completions],
+        "certainties": [completion.certainties for completion in completions],
         "token_ends": [completion.token_ends for completion in completions],
         "finish": [completion.finish.value for completion in completions],
         "policy_version": [str(completion.version) for completion in completions],
@@ -330,10 +331,10 @@ def _label(row: dict[str, Any], rows: dict[str, list[Any]], targets: tuple[Answe
 
 def _completions(rows: dict[str, list[Any]]) -> tuple[Completion, ...]:
     versions = {text: PolicyVersion.parse(text) for text in set(rows["policy_version"])}
-    fields = zip(rows["text"], rows["token_ids"], rows["logprobs"], rows["token_ends"], rows["entropies"], rows["finish"], rows["policy_version"], strict=True)
+    names = ("text", "token_ids", "logprobs", "token_ends", "entropies", "finish", "policy_version", "certainties")
     return tuple(
-        Completion(text, token_ids, logprobs, token_ends, entropies, Finish(finish), versions[version])
-        for text, token_ids, logprobs, token_ends, entropies, finish, version in fields
+        Completion(text, token_ids, logprobs, token_ends, entropies, Finish(finish), versions[version], certainties)
+        for text, token_ids, logprobs, token_ends, entropies, finish, version, certainties in zip(*(rows[name] for name in names), strict=True)
     )
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from selftrain.errors import LedgerError
 from selftrain.ledger.chain import FORMAT, Line
-from selftrain.ledger.columns import TABLES, arrow_schema
+from selftrain.ledger.columns import TABLES, arrow_schema, present
 from selftrain.ledger.migrations import columns_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_SPLIT = ("logprobs.list.element", "entropies.list.element")
+_SPLIT = ("logprobs", "entropies", "certainties")
 _DICTIONARY = {
     "groups": ["role", "policy_version", "label_outcome", "label_source", "label_decided_by", "admission", "message_roles.list.element"],
     "completions": ["finish", "policy_version", "answer_text", "answer_key", "check_note", "label_note", "reward_reason"],
@@ -46,7 +46,7 @@ def encode(name: str, table: pa.Table, number: int, previous: str) -> bytes:
         compression="zstd",
         compression_level=1,
         use_dictionary=_DICTIONARY[name],
-        use_byte_stream_split=list(_SPLIT) if name == "completions" else False,
+        use_byte_stream_split=[f"{column}.list.element" for column in _SPLIT if column in table.column_names] or False,
         row_group_size=max(1, table.num_rows),
     )
     return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
@@ -66,7 +66,7 @@ def decode(name: str, data: bytes, number: int, previous: str, written: int = FO
     wanted = {"selftrain.format": str(written), "selftrain.segment": str(number), "selftrain.previous": previous}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         raise damaged(file, "it belongs to another segment or follows another record")
-    if not table.schema.remove_metadata().equals(arrow_schema(columns_of(written, name))):
+    if not table.schema.remove_metadata().equals(arrow_schema(present(columns_of(written, name), table.column_names))):
         raise damaged(file, "its columns are not those of the format")
     return table
 

@@ -20,6 +20,7 @@ class SamplingParams:
     top_p in (0, 1], top_k >= 1 or None, min_p in [0, 1): truncations of the distribution; what is trained on never uses them (method: the objective's
     log-probabilities must be those of the distribution sampled from), evaluation may.
     stop: texts that end a completion; the stop text stays in it.
+    certainties: whether completions carry theirs; only of a distribution that is neither greedy nor truncated, in which no token has probability 0.
     """
 
     max_new_tokens: int
@@ -28,6 +29,7 @@ class SamplingParams:
     top_k: int | None = None
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
+    certainties: bool = False
 
 
 @dataclass(frozen=True, slots=True)

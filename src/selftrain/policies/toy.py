@@ -3,7 +3,8 @@
 A problem is `toy-I`; its true answer is one of NUM_ANSWERS digits. A completion is two tokens: a style word, then a digit (or a token without an
 answer). The digit's logit is  evidence * E[a] + distractor * D[a] + bias[a]  with two fixed random features of the problem: E is 1 at the true
 answer plus noise, D is 1 at one plausible wrong answer. `weak` starts with the distractor ahead, so that the vote is mostly wrong, and the shared
-bias makes collapse onto one constant answer possible. All gradients are exact. Asked whether two answers say the same, the toy judges by a fixed rule.
+bias makes collapse onto one constant answer possible. `sure` answers the more sharply the later the style word is, so that it can learn to be sure. All
+gradients are exact. Asked whether two answers say the same, the toy judges by a fixed rule; asked whether an answer is right, by how likely it finds it.
 `toy-I again` is a second wording of problem I: the same true answer, other noise and another distractor. Asked to rewrite a problem, the toy mostly does.
 In a second turn it looks at the problem as if it were worded anew and has a weight more, for the answer that it gave in the first turn; whatever else the
 user says there, it does not read. At the start it mostly keeps its answer, so a second turn is worth little before it is trained.
@@ -42,13 +43,19 @@ SECOND, REWRITE, CHECK = 0, 1, 2
 """second token of a prompt that is a second wording, that asks for one, or that is a second turn"""
 SAID = re.compile(r"#### (\d)")
 """the answer in what the toy said in the first turn"""
+GRADED = re.compile(r"Question: toy-(\d+)\n\nAnswer: .*?(?:#### (\d))?\n\n")
+"""how `labels.self_judge.grade_prompt` begins for a completion, with a digit or without"""
+GRADE = (0, 0)
+"""last tokens of a prompt that asks whether an answer is right, so that it has four"""
 AGAIN = " again"
 """what makes a second wording of a toy problem"""
 _TOY = re.compile(rf"toy-(\d+)({AGAIN})?")
-START = {"toy": (1.6, 0.8), "toy:weak": (0.7, 1.5)}
+START = {"toy": (1.6, 0.8), "toy:weak": (0.7, 1.5), "toy:sure": (1.6, 0.8)}
 """first weights of evidence and distractor"""
 KEEP_START = 2.0
 """first weight of its own answer in a second turn"""
+SHARPNESS = {"toy:sure": (0.5, 1.0, 2.0)}
+"""by model, factors of the answers' logits after each style word; 1 where it is missing"""
 
 
 def is_toy(model: str) -> bool:
@@ -96,6 +103,26 @@ def log_softmax(logits: Floats) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
+def pick(table: Floats, draw: float) -> int:
+    """The entry at which the cumulated probability first exceeds a number in [0, 1)."""
+    return min(int(np.searchsorted(np.cumsum(np.exp(table)), draw, side="right")), len(table) - 1)
+
+
+def entropy(table: Floats) -> float:
+    """Of a distribution given by its log-probabilities, in nats, rounded to 32 bits like those of other policies."""
+    return float(np.float32(-(np.exp(table) * table).sum()))
+
+
+def certainty(table: Floats) -> float:
+    """KL(uniform || p) of a distribution given by its log-probabilities, in nats, rounded to 32 bits."""
+    return float(np.float32(-table.mean() - np.log(len(table))))
+
+
+def is_grade(prompt_ids: tuple[int, ...]) -> bool:
+    """Whether a prompt asks whether an answer is right; a second turn has as many tokens and another last one."""
+    return len(prompt_ids) == 4 and prompt_ids[2:] == GRADE
+
+
 def replies(prompt_ids: tuple[int, ...]) -> tuple[tuple[str, ...], Floats]:
     """What the toy may reply to a question that is no problem, with unnormalised log-probabilities.
 
@@ -109,7 +136,7 @@ def replies(prompt_ids: tuple[int, ...]) -> tuple[tuple[str, ...], Floats]:
 
 
 class ToyPolicy:
-    """Implements the Policy protocol. `model` is toy or toy:weak. Learns by AdamW like the others; `weights` has NUM_WEIGHTS float64 values."""
+    """Implements the Policy protocol. `model` is toy, toy:weak or toy:sure. Learns by AdamW like the others; `weights` has NUM_WEIGHTS float64 values."""
 
     def __init__(self, model: str, update: UpdateSection, ema_decay: float = 0.95) -> None:
         self._model = model
@@ -120,6 +147,7 @@ class ToyPolicy:
         self._update = update
         self._version = PolicyVersion(0, 0)
         self._decay = ema_decay
+        self._sharpness = SHARPNESS.get(model, (1.0,) * len(STYLES))
         self._average: Floats | None = None
 
     @property
@@ -128,13 +156,15 @@ class ToyPolicy:
 
     def encode(self, prompt: Prompt) -> tuple[int, ...]:
         """A toy problem is one token, its number; its second wording or the request for one is one more, a question whether two answers say the same two
-        more, a second turn three. Raises PromptError for any other text.
+        more, whether an answer is right and a second turn three. Raises PromptError for any other text.
         """
         if len(prompt.messages) == 3 and prompt.messages[1].role == "assistant":
             said = SAID.search(prompt.messages[1].content)
             return (*self.encode(Prompt(prompt.id, prompt.messages[:1])), CHECK, int(said[1]) if said else NUM_ANSWERS, CHECK)
         if judged := JUDGED.match(prompt.text):
             return (int(judged[1]), *(int(answer) if answer.isdigit() else NUM_ANSWERS for answer in judged.group(2, 3)))
+        if graded := GRADED.match(prompt.text):
+            return (int(graded[1]), NUM_ANSWERS if graded[2] is None else int(graded[2]), *GRADE)
         read = _TOY.fullmatch(prompt.text.removeprefix(INSTRUCTION))
         if read is None:
             raise PromptError(f"prompt {prompt.id}: {prompt.text[:60]!r}", "the toy policy knows its own problems only", "Choose another policy.model.")
@@ -168,51 +198,59 @@ class ToyPolicy:
 
     def _sample_one(self, request: SampleRequest, params: SamplingParams, seeds: Stream) -> Group:
         prompt_ids = self.encode(request.prompt)
-        if len(prompt_ids) == 3 or prompt_ids[1:] == (REWRITE,):
+        if len(prompt_ids) == 3 or prompt_ids[1:] == (REWRITE,) or is_grade(prompt_ids):
             streams = (seeds.at(step=request.step, prompt_id=request.prompt.id, index=index) for index in range(request.count))
-            words, log_odds = replies(prompt_ids)
+            words, log_odds = self._grades(prompt_ids) if is_grade(prompt_ids) else replies(prompt_ids)
             done = tuple(self._reply(words, log_softmax(log_odds / max(params.temperature, 1e-6)), stream.generator().random()) for stream in streams)
             return Group(request.step, request.index, request.prompt, prompt_ids, done)
-        tables = [log_softmax(logits / max(params.temperature, 1e-6)) for logits in self.logits(prompt_ids, self.weights)]
-        entropies = tuple(float(np.float32(-(np.exp(table) * table).sum())) for table in tables)
+        styles, answers = (logits / max(params.temperature, 1e-6) for logits in self.logits(prompt_ids, self.weights))
+        first, after = log_softmax(styles), [log_softmax(answers * sharpness) for sharpness in self._sharpness]
+        entropies = [(entropy(first), entropy(table)) for table in after]
         completions = []
         for index in range(request.count):
             draws = seeds.at(step=request.step, prompt_id=request.prompt.id, index=index).generator().random(2)
-            picks = [min(int(np.searchsorted(np.cumsum(np.exp(table)), draw, side="right")), len(table) - 1) for table, draw in zip(tables, draws, strict=True)]
+            style = pick(first, draws[0])
+            tables, picks = (first, after[style]), (style, pick(after[style], draws[1]))
             words = (STYLES[picks[0]], f"#### {picks[1]}" if picks[1] < NUM_ANSWERS else "hm")
             length = min(2, params.max_new_tokens)
             completions.append(
                 Completion(
                     text="".join(words[:length]),
                     token_ids=(picks[0], len(STYLES) + picks[1])[:length],
-                    logprobs=tuple(float(np.float32(table[pick])) for table, pick in zip(tables, picks, strict=True))[:length],
+                    logprobs=tuple(float(np.float32(table[at])) for table, at in zip(tables, picks, strict=True))[:length],
                     token_ends=(len(words[0]), len(words[0]) + len(words[1]))[:length],
-                    entropies=entropies[:length],
+                    entropies=entropies[style][:length],
                     finish=Finish.STOP if length == 2 else Finish.LENGTH,
                     version=self._version,
+                    certainties=tuple(map(certainty, tables))[:length] if params.certainties else (),
                 )
             )
         return Group(request.step, request.index, request.prompt, prompt_ids, tuple(completions))
 
+    def _grades(self, prompt_ids: tuple[int, ...]) -> tuple[tuple[str, ...], Floats]:
+        """What the toy may reply when it is asked whether an answer is right: yes the more likely it finds the answer, no or nothing readable else."""
+        answers = log_softmax(self.logits(prompt_ids[:1], self.weights)[1])
+        return ("yes", "no", "perhaps"), np.array([answers[prompt_ids[1]], -np.log(len(answers)), -np.log(3 * len(answers))])
+
     def _reply(self, words: Sequence[str], table: Floats, draw: float) -> Completion:
         """One of the texts, drawn from these log-probabilities."""
-        pick = min(int(np.searchsorted(np.cumsum(np.exp(table)), draw, side="right")), len(words) - 1)
-        entropy = float(np.float32(-(np.exp(table) * table).sum()))
-        word = words[pick]
-        return Completion(word, (NUM_TOKENS + pick,), (float(np.float32(table[pick])),), (len(word),), (entropy,), Finish.STOP, self._version)
+        at = pick(table, draw)
+        return Completion(words[at], (NUM_TOKENS + at,), (float(np.float32(table[at])),), (len(words[at]),), (entropy(table),), Finish.STOP, self._version)
 
     def token_logprobs(self, prompt_ids: Sequence[int], token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
         """Log-probabilities [T] of the tokens and their gradients [T, NUM_WEIGHTS]."""
-        styles, answers = (log_softmax(logits / temperature) for logits in self.logits(prompt_ids, weights))
-        gradients = np.zeros((2, NUM_WEIGHTS))
         first = token_ids[0]
+        sharpness = self._sharpness[first]
+        styles, answers = (logits / temperature for logits in self.logits(prompt_ids, weights))
+        styles, answers = log_softmax(styles), log_softmax(answers * sharpness)
+        gradients = np.zeros((2, NUM_WEIGHTS))
         if len(token_ids) == 1:  # cut off after the style word
             gradients[0, 2 : 2 + len(STYLES)] = np.eye(len(STYLES))[first] - np.exp(styles)
             return styles[first : first + 1], gradients[:1] / temperature
         second = token_ids[1] - len(STYLES)
         gradients[0, 2 : 2 + len(STYLES)] = np.eye(len(STYLES))[first] - np.exp(styles)
-        slope = np.eye(NUM_ANSWERS + 1)[second] - np.exp(answers)
         *known, said = inputs(prompt_ids)
+        slope = (np.eye(NUM_ANSWERS + 1)[second] - np.exp(answers)) * sharpness
         gradients[1, :2], gradients[1, -1] = np.array(known) @ slope, said @ slope
         gradients[1, 2 + len(STYLES) : -1] = slope
         return np.array([styles[first], answers[second]]), gradients / temperature

@@ -46,11 +46,12 @@ class Plan:
 
 
 class Drawn(NamedTuple):
-    """What was drawn for S sequences, valid up to lengths_S: tokens, log-probabilities, entropies [S, T]; whether a stop ended it."""
+    """What was drawn for S sequences, valid up to lengths_S: tokens, log-probabilities, entropies, certainties [S, T]; whether a stop ended it."""
 
     tokens_ST: list[list[int]]
     logprobs_ST: list[list[float]]
     entropies_ST: list[list[float]]
+    certainties_ST: list[list[float]]
     lengths_S: list[int]
     stopped_S: list[bool]
 
@@ -66,6 +67,7 @@ class Decoder:
         self.tokens_ST = torch.zeros((total, columns), dtype=torch.int64, device=device)
         self.logprobs_ST = torch.zeros((total, columns), device=device)
         self.entropies_ST = torch.zeros((total, columns), device=device)
+        self.certainties_ST = torch.zeros((total, columns if params.certainties and params.temperature > 0 else 0), device=device)
         self.lengths_S = torch.zeros(total, dtype=torch.int64, device=device)
         self.stopped_S = torch.zeros(total, dtype=torch.bool, device=device)
         self.places = max(chunk.size for chunk in plan.chunks)
@@ -154,9 +156,11 @@ class Decoder:
     def _record(self, logits_AV: torch.Tensor, rows: slice) -> None:
         """Draw one token for each row, write it down and see who is done."""
         sequences, _, _, drawn_A, done_A = self.state[:, rows]
-        tokens_A, logprobs_A, entropies_A = draw(logits_AV, self.uniforms_ST[sequences, drawn_A], self.params)
+        tokens_A, logprobs_A, entropies_A, certainties_A = draw(logits_AV, self.uniforms_ST[sequences, drawn_A], self.params)
         for buffer, values in ((self.tokens_ST, tokens_A), (self.logprobs_ST, logprobs_A), (self.entropies_ST, entropies_A)):
             buffer[sequences, drawn_A] = values
+        if len(certainties_A):
+            self.certainties_ST[sequences, drawn_A] = certainties_A
         is_open_A = done_A == 0
         length_A = drawn_A + is_open_A
         stopped_A = torch.isin(tokens_A, self.stop_ids)
@@ -185,6 +189,6 @@ class Decoder:
 
     def _drawn(self) -> Drawn:
         longest = int(self.lengths_S.max())
-        parts = (tensor[:, :longest].tolist() for tensor in (self.tokens_ST, self.logprobs_ST, self.entropies_ST))
-        tokens_ST, logprobs_ST, entropies_ST = parts
-        return Drawn(tokens_ST, logprobs_ST, entropies_ST, self.lengths_S.tolist(), self.stopped_S.tolist())
+        parts = (tensor[:, :longest].tolist() for tensor in (self.tokens_ST, self.logprobs_ST, self.entropies_ST, self.certainties_ST))
+        tokens_ST, logprobs_ST, entropies_ST, certainties_ST = parts
+        return Drawn(tokens_ST, logprobs_ST, entropies_ST, certainties_ST, self.lengths_S.tolist(), self.stopped_S.tolist())

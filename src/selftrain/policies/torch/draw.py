@@ -6,6 +6,7 @@ so a draw depends on nothing else in the batch.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -17,11 +18,14 @@ ELEMENTS_AT_ONCE = 1 << 25
 
 
 class Draw(NamedTuple):
-    """tokens_B (int64); logprobs_B and entropies_B in nats of the distribution drawn from (float32)."""
+    """tokens_B (int64); logprobs_B, entropies_B and certainties_B in nats of the distribution drawn from (float32), the last ones without entries where they
+    are not asked for.
+    """
 
     tokens_B: torch.Tensor
     logprobs_B: torch.Tensor
     entropies_B: torch.Tensor
+    certainties_B: torch.Tensor
 
 
 def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams) -> Draw:
@@ -36,14 +40,15 @@ def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingPara
 def draw_rows(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams) -> Draw:
     if params.temperature == 0:
         tokens_B = logits_BV.argmax(-1)
-        return Draw(tokens_B, torch.zeros_like(tokens_B, dtype=torch.float32), torch.zeros_like(tokens_B, dtype=torch.float32))
+        return Draw(tokens_B, torch.zeros_like(tokens_B, dtype=torch.float32), torch.zeros_like(tokens_B, dtype=torch.float32), logits_BV.new_empty(0))
     if params.temperature != 1:
         logits_BV = logits_BV / params.temperature
     logprobs_BV = truncated(logits_BV, params).log_softmax(-1)
     probs_BV = logprobs_BV.exp()
     tokens_B = inverse_cdf(probs_BV, uniforms_B)
+    certainties_B = -logprobs_BV.mean(-1) - math.log(logprobs_BV.shape[1]) if params.certainties else logprobs_BV.new_empty(0)
     entropies_B = -(probs_BV * logprobs_BV.clamp_(min=-1e30)).sum(-1)
-    return Draw(tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0], entropies_B)
+    return Draw(tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0], entropies_B, certainties_B)
 
 
 def inverse_cdf(probs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:

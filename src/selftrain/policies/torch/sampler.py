@@ -105,8 +105,9 @@ class TorchSampler:
 def completion(drawn: Drawn, texts: Sequence[Text], at: int, version: PolicyVersion) -> Completion:
     """Sequence `at` of what was drawn."""
     length, (text, ends) = drawn.lengths_S[at], texts[at]
-    logprobs, entropies = (tuple(values[at][:length]) for values in (drawn.logprobs_ST, drawn.entropies_ST))
-    return Completion(text, tuple(drawn.tokens_ST[at][:length]), logprobs, ends, entropies, Finish.STOP if drawn.stopped_S[at] else Finish.LENGTH, version)
+    logprobs, entropies, certainties = (tuple(values[at][:length]) for values in (drawn.logprobs_ST, drawn.entropies_ST, drawn.certainties_ST))
+    finish = Finish.STOP if drawn.stopped_S[at] else Finish.LENGTH
+    return Completion(text, tuple(drawn.tokens_ST[at][:length]), logprobs, ends, entropies, finish, version, certainties)
 
 
 def rows_within(cache_mib: int, bytes_each: int) -> int:
