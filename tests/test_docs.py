@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 METHOD_SECTIONS = (
     "vllm.",
     "ema.",
+    "stored.",
     "second_view.",
     "self_judge.",
     "reference.",

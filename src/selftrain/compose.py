@@ -15,6 +15,7 @@ from selftrain.answers.freeform import CLUSTERINGS, reader
 from selftrain.compose_correction import check_correction, check_second_turns
 from selftrain.compose_labels import KNOWN_SOURCES, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.compose_order import make_strata
+from selftrain.compose_stored import stored_header
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, ModelError, PromptError
 from selftrain.evals import true_answers
@@ -224,6 +225,7 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         "truth_channels": truth_channels(config),
         "outside_code": outside,
         "answers_hash": answers_hash(problems.train) if uses_reference(config) else None,
+        **stored_header(config, problems.train),
         "prompts": {"origin": problems.train.origin, "count": len(problems.train), "hash": prompt_set_hash(problems.train)},
         "held_out": None
         if problems.held_out is None

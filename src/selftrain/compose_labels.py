@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selftrain.compose_stored import stored_votes
 from selftrain.compose_wording import second_view
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
@@ -14,12 +15,13 @@ from selftrain.labels import LABEL_SOURCES, Bounds, Labelling, LabelSource
 from selftrain.labels.composed import FirstOf, Mixture
 from selftrain.labels.controls import Random
 from selftrain.labels.flip_damped import FlipDamped
-from selftrain.labels.gate import Gate
+from selftrain.labels.gate import Condition, Gate
 from selftrain.labels.novelty import Novelty
 from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
 from selftrain.labels.self_judge import SelfJudge
 from selftrain.labels.source import Remembers
+from selftrain.labels.stored import Stored
 from selftrain.labels.verified import verified
 from selftrain.policies.base import SamplingParams
 from selftrain.seeds import Stream
@@ -29,7 +31,7 @@ TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
 OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "token_entropy", "self_certainty", "self_judge", "verifier", "mixture")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
-OTHER_VOTES = ("split_vote", "frozen", "ema", "second_view", "reference")
+OTHER_VOTES = ("split_vote", "frozen", "ema", "stored", "second_view", "reference")
 """label sources whose label is not the vote of the whole group, which is all that reward.rule = share looks at"""
 
 
@@ -110,6 +112,14 @@ def verifier(needs: Needs, option: str) -> LabelSource:
     return verified
 
 
+def gate(needs: Needs, option: str) -> Gate:  # noqa: ARG001
+    section = needs.config.gate
+    if "stored" not in section.conditions:
+        return Gate(section.conditions, section.min_share_frac)
+    votes = stored_votes(needs.config, needs.prompts, "gate.conditions")
+    return Gate(section.conditions, section.min_share_frac, {"stored": Condition(votes.agree)})
+
+
 def restrained(needs: Needs, option: str) -> Restrained:  # noqa: ARG001
     section = needs.config.restrained
     return Restrained(section.sigma_frac, section.min_share_frac, section.penalty, section.prompt_sigma_frac)
@@ -137,7 +147,8 @@ BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "verifier": verifier,
     "first_of": first_of,
     "mixture": mixture,
-    "gate": lambda needs, option: Gate(needs.config.gate.conditions, needs.config.gate.min_share_frac),
+    "gate": gate,
+    "stored": lambda needs, option: Stored(stored_votes(needs.config, needs.prompts, option)),
     "random": lambda needs, option: Random(needs.seeds),
     "second_view": lambda needs, option: second_view(needs.config, needs.prompts),
     "restrained": restrained,

@@ -22,6 +22,7 @@ from selftrain.config_labels import (
     SecondViewSection,
     SelfJudgeSection,
     StepShareSection,
+    StoredSection,
     VerifierSection,
 )
 from selftrain.config_section import Section, option
@@ -117,7 +118,8 @@ class LabelsSection(Section):
         "majority",
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
-        "ema: the vote of a moving average of the weights; second_view: an answer that survives another wording of the prompt; "
+        "ema: the vote of a moving average of the weights; stored: votes that `selftrain label` wrote to a file; "
+        "second_view: an answer that survives another wording of the prompt; "
         "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
         "token_entropy and self_certainty: how sure the policy is of its tokens; "
         "self_judge: the policy grades its own completions; "
@@ -254,6 +256,7 @@ class RunConfig(Section):
     rollout: RolloutSection = RolloutSection()
     labels: LabelsSection = LabelsSection()
     ema: EmaSection = EmaSection()
+    stored: StoredSection = StoredSection()
     second_view: SecondViewSection = SecondViewSection()
     judge: JudgeSection = JudgeSection()
     self_judge: SelfJudgeSection = SelfJudgeSection()
@@ -283,3 +286,14 @@ class RunConfig(Section):
         if "mixture" in [name for _, name in found]:
             found += [("mixture.weights", name) for name in sorted(self.mixture.weights)]
         return tuple(found)
+
+    @property
+    def uses_stored(self) -> bool:
+        """Whether stored labels take part in the labels."""
+        names = [name for _, name in self.label_sources]
+        return "stored" in names or ("gate" in names and "stored" in self.gate.conditions)
+
+    @property
+    def stored_file(self) -> str | None:
+        """`stored.file` with the seed in its place."""
+        return None if self.stored.file is None else self.stored.file.replace("{seed}", str(self.run.seed))

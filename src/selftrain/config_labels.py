@@ -21,6 +21,14 @@ class EmaSection(Section):
     )
 
 
+class StoredSection(Section):
+    """labels.source = stored: votes that `selftrain label` wrote to a file before the run."""
+
+    file: str | None = option(
+        None, "path", "The file; {seed} in its name stands for run.seed. Unset: none, which is an error where stored labels are asked for."
+    )
+
+
 class SecondViewSection(Section):
     """labels.source = second_view: the same problem is put to the policy in two wordings."""
 
@@ -83,10 +91,11 @@ class MixtureSection(Section):
 class GateSection(Section):
     """labels.source = gate: the majority where it can be trusted."""
 
-    conditions: tuple[Literal["share", "halves", "base"], ...] = option(
+    conditions: tuple[Literal["share", "halves", "base", "stored"], ...] = option(
         ("share", "halves"),
         "names",
-        "All must hold. share: the winner's share; halves: both halves of the group have this winner; base: the frozen start's vote has it.",
+        "All must hold. share: the winner's share; halves: both halves of the group have this winner; base: the frozen start's vote has it; "
+        "stored: the vote in stored.file has it.",
         min_length=1,
     )
     min_share_frac: float = option(0.5, "fraction", "Least share of the winner, of the condition share.", ge=0, le=1)

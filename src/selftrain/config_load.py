@@ -203,10 +203,11 @@ def check_clustering(config: RunConfig) -> None:
         ),
         "frozen": apart["the teacher"],
         "ema": apart["the teacher"],
+        "stored": apart["the teacher"],
         "second_view": apart["the second view"],
         "flip_damped": (("exact", "text"), ("clusters of two steps have other names, so every visit to a prompt would count as a flip", follows)),
     }
-    if "base" in config.gate.conditions:
+    if {"base", "stored"} & set(config.gate.conditions):
         limits["gate"] = apart["the teacher"]
     if config.restrained.prompt_sigma_frac is not None and clustering == "judge":
         why = "nobody judges the start's answers, so its vote share, by which restrained.prompt_sigma_frac weighs the prompt, would be that of equal words"

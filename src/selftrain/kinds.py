@@ -52,6 +52,8 @@ class Outcome(StrEnum):
     """no answer has votes under both wordings of the prompt"""
     NO_ROOM = "no_room"
     """the second turn leaves no room for a correction"""
+    NOT_STORED = "not_stored"
+    """the file of stored labels has no vote on the prompt"""
 
 
 class Admission(StrEnum):

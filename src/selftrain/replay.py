@@ -13,6 +13,7 @@ from selftrain.admission import admit
 from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
 from selftrain.compose_correction import make_correction
 from selftrain.compose_labels import uses_reference
+from selftrain.compose_stored import check_recorded
 from selftrain.config import RunConfig
 from selftrain.correction import Correction, correction_label
 from selftrain.guard import Guard
@@ -41,7 +42,7 @@ class Replay:
 
 
 def replay(ledger: Ledger, config: RunConfig) -> Replay:
-    """Recompute what follows from the completions. Prompts are loaded again only where true answers decided the labels."""
+    """Recompute what follows from the completions. Prompts are loaded again only where true answers or stored labels decided."""
     found = verify_replay(ledger, recomputations(ledger, config))
     judged = [(verdict, again) for verdict, again in judgements(ledger, config)]
     return Replay(found, len(judged), tuple(verdict.step for verdict, again in judged if again != verdict))
@@ -119,7 +120,10 @@ class StepLabels:
 def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[ScoredGroup], Any]]:
     """What each recorded value should be, from the recorded ones before it."""
     home = Path(ledger.environment["cwd"])
-    prompts = load_sets(relocated(config, home)).train if uses_reference(config) else PromptSet((), AnswerSheet({}), "the record")
+    config = relocated(config, home)
+    needs_prompts = uses_reference(config) or config.uses_stored
+    prompts = load_sets(config).train if needs_prompts else PromptSet((), AnswerSheet({}), "the record")
+    check_recorded(config, prompts, ledger.header)
     reading, scorer = make_reading(config, {}), make_scorer(config)
     readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, prompts), make_correction(config))
 

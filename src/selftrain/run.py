@@ -364,6 +364,7 @@ def resume(folder: Place) -> Run:
     if config_hash(config) != record.header["config_hash"]:
         raise RunFolderError(f"{folder / 'run.json'}", "its config is not the one the run was started with", "Undo the edit; a changed config is a new run.")
     at_home = relocated(config, Path(record.environment["cwd"]))
+    config = config.model_copy(update={"stored": at_home.stored})
     problems = load_sets(at_home)
     policy = load_policy(at_home)
     header = header_of(config, problems, policy)
@@ -374,8 +375,9 @@ def resume(folder: Place) -> Run:
         ("key_version", "the answer keys"),
         ("outside_code", "the functions of yours that its config names"),
         ("answers_hash", "the reference answers"),
+        ("stored_labels", "the stored labels"),
     ):
-        if header[name] != record.header[name]:
+        if header.get(name) != record.header.get(name):
             raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")
     found = kept_checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None

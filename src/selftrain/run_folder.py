@@ -70,4 +70,6 @@ def relocated(config: RunConfig, home: Path) -> RunConfig:
 
     prompts = config.prompts.model_copy(update={"file": seen(config.prompts.file)})
     evals = config.evals.model_copy(update={"file": seen(config.evals.file)})
-    return config.model_copy(update={"prompts": prompts, "evals": evals, "policy": config.policy.model_copy(update={"model": seen(config.policy.model)})})
+    stored = config.stored.model_copy(update={"file": seen(config.stored_file)})
+    policy = config.policy.model_copy(update={"model": seen(config.policy.model)})
+    return config.model_copy(update={"prompts": prompts, "evals": evals, "stored": stored, "policy": policy})

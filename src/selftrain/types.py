@@ -235,7 +235,8 @@ class Label:
 
     targets: for each of the N completions the key that is rewarded in it. One key N times for most sources; `split_vote` has two halves.
       None where that completion has no label.
-    source: name of the label source. decided_by: `vote 0:17` (a policy version), `views 0:17`, `teacher 0:0`, `judge 0:17` or `reference`.
+    source: name of the label source. decided_by: `vote 0:17` (a policy version), `views 0:17`, `teacher 0:0`, `judge 0:17`, `stored 3fa9c1d2e4b5` (a model's
+      hash) or `reference`.
     uses_truth: whether a true answer touched this label (design law 1).
     weight, offset: each advantage a of the group becomes weight * (a + offset); weight >= 0.
     values, notes: the N rewards and why, where the source gives them itself; both empty where the reward rule makes them from the targets.

@@ -146,12 +146,14 @@ def changed(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
 
 
 def check(cells: Mapping[Cell, RunConfig]) -> None:
-    """Raises ConfigError, PromptError or ModelError for what a run would refuse at its start, of one seed of each kind: seeds differ in their draws only."""
+    """Raises ConfigError, PromptError or ModelError for what a run would refuse at its start, of one seed of each kind: seeds differ in their draws
+    only. Stored labels belong to the prompts of one seed, so there it is every seed."""
     seen, loaded = set(), set()
     for cell, config in cells.items():
-        if (cell.source, cell.start) in seen:
+        kind = (cell.source, cell.start, cell.seed if config.uses_stored else None)
+        if kind in seen:
             continue
-        seen.add((cell.source, cell.start))
+        seen.add(kind)
         problems = load_sets(config)
         check_parts(config, problems)
         if problems.held_out is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from selftrain.labels.frozen import teacher_requests, teachers_of
 from selftrain.labels.majority import majority
@@ -40,10 +41,10 @@ CONDITIONS: Mapping[str, Condition] = {"share": Condition(share), "halves": Cond
 
 
 class Gate:
-    """conditions: names in CONDITIONS, asked in this order; all must hold. min_share: of `share`."""
+    """conditions: names in CONDITIONS or `bound`, asked in this order; all must hold. min_share: of `share`. bound: conditions that are made for a run."""
 
-    def __init__(self, conditions: Sequence[str], min_share: float) -> None:
-        self._conditions = {name: CONDITIONS[name] for name in conditions}
+    def __init__(self, conditions: Sequence[str], min_share: float, bound: Mapping[str, Condition] = MappingProxyType({})) -> None:
+        self._conditions = {name: {**CONDITIONS, **bound}[name] for name in conditions}
         self._min_share = min_share
 
     def requests(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[ExtraRequest]:  # noqa: ARG002

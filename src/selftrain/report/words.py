@@ -17,6 +17,7 @@ SOURCES: Mapping[str, str] = {
     "split_vote": "a split vote of the model's own completions: each half of a group labels the other half",
     "frozen": "the vote of the model as it was at the start",
     "ema": "the vote of a moving average of the model's weights",
+    "stored": "votes that a model gave on the prompts before the run, stored in a file",
     "second_view": "the votes of the model's own completions under two wordings of each prompt: an answer has to survive rewording",
     "reference": "true answers (labels.source = reference)",
     "first_of": "the first of several sources that decides about a group",
