@@ -1,4 +1,4 @@
-"""Write the pages of docs/ that follow from the code: configuration.md, metrics.md, commands.md, query.md.
+"""Write the pages of docs/ that follow from the code: configuration.md, metrics.md, commands.md, query.md, and the table of rules in guard.md.
 
     python scripts/make_docs.py
 
@@ -18,7 +18,7 @@ from selftrain.cli.app import COMMANDS, app
 from selftrain.cli.options import default_text, plain_type
 from selftrain.config import RunConfig
 from selftrain.config_load import fields_of
-from selftrain.guard import RULES
+from selftrain.guard import PROBE_RULES, STEP_RULES, Kind, Rule
 from selftrain.metrics import METRICS
 from selftrain.query import NAMED, VIEWS
 
@@ -30,7 +30,7 @@ BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 def pages() -> dict[str, str]:
     """The text of each page, by file name."""
-    return {"configuration.md": configuration(), "metrics.md": metrics(), "commands.md": commands(), "query.md": query()}
+    return {"configuration.md": configuration(), "metrics.md": metrics(), "commands.md": commands(), "query.md": query(), "guard.md": guard()}
 
 
 def configuration() -> str:
@@ -83,23 +83,32 @@ def allowed(field: Any) -> str:
 
 
 def metrics() -> str:
-    parts = [MADE, "# Metrics and guard rules\n", METRICS_INTRO, "## Metrics\n\n| metric | unit | formula |\n|---|---|---|"]
+    parts = [MADE, "# Metrics\n", METRICS_INTRO, "| metric | unit | formula |\n|---|---|---|"]
     parts += [f"| `{name}` | {metric.unit} | {plain(metric.formula)} |" for name, metric in METRICS.items()]
-    parts.append(f"\n{GUARD_INTRO}\n\n| rule | on a hit | what it means |\n|---|---|---|")
-    parts += [f"| `{rule.name}` | {'halts the run' if rule.serious else 'warns'} | {plain(rule.words)} |" for rule in RULES.values()]
     return "\n".join(parts) + "\n"
 
 
+def guard() -> str:
+    """The page as it is, with the tables of its rules made anew."""
+    page = (DOCS / "guard.md").read_text("utf-8")
+    for name, rules in (("step", STEP_RULES), ("probe", PROBE_RULES)):
+        begin, end = f"<!-- {name} rules, made by scripts/make_docs.py -->\n", f"<!-- end of {name} rules -->"
+        before, _, rest = page.partition(begin)
+        lines = ["| rule | signals | value | limit | unit | on a hit | catches |", "|---|---|---|---|---|---|---|", *map(rule_row, rules)]
+        page = before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return page
+
+
+def rule_row(rule: Rule) -> str:
+    signals = ", ".join(f"`{signal}`" for signal in rule.signals)
+    return f"| `{rule.name}` | {signals} | {plain(rule.formula)} | {rule.limit:.3g} | {rule.unit} | {ON_A_HIT[rule.kind]} | {rule.catches} |"
+
+
+ON_A_HIT = {Kind.HARM: "health", Kind.STALL: "halts", Kind.BLOCK: "warns"}
 METRICS_INTRO = """\
 Every number that is logged about a step, in the ledger's step records and in `selftrain train --log json`. None of them needs a true answer. P is the
 number of prompts of a step, N the number of completions of a prompt that vote. Accuracies are not here: they are known only where problems with true
-answers are evaluated, see [evaluation.md](evaluation.md).
-"""
-GUARD_INTRO = """\
-## Guard rules
-
-A rule compares the mean of a signal over the last `guard.window_steps` with its mean over the first `guard.baseline_steps` of the same run. With
-`guard.action = halt` a hit that halts stops the run before the update of that step, and the newest checkpoint older than the window is handed over.
+answers are evaluated, see [evaluation.md](evaluation.md). What is made of them: [guard.md](guard.md).
 """
 
 

@@ -15,11 +15,12 @@ from selftrain import checkpoints, control
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import CheckpointError, ConfigError
-from selftrain.handover import START, Schedule, healthiest, protected, scheduled
+from selftrain.events import Taken
+from selftrain.handover import START, Doubts, Schedule, healthiest, protected, scheduled
 from selftrain.ledger import BranchRecord, RequestRecord, Status, lineage, read, storage, verify
 from selftrain.replay import replay
 from selftrain.report import write_report
-from selftrain.run import Evaluated, Outcome, Run, Taken, read_config, resume, start
+from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start
 from selftrain.train import StepReport
 from tests.killing import killed_and_resumed
 
@@ -81,6 +82,23 @@ def test_a_record_with_branches_verifies_replays_and_reports(tmp_path: Path) -> 
     assert found.num_verdicts == 12 + 5
     text = write_report(run.folder).markdown.read_text()
     assert "Rolled back once: after 5 steps to the start, by Ada: it began to guess." in text
+
+
+def test_a_person_overrules_the_guard_with_a_reason(tmp_path: Path) -> None:
+    """It is in the record before it is obeyed, replays, and a run without a guard refuses it."""
+
+    def overrule(folder: Path) -> object:
+        return control.ask(folder, control.OVERRULE, "Ada", "shorter is what I want")
+
+    run = start(config(tmp_path, "a"))
+    with_requests(run, {7: overrule})
+    assert [(one.action, one.reason, one.step, one.refused) for one in read(run.folder).requests()] == [("overrule", "shorter is what I want", 7, "")]
+    judged = {verdict.step: verdict.health is not None for verdict in read(run.folder).verdicts()}
+    assert [step for step, has in judged.items() if has] == [5, 6]
+    assert replay(read(run.folder), read_config(run.folder)).agrees
+    other = start(config(tmp_path, "b", guard__action="off"))
+    with_requests(other, {2: overrule})
+    assert [one.refused for one in read(other.folder).requests()] == ["the guard is off: there is nothing to overrule"]
 
 
 def test_rolled_back_twice_history_has_three_parts(tmp_path: Path) -> None:
@@ -166,7 +184,7 @@ def test_killed_at_random_around_rollbacks_the_requests_are_obeyed_once(tmp_path
 
 
 def test_a_pause_waits_for_resume_and_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selftrain.run.POLL_S", 0.01)
+    monkeypatch.setattr("selftrain.taking_up.POLL_S", 0.01)
     run = start(config(tmp_path, "a"))
     control.ask(run.folder, control.PAUSE, "Ada", "let me look")
     seen: list[object] = []
@@ -268,6 +286,7 @@ def test_requests_are_numbered_and_never_overwrite(tmp_path: Path) -> None:
         ("roll_back", {"checkpoint": "step-000003", "reason": " "}, "needs a checkpoint and a reason"),
         ("pause", {"checkpoint": "step-000003"}, "only a rollback"),
         ("pause", {"reason": "x" * 3000}, "at most 2000"),
+        ("overrule", {"reason": " "}, "needs a reason"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_not_written(tmp_path: Path, action: str, more: dict[str, str], words: str) -> None:
@@ -283,11 +302,24 @@ def test_the_checkpoint_made_at_a_rollback_is_never_handed_over() -> None:
     history = lineage([BranchRecord(1, 0, "step-000003", 3, 9, "r", "w")], 1)
     there = scheduled(names, history, schedule)
     assert there == {3: "step-000003", 6: "branch-01-step-000006"}
-    assert healthiest(there, 7, None, schedule) == "branch-01-step-000006"
-    assert healthiest(there, 7, 6, schedule) == "step-000003"
-    assert healthiest(there, 7, 4, schedule) == START
-    assert protected(there, 7, schedule) == {"step-000003", "branch-01-step-000006"}
-    assert protected(there, 9, schedule) == {"branch-01-step-000006"}
+    assert healthiest(there, 7, Doubts(), schedule) == "branch-01-step-000006"
+    assert healthiest(there, 7, Doubts(6), schedule) == "step-000003"
+    assert healthiest(there, 7, Doubts(4), schedule) == START
+    assert protected(there, 7, Doubts(), schedule) == {"step-000003", "branch-01-step-000006"}
+    assert protected(there, 9, Doubts(), schedule) == {"branch-01-step-000006"}
+
+
+def test_a_checkpoint_whose_probe_is_worse_than_the_bases_is_not_handed_over() -> None:
+    """The probe of a checkpoint is the newest one before it, or the one taken right after it was made; it is kept while a younger one is in doubt."""
+    schedule = Schedule(every_steps=3, num_steps=12, window_steps=2)
+    there = {3: "step-000003", 6: "step-000006", 9: "step-000009"}
+    assert healthiest(there, 10, Doubts(None, {8, 9}), schedule) == "step-000006"
+    assert healthiest(there, 10, Doubts(None, {6, 7, 8, 9}), schedule) == "step-000003"
+    assert healthiest(there, 10, Doubts(None, {5, 8}), schedule) == "step-000003"
+    assert healthiest(there, 10, Doubts(9, {3}), schedule) == "step-000006"
+    assert healthiest(there, 10, Doubts(None, {2, 5, 8}), schedule) == START
+    assert protected(there, 11, Doubts(None, {8, 9}), schedule) == {"step-000006"}
+    assert protected(there, 10, Doubts(None, {6}), schedule) == {"step-000003", "step-000009"}
 
 
 def test_a_branch_out_of_turn_is_refused(tmp_path: Path) -> None:

@@ -33,12 +33,14 @@ METHOD_SECTIONS = (
     "restrained.",
     "novelty.",
     "correction.",
+    "rollback.",
+    "validation.",
 )
 """sections of one named method, of at most 4 options each"""
 DOCS = ROOT / "docs"
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "metrics.md", "commands.md", "query.md"])
+@pytest.mark.parametrize("name", ["configuration.md", "metrics.md", "commands.md", "query.md", "guard.md"])
 def test_the_page_is_what_the_code_makes(name: str) -> None:
     assert (DOCS / name).read_text("utf-8") == make_docs.pages()[name], "run: python scripts/make_docs.py"
 
@@ -51,8 +53,9 @@ def test_every_option_is_documented() -> None:
 
 
 def test_every_metric_and_guard_rule_is_documented() -> None:
-    text = (DOCS / "metrics.md").read_text("utf-8")
-    assert all(f"| `{name}` |" in text for name in [*METRICS, *RULES])
+    for page, names in (("metrics.md", METRICS), ("guard.md", RULES)):
+        text = (DOCS / page).read_text("utf-8")
+        assert all(f"| `{name}` |" in text for name in names)
 
 
 def test_the_option_list_is_frozen() -> None:

@@ -1,25 +1,43 @@
-"""The guard's rules by hand, and on four recorded runs of a 0.5 B model where they are at hand."""
+"""The guard's rules, health score and verdicts by hand, on made-up runs."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import math
+import time
 
 import pytest
 
 from selftrain.config import GuardSection
-from selftrain.guard import RULES, Guard
+from selftrain.guard import PROBE_RULES, RULES, Guard, Kind
+from selftrain.guard.health import health_of, part
+from selftrain.guard.window import Window
 from selftrain.metrics import METRICS
-from selftrain.types import Action, PolicyVersion, StepMetrics, Verdict
+from selftrain.types import Action, AnswerKey, PolicyVersion, StepMetrics, Verdict
 
-TRACES = Path(__file__).parent.parent.parent / "shared" / "traces"
 HEALTHY = {
     "vote/collision_frac": 0.1,
     "vote/read_mean_frac": 0.9,
-    "vote/share_mean_frac": 0.6,
+    "vote/share_mean_frac": 0.4,
+    "vote/split_half_frac": 0.6,
     "policy/entropy_mean_nats": 0.5,
     "admission/admitted_frac": 0.8,
     "completion/length_mean_tokens": 100.0,
+    "completion/repeat_frac": 0.02,
+    "reward/length_corr": 0.0,
+}
+PROBE = {
+    "probe/base_agree_frac": 0.9,
+    "probe/number_unchanged_frac": 0.05,
+    "probe/reword_agree_frac": 0.7,
+    "probe/share_mean_frac": 0.5,
+    "probe/length_mean_tokens": 100.0,
+    "probe/kl_base_nats": 0.0,
+    "probe/kl_answer_nats": 0.0,
+    "probe/kl_reasoning_nats": 0.0,
+    "probe/swap_changed_frac": 0.1,
+    "probe/drift_nats": 0.0,
+    "probe/canary_right_frac": 0.8,
 }
 
 
@@ -37,19 +55,166 @@ def run(guard: Guard, **late: float) -> list[Verdict]:
     [
         ("constant_answer", {"vote/collision_frac": 0.9}),
         ("noise", {"policy/entropy_mean_nats": 2.0}),
+        ("hollow", {"vote/share_mean_frac": 0.9, "policy/entropy_mean_nats": 0.6}),
+        ("shortcut", {"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": 0.6}),
+        ("shrinking", {"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": 0.6}),
         ("unread", {"vote/read_mean_frac": 0.3}),
+        ("repetition", {"completion/repeat_frac": 0.5}),
+        ("length_reward", {"reward/length_corr": -0.9}),
+        ("flips", {"vote/flip_frac": 0.95, "vote/split_half_frac": 0.9}),
+        ("unstable", {"update/grad_norm": 9.0}),
         ("no_signal", {"admission/admitted_frac": 0.0}),
     ],
 )
-def test_each_serious_rule_halts_on_what_it_is_for(rule: str, late: dict[str, float]) -> None:
+def test_each_rule_halts_on_what_it_is_for(rule: str, late: dict[str, float]) -> None:
     guard = Guard(GuardSection())
-    verdicts = run(guard, **late)
+    quiet = {"update/grad_norm": 1.0} if rule == "unstable" else {}
+    verdicts = [judge(guard, step, **quiet) for step in range(10)] + [judge(guard, step, **late) for step in range(10, 20)]
     assert all(verdict.action is Action.CONTINUE for verdict in verdicts[:10])
     hit = next(verdict for verdict in verdicts if verdict.action is Action.HALT)
-    assert [finding.rule for finding in hit.findings] == [rule]
-    assert hit.findings[0].value > hit.findings[0].limit
-    assert 10 <= hit.step <= 14
-    assert guard.harm_since_step == (None if rule == "no_signal" else hit.step)
+    found = next(finding for verdict in verdicts[: hit.step + 1] for finding in verdict.findings if finding.rule == rule)
+    assert found.value > found.limit == RULES[rule].limit
+    assert 10 <= hit.step <= 16
+    harmful = RULES[rule].kind is Kind.HARM
+    assert (guard.harm_since_step is not None) == harmful
+    assert hit.health is not None
+    assert (hit.health.value < 0.5) == harmful
+    assert (rule in hit.health.parts) == harmful
+
+
+def test_every_rule_about_steps_is_tried_above() -> None:
+    marks = next(mark for mark in test_each_rule_halts_on_what_it_is_for.pytestmark if mark.name == "parametrize")  # type: ignore[attr-defined]
+    assert {case[0] for case in marks.args[1]} == {name for name in RULES if not name.startswith("probe") and RULES[name] not in PROBE_RULES}
+
+
+@pytest.mark.parametrize(
+    ("rule", "late"),
+    [
+        ("off_base", {"probe/base_agree_frac": 0.3}),
+        ("deaf", {"probe/number_unchanged_frac": 0.6}),
+        ("rewording", {"probe/reword_agree_frac": 0.2}),
+        ("probe_shortcut", {"probe/length_mean_tokens": 50.0, "probe/share_mean_frac": 0.6}),
+        ("answer_drift", {"probe/kl_answer_nats": 0.9, "probe/kl_reasoning_nats": 0.05}),
+        ("canaries", {"probe/canary_right_frac": 0.2}),
+        ("bias", {"probe/swap_changed_frac": 0.6}),
+        ("off_domain", {"probe/drift_nats": 0.5, "probe/kl_base_nats": 0.2}),
+    ],
+)
+def test_probes_are_compared_with_the_base_from_the_second_on(rule: str, late: dict[str, float]) -> None:
+    """Harm in one probe is seen at once, before there is a window; what only blocks a hand-over warns."""
+    guard = Guard(GuardSection())
+    first, quiet = judge(guard, 0, **PROBE), judge(guard, 1)
+    verdict = judge(guard, 2, **{**PROBE, **late})
+    assert (first.findings, quiet.findings, first.health) == ((), (), None)
+    assert [finding.rule for finding in verdict.findings] == [rule]
+    assert verdict.action is (Action.HALT if RULES[rule].kind is Kind.HARM else Action.WARN)
+    assert verdict.health is not None
+    assert (verdict.health.value < 0.5) == (RULES[rule].kind is Kind.HARM)
+    healthy = Guard(GuardSection())
+    assert [judge(healthy, step, **PROBE).findings for step in range(4)] == [(), (), (), ()]
+
+
+def test_healthy_learning_is_left_alone() -> None:
+    """Agreement to 0.98, entropy to a fifth, a gradient that doubles and completions that become a quarter shorter; a third of the labels changes."""
+    guard = Guard(GuardSection())
+    for step in range(60):
+        done = step / 59
+        changes = {
+            "vote/share_mean_frac": 0.4 + 0.58 * done,
+            "vote/split_half_frac": 0.6 + 0.39 * done,
+            "policy/entropy_mean_nats": 0.5 - 0.4 * done,
+            "completion/length_mean_tokens": 100.0 - 25.0 * done,
+            "vote/flip_frac": 0.3,
+            "update/grad_norm": 1.0 + done,
+        }
+        verdict = judge(guard, step, **changes)
+        assert (verdict.action, verdict.findings) == (Action.CONTINUE, ()), step
+    assert verdict.health is not None
+    assert verdict.health.value > 0.7
+
+
+def test_a_saturated_prompt_set_is_healthy() -> None:
+    late = {"vote/share_mean_frac": 0.95, "reward/mean_frac": 0.97, "admission/admitted_frac": 0.1, "policy/entropy_mean_nats": 0.02}
+    guard = Guard(GuardSection())
+    assert {judge(guard, step, **late).action for step in range(30)} == {Action.CONTINUE}
+
+
+@pytest.mark.parametrize("share", [0.4, 0.3])
+def test_shorter_completions_without_more_agreement_are_no_shortcut(share: float) -> None:
+    verdicts = run(Guard(GuardSection()), **{"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": share})
+    assert {verdict.action for verdict in verdicts} == {Action.CONTINUE}
+
+
+def test_small_signs_add_up() -> None:
+    """Two rules at 0.8 of their limits: neither is a finding, together they take 1.28 bits."""
+    guard = Guard(GuardSection())
+    late = {"vote/collision_frac": 0.1 + 0.8 * 0.25, "vote/read_mean_frac": 0.9 - 0.8 * 0.25}
+    verdicts = run(guard, **late)
+    found = [finding for verdict in verdicts for finding in verdict.findings]
+    assert {finding.rule for finding in found} == {"together"}
+    assert found[-1].value == pytest.approx(1.28)
+    assert "constant_answer" in found[-1].words
+    assert "unread" in found[-1].words
+    assert verdicts[-1].health is not None
+    assert verdicts[-1].health.value == pytest.approx(2**-1.28, abs=1e-6)
+    assert dict(verdicts[-1].health.parts) == pytest.approx({"constant_answer": 0.64, "unread": 0.64})
+
+
+def test_a_doubtful_score_warns_first_and_halts_when_it_stays() -> None:
+    """A value that jumps has a wide interval: the third step below one half halts."""
+    guard = Guard(GuardSection())
+    for step in range(10):
+        judge(guard, step)
+    verdicts = [judge(guard, 10 + at, **{"vote/collision_frac": value}) for at, value in enumerate((0.9, 0.1, 0.9, 0.1, 0.9, 0.2, 0.9, 0.1, 0.9, 0.9))]
+    low = [verdict for verdict in verdicts if verdict.health and verdict.health.value < 0.5]
+    halted = next(verdict for verdict in verdicts if verdict.action is Action.HALT)
+    assert low[0].action is Action.WARN
+    assert low[0].health is not None
+    assert low[0].health.low < low[0].health.value < 0.5 <= low[0].health.high
+    assert halted.step == low[0].step + 2
+
+
+def test_the_interval_is_the_jackknife() -> None:
+    """One rule, collisions 0 at first and 0.1, 0.2, 0.3 now: value 0.2, bits 0.64; without one step 1.0, 0.64, 0.36 bits, without a first step the same."""
+    key = "vote/collision_frac"
+    window = Window([{key: 0.0}] * 3, (), [{key: 0.1}, {key: 0.2}, {key: 0.3}], {}, {})
+    health = health_of([RULES["constant_answer"]], window)
+    spread = 1.645 * math.sqrt(2 / 3 * ((1.0 - 0.64) ** 2 + (0.36 - 0.64) ** 2))
+    assert health.value == pytest.approx(2**-0.64, abs=1e-6)
+    assert health.low == pytest.approx(2 ** -(0.64 + spread), abs=1e-6)
+    assert health.high == pytest.approx(2 ** -(0.64 - spread), abs=1e-6)
+    assert dict(health.parts) == {"constant_answer": pytest.approx(0.64)}
+
+
+@pytest.mark.parametrize(("value", "bits"), [(-3.0, 0.0), (0.0, 0.0), (0.1, 0.25), (0.2, 1.0), (0.4, 4.0), (99.0, 16.0)])
+def test_a_part_is_the_square_of_value_over_limit(value: float, bits: float) -> None:
+    assert part(value, 0.2) == pytest.approx(bits)
+
+
+def test_labels_that_changed_since_the_last_visit_are_counted() -> None:
+    guard = Guard(GuardSection())
+    metrics = StepMetrics(0, PolicyVersion(0, 0), HEALTHY)
+
+    def flips(**winners: str) -> float | None:
+        return guard.compared(metrics, {name: AnswerKey(key) for name, key in winners.items()}).values.get("vote/flip_frac")
+
+    assert flips(a="1", b="2") is None
+    assert flips(c="3") is None
+    assert flips(a="1", b="7") == 0.5
+    assert flips(b="7", c="4", d="1") == 0.5
+    restored = Guard(GuardSection())
+    restored.load(json.loads(json.dumps(guard.state())))
+    assert restored.compared(metrics, {"d": AnswerKey("2")}).values["vote/flip_frac"] == 1.0
+
+
+def test_the_gradient_norm_counts_from_the_step_after_its_update() -> None:
+    guard = Guard(GuardSection())
+    for step in range(12):
+        metrics = StepMetrics(step, PolicyVersion(0, step), HEALTHY)
+        verdict = guard.judge(metrics)
+        assert verdict.findings == ()
+        guard.learned(StepMetrics(step, PolicyVersion(0, step), {**HEALTHY, "update/grad_norm": 1.0 if step < 11 else 99.0}))
+    assert [finding.rule for finding in judge(guard, 12).findings] == ["unstable"]
 
 
 def test_harm_that_passes_is_forgotten() -> None:
@@ -61,26 +226,25 @@ def test_harm_that_passes_is_forgotten() -> None:
     assert guard.harm_since_step is None
 
 
-def test_a_shortcut_warns() -> None:
-    verdicts = run(Guard(GuardSection()), **{"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": 0.8})
-    assert {verdict.action for verdict in verdicts} == {Action.CONTINUE, Action.WARN}
-    assert {finding.rule for verdict in verdicts for finding in verdict.findings} == {"shortcut"}
-
-
-@pytest.mark.parametrize("share", [0.6, 0.4])
-def test_shorter_completions_without_more_agreement_are_no_shortcut(share: float) -> None:
-    verdicts = run(Guard(GuardSection()), **{"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": share})
-    assert {verdict.action for verdict in verdicts} == {Action.CONTINUE}
-
-
-def test_a_high_share_alone_is_healthy() -> None:
-    assert all(verdict.action is Action.CONTINUE for verdict in run(Guard(GuardSection()), **{"vote/share_mean_frac": 0.98, "reward/mean_frac": 0.97}))
+def test_who_overrules_the_guard_makes_what_is_there_the_measure() -> None:
+    """The same collisions are no finding any more, more of them are, and a probe is compared with the newest one."""
+    guard, late = Guard(GuardSection(action="warn")), {"vote/collision_frac": 0.4}
+    for step in range(10):
+        judge(guard, step, **(PROBE if step == 0 else {}))
+    found = [judge(guard, 10 + step, **late, **({**PROBE, "probe/swap_changed_frac": 0.6} if step == 2 else {})) for step in range(10)]
+    assert found[-1].findings
+    guard.overrule()
+    assert guard.harm_since_step is None
+    after = [judge(guard, 20 + step, **late, **({**PROBE, "probe/swap_changed_frac": 0.6} if step == 2 else {})) for step in range(12)]
+    assert {(verdict.action, verdict.findings) for verdict in after} == {(Action.CONTINUE, ())}
+    assert [judge(guard, 32 + step, **{"vote/collision_frac": 0.9}).action for step in range(5)][-1] is Action.WARN
 
 
 def test_warn_only_and_off() -> None:
     late = {"vote/collision_frac": 0.9}
     assert {verdict.action for verdict in run(Guard(GuardSection(action="warn")), **late)} == {Action.CONTINUE, Action.WARN}
-    assert {verdict.action for verdict in run(Guard(GuardSection(action="off")), **late)} == {Action.CONTINUE}
+    off = run(Guard(GuardSection(action="off")), **late)
+    assert {(verdict.action, verdict.health) for verdict in off} == {(Action.CONTINUE, None)}
 
 
 def test_missing_signals_are_tolerated() -> None:
@@ -90,42 +254,33 @@ def test_missing_signals_are_tolerated() -> None:
 
 
 def test_state_goes_on_where_it_was() -> None:
+    """Also with probes, low scores and updates behind it; the state is JSON and later steps do not change it."""
     whole, first, second = Guard(GuardSection()), Guard(GuardSection()), Guard(GuardSection())
-    values = [{"vote/collision_frac": 0.1 + 0.04 * step} for step in range(20)]
+    values = [{"vote/collision_frac": 0.1 + 0.04 * step, **(PROBE if step % 4 == 0 else {})} for step in range(20)]
     expected = [judge(whole, step, **value) for step, value in enumerate(values)]
-    found = [judge(first, step, **value) for step, value in enumerate(values[:8])]
-    second.load(json.loads(json.dumps(first.state())))
-    assert found + [judge(second, step + 8, **value) for step, value in enumerate(values[8:])] == expected
+    found = [judge(first, step, **value) for step, value in enumerate(values[:14])]
+    state = first.state()
+    kept = json.dumps(state)
+    judge(first, 14)
+    assert json.dumps(state) == kept
+    second.load(json.loads(kept))
+    assert found + [judge(second, step + 14, **value) for step, value in enumerate(values[14:])] == expected
 
 
-def test_rules_read_logged_metrics_only() -> None:
-    class Seen(dict[str, float]):
-        def __missing__(self, key: str) -> float:
-            assert key in METRICS
-            return 1.0
-
+def test_rules_read_the_signals_they_name() -> None:
+    """They name logged metrics or probes, and a window with just these is enough."""
     for rule in RULES.values():
-        rule.find(Seen(), Seen(), 5)
+        assert all(signal in METRICS or signal.startswith("probe/") for signal in rule.signals)
+        steps = [dict.fromkeys(rule.signals, 0.5)] * 5
+        assert rule.measure(Window(steps, steps, steps, steps[0], steps[0])) is not None, rule.name
+        assert rule.measure(Window([{}], [{}], [{}], {}, {})) is None, rule.name
 
 
-def halted_at(name: str) -> int | None:
-    """The step at which the guard halts a recorded run, from the signals the recording has."""
-    guard = Guard(GuardSection())
-    names = {"coll": "vote/collision_frac", "ent": "policy/entropy_mean_nats", "len": "completion/length_mean_tokens", "share": "vote/share_mean_frac"}
-    for line in (TRACES / name).read_text().splitlines():
-        row = json.loads(line)
-        if "share" not in row:
-            continue
-        values = {key: float(row[short]) for short, key in names.items() if short in row}
-        if guard.judge(StepMetrics(row["step"] - 1, PolicyVersion(0, row["step"] - 1), values)).action is Action.HALT:
-            return int(row["step"])
-    return None
-
-
-@pytest.mark.skipif(not TRACES.exists(), reason="the recorded runs of ../shared/traces are not here")
-def test_recorded_runs() -> None:
-    """The labelled run is left alone and the entropy explosion of the min_share run is found; what the recordings do not hold cannot be seen."""
-    assert halted_at("qwen05_reference_t1.jsonl") is None
-    found = halted_at("qwen05_minshare_t07.jsonl")
-    assert found is not None
-    assert found <= 40
+def test_a_verdict_costs_little() -> None:
+    """All rules over a full window, median of 50: two hundredths of the fastest step measured, 0.5 s on an H100, are 10 ms."""
+    guard, seconds = Guard(GuardSection()), []
+    for step in range(60):
+        begun = time.perf_counter()
+        judge(guard, step, **PROBE, **{"update/grad_norm": 1.0, "vote/flip_frac": 0.3})
+        seconds.append(time.perf_counter() - begun)
+    assert sorted(seconds[10:])[25] < 0.01

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from selftrain.labels import Bounds
 from selftrain.labels.majority import majority
-from selftrain.metrics import METRICS, measure, with_update
+from selftrain.metrics import METRICS, length_correlation, measure, repeat_frac, with_update
 from selftrain.policies.base import UpdateStats
 from selftrain.seeds import Stream
 from selftrain.types import PolicyVersion
@@ -50,6 +52,24 @@ def test_a_step_by_hand() -> None:
     }
     assert {key: values[key] for key in expected} == pytest.approx(expected)
     assert 0 < values["completion/compress_ratio"] < 1
+    assert values["completion/repeat_frac"] == 0.0
+    assert "reward/length_corr" not in values  # all completions have two tokens
+
+
+def test_repeated_tokens_are_counted_in_fours() -> None:
+    assert repeat_frac([1, 2, 3]) == 0.0
+    assert repeat_frac([1, 2, 3, 4, 5]) == 0.0
+    assert repeat_frac([7] * 10) == pytest.approx(6 / 7)
+    assert repeat_frac(["a", "b", "c", "d", "a", "b", "c", "d"]) == pytest.approx(1 / 5)
+
+
+def test_reward_and_length_are_correlated_within_a_group() -> None:
+    one = SCORER.score([voted(["7", "7", "8", "9"], "a", 0)], majority([voted(["7", "7", "8", "9"], "a", 0)], Bounds()), (), Stream(0))[0]
+    assert length_correlation(one) is None
+    group = one.voted.group
+    longer = [replace(completion, token_ids=(1,) * size) for completion, size in zip(group.completions, (1, 2, 3, 4), strict=True)]
+    varied = replace(one, voted=replace(one.voted, group=replace(group, completions=tuple(longer))))
+    assert length_correlation(varied) == pytest.approx(-2 / 5**0.5)
 
 
 def test_names_say_stage_quantity_and_unit() -> None:

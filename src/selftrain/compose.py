@@ -27,7 +27,7 @@ from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
 from selftrain.policies.toy import problems as toy_problems
-from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, prompt_set_hash
+from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, load_validation, prompt_set_hash
 from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge, read_paraphrases
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
@@ -46,19 +46,23 @@ Verify = Callable[[Sequence[VotedGroup]], list[VotedGroup]]
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """The prompts to train on and, where there are any, the held-out problems."""
+    """The prompts to train on and, where there are any, the held-out problems and those that choose the checkpoint."""
 
     train: PromptSet
     held_out: PromptSet | None
+    validation: PromptSet | None = None
 
 
 def load_sets(config: RunConfig) -> Problems:
     """Training prompts and held-out problems, disjoint, the held-out ones with true answers. Raises PromptError or ConfigError."""
     sets = toy_sets(config) if is_toy(config.policy.model) else named_sets(config)
-    train, held_out = sets.train, sets.held_out
-    if held_out is not None:
-        check_disjoint(train, held_out)
-        true_answers(held_out)
+    train, held_out, validation = sets.train, sets.held_out, sets.validation
+    for labelled in (held_out, validation):
+        if labelled is not None:
+            check_disjoint(train, labelled)
+            true_answers(labelled)
+    if held_out is not None and validation is not None:
+        check_disjoint(validation, held_out)
     if len(train) < config.rollout.prompts_per_step:
         raise PromptError(
             f"{len(train)} prompts from {train.origin}, rollout.prompts_per_step = {config.rollout.prompts_per_step}",
@@ -69,22 +73,30 @@ def load_sets(config: RunConfig) -> Problems:
 
 
 def named_sets(config: RunConfig) -> Problems:
-    """The sets that [prompts] and [evals] name. A task does not make its held-out problems again, in neither form."""
+    """The sets that [prompts], [evals] and [validation] name. A task does not make labelled problems again, in neither form."""
     held_out = load_problems(config.evals, config.prompts, config.run.seed)
     exclude = ids_of_forms(held_out) if held_out and config.evals.file is None else frozenset()
-    return Problems(load_prompts(config.prompts, config.run.seed, exclude), held_out)
+    validation = load_validation(config.validation, config.prompts, config.run.seed, exclude)
+    exclude |= ids_of_forms(validation) if validation and config.validation.task is not None else frozenset()
+    return Problems(load_prompts(config.prompts, config.run.seed, exclude), held_out, validation)
 
 
 def toy_sets(config: RunConfig) -> Problems:
     """The toy policy's own problems. Raises ConfigError for a source that it could not read."""
-    named = ("prompts.file", "prompts.dataset", "prompts.task", "evals.file", "evals.task")
+    named = ("prompts.file", "prompts.dataset", "prompts.task", "evals.file", "evals.task", "validation.file")
     values = {name: getattr(getattr(config, name.partition(".")[0]), name.partition(".")[2]) for name in named}
     given = [f"{name} = {value}" for name, value in values.items() if value is not None]
     if given:
         raise ConfigError(
             f"policy.model = {config.policy.model}, {', '.join(given)}", "the toy policy knows its own problems only", "Leave them out, or name another model."
         )
-    return Problems(toy_problems(config.prompts.count or TOY_PROMPTS), toy_problems(config.evals.num_problems, first=TOY_HELD_OUT_FIRST))
+    held_out = toy_problems(config.evals.num_problems, first=TOY_HELD_OUT_FIRST)
+    if not config.validation.is_on:
+        return Problems(toy_problems(config.prompts.count or TOY_PROMPTS), held_out)
+    if config.validation.task != "toy":
+        raise ConfigError(f"validation.task = {config.validation.task}", "the toy policy knows its own problems only", "Give --validation.task toy.")
+    validation = toy_problems(config.validation.num_problems, first=TOY_HELD_OUT_FIRST + config.evals.num_problems)
+    return Problems(toy_problems(config.prompts.count or TOY_PROMPTS), held_out, validation)
 
 
 def load_policy(config: RunConfig) -> Policy:
@@ -204,6 +216,11 @@ def config_hash(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()
 
 
+def about(prompts: PromptSet | None) -> Mapping[str, Any] | None:
+    """What the header says of a prompt set; its hash leaves answers out."""
+    return None if prompts is None else {"origin": prompts.origin, "count": len(prompts), "hash": prompt_set_hash(prompts)}
+
+
 def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
     """What the ledger starts with: nothing in it depends on the clock, the place or a true answer."""
     outside = {
@@ -226,10 +243,9 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         "outside_code": outside,
         "answers_hash": answers_hash(problems.train) if uses_reference(config) else None,
         **stored_header(config, problems.train),
-        "prompts": {"origin": problems.train.origin, "count": len(problems.train), "hash": prompt_set_hash(problems.train)},
-        "held_out": None
-        if problems.held_out is None
-        else {"origin": problems.held_out.origin, "count": len(problems.held_out), "hash": prompt_set_hash(problems.held_out)},
+        "prompts": about(problems.train),
+        "held_out": about(problems.held_out),
+        "validation": about(problems.validation),
         "model_hash": policy.weights_hash(),
         "key_version": KEY_VERSION,
         "selftrain_version": installed_version("selftrain"),

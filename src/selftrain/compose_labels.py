@@ -29,6 +29,8 @@ from selftrain.types import AnswerSheet, PromptSet
 
 TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
+VALIDATION = "validation"
+"""the channel through which truth chooses the checkpoint and nothing else"""
 OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "token_entropy", "self_certainty", "self_judge", "verifier", "mixture")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
 OTHER_VOTES = ("split_vote", "frozen", "ema", "stored", "second_view", "reference")
@@ -188,5 +190,5 @@ def uses_reference(config: RunConfig) -> bool:
 
 
 def truth_channels(config: RunConfig) -> list[str]:
-    """The named channels by which truth can reach an update; empty means label-free (design law 1)."""
-    return [f"{option}={name}" for option, name in config.label_sources if name in TRUTH_CHANNELS]
+    """The named channels by which truth can reach an update or the choice of the checkpoint; empty means label-free (design law 1)."""
+    return [*(f"{option}={name}" for option, name in config.label_sources if name in TRUTH_CHANNELS), *([VALIDATION] if config.validation.is_on else [])]

@@ -228,11 +228,29 @@ class VllmSection(Section):
 class GuardSection(Section):
     """Rules that see reward hacking without labels."""
 
-    action: Literal["halt", "warn", "off"] = option(
-        "halt", "name", "On a serious finding: halt and hand over an earlier checkpoint, or only warn; off: nothing is judged."
+    action: Literal["halt", "roll_back", "warn", "off"] = option(
+        "halt",
+        "name",
+        "On harm: halt and hand over an earlier checkpoint; roll_back to it and go on with a remedy ([rollback]); or only warn; off: nothing is judged.",
     )
     window_steps: int = option(5, "steps", "Steps over which signals are averaged.", ge=1)
     baseline_steps: int = option(5, "steps", "First steps of the run, against which drift is measured.", ge=1)
+
+
+class RollbackSection(Section):
+    """guard.action = roll_back: what is changed from there on, and how often."""
+
+    remedy: Literal["lower_rate", "higher_min_share", "frozen_teacher", "ema_teacher", "easier_prompts", "fewer_votes"] = option(
+        "lower_rate",
+        "name",
+        "lower_rate, fewer_votes: the learning rate, the votes times `factor`; higher_min_share: the distance of labels.min_share_frac to 1 times `factor`; "
+        "easier_prompts: on with the share `factor` of the prompts seen so far that agreed most; frozen_teacher, ema_teacher: labels.source becomes that.",
+    )
+    factor: float = option(0.5, "factor", "How far the remedy goes, each time again; teachers have none.", gt=0, lt=1)
+    max_rollbacks: int = option(2, "rollbacks", "Harm after so many rollbacks of the guard halts the run.", ge=1)
+    max_drift_nats: float | None = option(
+        None, "nats", "Budget of drift: a probe's KL to the start per token above it halts the run, whatever guard.action is but off. Unset: none.", gt=0
+    )
 
 
 class EvalsSection(Section):
@@ -245,6 +263,19 @@ class EvalsSection(Section):
     every_steps: int | None = option(None, "steps", "Evaluate also every so many steps; unset: before and after only.", ge=1)
     temperature: float = option(1.0, "factor", "Sampling temperature of evaluations; 0 is greedy.", ge=0)
     top_p: float = option(1.0, "fraction", "Nucleus of evaluations.", gt=0, le=1)
+
+
+class ValidationSection(Section):
+    """A few problems with true answers that decide which checkpoint is handed over; off unless file or task names them. The run is then not label-free."""
+
+    file: str | None = option(None, "path", "JSONL, CSV or Parquet with prompts and answers.")
+    task: str | None = option(None, "name", "A procedural task: other problems than those to train on and those of [evals].")
+    num_problems: int = option(64, "problems", "From the start of the file, or made by the task.", ge=1)
+    num_samples: int = option(4, "completions", "k of the avg@k that decides; every checkpoint is measured.", ge=1)
+
+    @property
+    def is_on(self) -> bool:
+        return self.file is not None or self.task is not None
 
 
 class RunConfig(Section):
@@ -275,7 +306,9 @@ class RunConfig(Section):
     update: UpdateSection = UpdateSection()
     vllm: VllmSection = VllmSection()
     guard: GuardSection = GuardSection()
+    rollback: RollbackSection = RollbackSection()
     evals: EvalsSection = EvalsSection()
+    validation: ValidationSection = ValidationSection()
 
     @property
     def label_sources(self) -> tuple[tuple[str, str], ...]:

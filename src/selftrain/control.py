@@ -16,8 +16,9 @@ from selftrain.errors import ConfigError
 from selftrain.ledger import storage
 from selftrain.ledger.objects import Place
 
-PAUSE, RESUME, STOP, ROLL_BACK = "pause", "resume", "stop", "roll_back"
-ACTIONS = (PAUSE, RESUME, STOP, ROLL_BACK)
+PAUSE, RESUME, STOP, ROLL_BACK, OVERRULE = "pause", "resume", "stop", "roll_back", "overrule"
+ACTIONS = (PAUSE, RESUME, STOP, ROLL_BACK, OVERRULE)
+"""overrule: what the guard sees now is how things should be; it begins to measure anew"""
 UNREADABLE = "unreadable"
 """action of a file that holds no request: it is recorded and refused"""
 MAX_CHARACTERS = 2000
@@ -45,7 +46,9 @@ def ask(folder: Place, action: str, who: str, reason: str = "", checkpoint: str 
     values = {"action": action, "checkpoint": checkpoint, "reason": reason, "who": who}
     wrong = fault_of(values)
     if wrong:
-        raise ConfigError(f"the request {action!r} to {folder}", wrong, "Ask for pause, resume, stop, or roll_back with a checkpoint and a reason.")
+        raise ConfigError(
+            f"the request {action!r} to {folder}", wrong, "Ask for pause, resume, stop, overrule with a reason, or roll_back with a checkpoint and a reason."
+        )
     storage.make_folder(requests_folder(folder))
     number = max(numbers(folder), default=0) + 1
     data = json.dumps(values, sort_keys=True).encode() + b"\n"
@@ -84,6 +87,8 @@ def fault_of(values: Any) -> str:
         return f"there is no action {values['action'][:40]!r}"
     if values["action"] == ROLL_BACK and not (values["checkpoint"] and values["reason"].strip()):
         return "a rollback needs a checkpoint and a reason"
+    if values["action"] == OVERRULE and not values["reason"].strip():
+        return "overruling the guard needs a reason"
     if values["action"] != ROLL_BACK and values["checkpoint"] is not None:
         return "only a rollback names a checkpoint"
     return ""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from selftrain.checkpoints import place_of
 
 START = "start"
 """name of the model as it was before the first step, among the things that can be handed over"""
+
+VALIDATED = "validation-"
+"""evaluations of checkpoints (or the start) on the validation problems are named by this and the checkpoint's name"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,38 @@ def scheduled(names: Iterable[str], history: Mapping[int, tuple[int, int | None]
     return dict(sorted(found.items()))
 
 
-def healthiest(there: Mapping[int, str], steps_done: int, harm_since_step: int | None, schedule: Schedule) -> str:
-    """The newest of the scheduled checkpoints, or while the guard sees harm the newest one older than the window it was first seen in; else `start`."""
-    limit = steps_done if harm_since_step is None else harm_since_step - schedule.window_steps
-    return there[max(fit)] if (fit := [steps for steps in there if steps <= limit]) else START
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """What the guard holds against checkpoints. harm_since_step: first step of the harm that lasts until now, None without any.
+
+    blocked_steps: the steps in which a probe was worse than the base's.
+    """
+
+    harm_since_step: int | None = None
+    blocked_steps: Collection[int] = ()
+
+    def allows(self, steps_done: int) -> bool:
+        """Whether nothing speaks against the probe of a checkpoint: the newest one before it was made, or the one taken right after."""
+        return steps_done not in self.blocked_steps and steps_done - 1 not in self.blocked_steps
 
 
-def protected(there: Mapping[int, str], steps_done: int, schedule: Schedule) -> set[str]:
-    """Checkpoints that a finding at this or a later step could hand over: those of the last window and the newest one before it."""
+def best_validated(there: Mapping[int, str], avgs: Mapping[str, float]) -> str:
+    """Of the start and the scheduled checkpoints the one with the largest avg@k on the validation problems; the start, then the oldest, where two are equal.
+
+    avgs: by name; what was not measured is no candidate.
+    """
+    names = [START, *(name for name in there.values() if name in avgs)]
+    return max(names, key=lambda name: (avgs.get(name, float("-inf")), -names.index(name)))
+
+
+def healthiest(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> str:
+    """The newest of the scheduled checkpoints whose probe is not worse than the base's, while harm is seen older than the window before it; or `start`."""
+    limit = steps_done if doubts.harm_since_step is None else doubts.harm_since_step - schedule.window_steps
+    return there[max(fit)] if (fit := [steps for steps in there if steps <= limit and doubts.allows(steps)]) else START
+
+
+def protected(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> set[str]:
+    """Checkpoints that a finding at this or a later step could hand over: those of the last window and the newest allowed one before it."""
     edge = steps_done - schedule.window_steps
-    older = [steps for steps in there if steps <= edge]
+    older = [steps for steps in there if steps <= edge and doubts.allows(steps)]
     return {there[steps] for steps in [*older[-1:], *(steps for steps in there if steps > edge)]}

@@ -71,4 +71,5 @@ class Action(StrEnum):
 
     CONTINUE = "continue"
     WARN = "warn"
+    ROLL_BACK = "roll_back"
     HALT = "halt"

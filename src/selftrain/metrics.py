@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from statistics import correlation
 
 from selftrain.correction import agreement
 from selftrain.policies.base import UpdateStats
-from selftrain.types import Admission, Completion, Finish, PolicyVersion, Role, ScoredGroup, StepMetrics
+from selftrain.types import Admission, AnswerKey, Completion, Finish, PolicyVersion, Role, ScoredGroup, StepMetrics, Vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,17 @@ METRICS: Mapping[str, Metric] = {
     "vote/tie_frac": Metric("fraction", "groups whose vote is a tie / P"),
     "vote/collision_frac": Metric("fraction", "groups whose winner is the step's most common winner / groups with a winner"),
     "vote/split_half_frac": Metric("fraction", "groups whose even and odd halves have the same single winner / P"),
+    "vote/flip_frac": Metric("fraction", "prompts whose winner is not that of their last visit / prompts with a winner now and then; not there without any"),
     "label/decided_frac": Metric("fraction", "groups with a decided label / P"),
     "reward/mean_frac": Metric("reward", "mean reward over completions of decided groups"),
+    "reward/length_corr": Metric("correlation", "mean over groups of the correlation of reward and tokens, where both vary; not there without any"),
     "reward/kl_penalty_mean_nats": Metric("nats", "mean over completions of the summed KL estimate in the reward"),
     "admission/admitted_frac": Metric("fraction", "groups that train / P"),
     "admission/no_signal_frac": Metric("fraction", "decided groups whose rewards are all equal / P"),
     "completion/length_mean_tokens": Metric("tokens", "mean tokens of a completion, end token included"),
     "completion/truncated_frac": Metric("fraction", "completions that reached the limit / all"),
     "completion/compress_ratio": Metric("ratio", "zlib size / size of the step's completions, texts joined by newlines; low means repetition"),
+    "completion/repeat_frac": Metric("fraction", "mean over completions of (1 - different 4-grams of tokens / all of them); 0 below 4 tokens"),
     "policy/entropy_mean_nats": Metric(
         "nats",
         "mean over sampled tokens of the entropy they were drawn with; where the sampler gives none, of minus their log-probability, its unbiased estimate",
@@ -99,13 +103,16 @@ def vote_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         "vote/margin_mean_frac": mean([vote.margin_frac for vote in votes]),
         "vote/read_mean_frac": sum(vote.num_read for vote in votes) / sum(vote.num_votes for vote in votes),
         "vote/tie_frac": share_of(scored, lambda one: one.voted.vote.is_tie),
-        "vote/collision_frac": collision_frac(scored),
-        "vote/split_half_frac": share_of(scored, halves_agree),
+        "vote/collision_frac": collision_frac(votes),
+        "vote/split_half_frac": share_of(scored, lambda one: halves_agree(one.voted.answers.keys)),
         "label/decided_frac": share_of(scored, lambda one: one.label.is_decided),
         "reward/mean_frac": mean(rewards),
         "admission/admitted_frac": share_of(scored, lambda one: one.admission is Admission.ADMITTED),
         "admission/no_signal_frac": share_of(scored, lambda one: one.admission is Admission.NO_SIGNAL),
     }
+    correlations = [value for one in scored if (value := length_correlation(one)) is not None]
+    if correlations:
+        values["reward/length_corr"] = mean(correlations)
     if penalties:
         values["reward/kl_penalty_mean_nats"] = mean(penalties)
     return values
@@ -115,17 +122,37 @@ def share_of(scored: Sequence[ScoredGroup], holds: Callable[[ScoredGroup], bool]
     return sum(holds(one) for one in scored) / len(scored)
 
 
-def collision_frac(scored: Sequence[ScoredGroup]) -> float:
+def collision_frac(votes: Sequence[Vote]) -> float:
     """Near 1 / P for prompts with different answers; near 1 when the policy writes one constant answer."""
-    winners = Counter(one.voted.vote.winners[0] for one in scored if len(one.voted.vote.winners) == 1)
+    winners = Counter(vote.winners[0] for vote in votes if len(vote.winners) == 1)
     return max(winners.values()) / winners.total() if winners else 0.0
 
 
-def halves_agree(one: ScoredGroup) -> bool:
-    halves = [Counter(key for key in one.voted.answers.keys[start::2] if key is not None).most_common(2) for start in (0, 1)]
+def halves_agree(keys: Sequence[AnswerKey | None]) -> bool:
+    halves = [Counter(key for key in keys[start::2] if key is not None).most_common(2) for start in (0, 1)]
     if not all(halves) or any(len(half) > 1 and half[0][1] == half[1][1] for half in halves):
         return False
     return halves[0][0][0] == halves[1][0][0]
+
+
+def length_correlation(one: ScoredGroup) -> float | None:
+    """Correlation of reward and tokens over the completions of a group; None where one of them does not vary."""
+    lengths = [len(completion.token_ids) for completion in one.voted.group.completions]
+    rewards = one.rewards.values
+    if not rewards or min(rewards) == max(rewards) or min(lengths) == max(lengths):
+        return None
+    return correlation(rewards, lengths)
+
+
+def repeat_frac(tokens: Sequence[Hashable]) -> float:
+    """Share of the 4-grams of tokens (or words) that were there before; 0 below 4 tokens."""
+    num_grams = len(tokens) - 3
+    return 1.0 - len(set(zip(tokens, tokens[1:], tokens[2:], tokens[3:], strict=False))) / num_grams if num_grams > 0 else 0.0
+
+
+def compress_ratio(texts: Iterable[str]) -> float:
+    text = "\n".join(texts).encode("utf-8", "replace")
+    return len(zlib.compress(text, 1)) / max(1, len(text))
 
 
 def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
@@ -133,11 +160,11 @@ def completion_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     entropies = list(chain.from_iterable([completion.entropies for completion in completions]))
     logprobs = list(chain.from_iterable([completion.logprobs for completion in completions]))
     certainties = list(chain.from_iterable([completion.certainties for completion in completions]))
-    text = "\n".join(completion.text for completion in completions).encode("utf-8", "replace")
     return {
         "completion/length_mean_tokens": mean([len(completion.token_ids) for completion in completions]),
         "completion/truncated_frac": mean([completion.finish is Finish.LENGTH for completion in completions]),
-        "completion/compress_ratio": len(zlib.compress(text, 1)) / max(1, len(text)),
+        "completion/compress_ratio": compress_ratio(completion.text for completion in completions),
+        "completion/repeat_frac": mean([repeat_frac(completion.token_ids) for completion in completions]),
         "policy/entropy_mean_nats": mean(entropies) if entropies else -mean(logprobs),
         "policy/logprob_mean_nats": mean(logprobs),
         **({"policy/certainty_mean_nats": mean(certainties)} if certainties else {}),

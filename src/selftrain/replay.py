@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from selftrain import remedies
 from selftrain.admission import admit
 from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
 from selftrain.compose_correction import make_correction
 from selftrain.compose_labels import uses_reference
 from selftrain.compose_stored import check_recorded
 from selftrain.config import RunConfig
+from selftrain.control import OVERRULE
 from selftrain.correction import Correction, correction_label
-from selftrain.guard import Guard
+from selftrain.guard import Guard, winners_of
 from selftrain.labels import Labelling
 from selftrain.ledger import Ledger, ReplayReport, verify_replay
-from selftrain.ledger.records import verdict_from
+from selftrain.ledger.records import request_from, step_from, verdict_from
 from selftrain.metrics import measure
 from selftrain.reading import Reading
 from selftrain.reward import rewards_of
@@ -51,34 +53,57 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
 def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Verdict]]:
     """(recorded, recomputed) for each verdict, in order. After a rollback the guard goes on with what it knew at that place."""
     places = {(one.parent, one.step) for one in ledger.branches}
-    guard = Guard(config.guard)
+    probed = probe_values(ledger)
+    guard = Guard(config.guard, config.rollback)
     known = {place: deepcopy(guard.state()) for place in places if place[1] == 0}
     for entry in ledger.entries:
         if entry.kind == "branch":
             record = ledger.branches[entry.branch - 1]
-            guard = Guard(config.guard)
+            guard = Guard(config.guard, config.rollback, remedies.by_guard(ledger.branches[: record.branch]))
             guard.load(deepcopy(known[record.parent, record.step]))
+            if remedies.changes_signals(record):
+                guard.start_over()
             if (record.branch, record.step) in places:
                 known[record.branch, record.step] = deepcopy(guard.state())
+        if entry.kind == "request":
+            request = request_from(ledger.line(entry).body)
+            if request.action == OVERRULE and not request.refused:
+                guard.overrule()
         if entry.kind == "verdict":
             verdict = verdict_from(ledger.line(entry).body)
             scored = ledger.groups(verdict.step, entry.branch)
-            yield verdict, guard.judge(measure(verdict.step, scored[0].voted.group.completions[0].version, scored))
-            if (entry.branch, verdict.step + 1) in places:
-                known[entry.branch, verdict.step + 1] = deepcopy(guard.state())
+            signals = measure(verdict.step, scored[0].voted.group.completions[0].version, scored)
+            signals = replace(signals, values={**signals.values, **probed.get((entry.branch, verdict.step), {})})
+            yield verdict, guard.judge(guard.compared(signals, winners_of(scored)), scored)
+        if entry.kind == "step":
+            guard.learned(step_from(ledger.line(entry).body, entry.hash).metrics)
+            if (entry.branch, int(entry.step or 0) + 1) in places:
+                known[entry.branch, int(entry.step or 0) + 1] = deepcopy(guard.state())
+
+
+def probe_values(ledger: Ledger) -> dict[tuple[int, int], dict[str, float]]:
+    """By (branch, step), what probes measured: a recorded input of the verdict, since it needs the model."""
+    found = {}
+    for entry in ledger.entries:
+        if entry.kind == "step":
+            values = step_from(ledger.line(entry).body, entry.hash).metrics.values
+            found[entry.branch, int(entry.step or 0)] = {key: value for key, value in values.items() if key.startswith("probe/")}
+    return found
 
 
 class StepLabels:
     """The labels of a recorded step, made as in training: from all its groups at once, by index.
 
     Steps are asked for in the order in which they were recorded: a source may remember, and after a rollback it goes on with what it knew at that place.
+    labelling_of: the name of the label source of a branch, and it.
     """
 
-    def __init__(self, ledger: Ledger, reading: Reading, labelling: Labelling, correction: Correction) -> None:
-        self._ledger, self._reading, self._labelling, self._correction = ledger, reading, labelling, correction
+    def __init__(self, ledger: Ledger, reading: Reading, labelling_of: Callable[[int], tuple[str, Labelling]], correction: Correction) -> None:
+        self._ledger, self._reading, self._labelling_of, self._correction = ledger, reading, labelling_of, correction
+        self._source, self._labelling = labelling_of(0)
         self._place: tuple[int, int] | None = None
         self._returns = {(one.parent, one.step) for one in ledger.branches}
-        self._known = {(0, 0): labelling.state()}
+        self._known = {(0, 0): (self._source, self._labelling.state())}
         self._labels: dict[int, Label | None] = {}
         self._missing: Counter[int] = Counter()
 
@@ -98,7 +123,7 @@ class StepLabels:
         if place == self._place:
             return
         if place[0] != (self._place or (0, 0))[0]:
-            self._labelling.load(self._known_at(place[0]))
+            self._begin(place[0])
         voted = [one.voted for one in self._ledger.groups(group.step, place[0])]
         asked = self._labelling.requests(voted)
         made = [] if asked else self._labelling(voted)
@@ -108,9 +133,16 @@ class StepLabels:
         self._missing = Counter(one.serves for one in [*self._reading.requests([one.group for one in voted]), *asked])
         self._place = place
         if (place[0], place[1] + 1) in self._returns:
-            self._known[place[0], place[1] + 1] = self._labelling.state()
+            self._known[place[0], place[1] + 1] = (self._source, self._labelling.state())
 
-    def _known_at(self, branch: int) -> Mapping[str, Any]:
+    def _begin(self, branch: int) -> None:
+        """The label source of a branch; one that a remedy has put in another's place has nothing to remember."""
+        source, state = self._known_at(branch)
+        self._source, self._labelling = self._labelling_of(branch)
+        if source == self._source:
+            self._labelling.load(state)
+
+    def _known_at(self, branch: int) -> tuple[str, Mapping[str, Any]]:
         """What the source knew where a branch begins; the branch it comes from may have no step of its own."""
         record = self._ledger.branches[branch - 1]
         place = (record.parent, record.step)
@@ -125,7 +157,12 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
     prompts = load_sets(config).train if needs_prompts else PromptSet((), AnswerSheet({}), "the record")
     check_recorded(config, prompts, ledger.header)
     reading, scorer = make_reading(config, {}), make_scorer(config)
-    readers, labels = role_readers(reading), StepLabels(ledger, reading, make_labelling(config, prompts), make_correction(config))
+
+    def labelling_of(branch: int) -> tuple[str, Labelling]:
+        own = remedies.branch_config(config, ledger.branches[:branch])
+        return own.labels.source, make_labelling(own, prompts)
+
+    readers, labels = role_readers(reading), StepLabels(ledger, reading, labelling_of, make_correction(config))
 
     def shaped(scored: ScoredGroup) -> tuple[float, ...]:
         if scorer.kl_coef is None or not scored.kl_penalties:

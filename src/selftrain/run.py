@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selftrain import checkpoints, control, handover, kept_checkpoints
+from selftrain import checkpoints, handover, kept_checkpoints, remedies
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
@@ -34,55 +33,23 @@ from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
 from selftrain.errors import CheckpointError, LedgerError, RunFolderError
 from selftrain.evals import Evaluation, evaluate
+from selftrain.events import Evaluated as Evaluated
+from selftrain.events import Outcome as Outcome
+from selftrain.events import RolledBack as RolledBack
+from selftrain.events import Taken
 from selftrain.extras import Extras
 from selftrain.guard import Guard
-from selftrain.handover import START, Schedule
-from selftrain.ledger import BranchRecord, LedgerWriter, RequestRecord, lineage, read
+from selftrain.handover import START, VALIDATED, Doubts, Schedule
+from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.run_folder import environment, new_folder, relocated, resolved
 from selftrain.seeds import Stream
+from selftrain.taking_up import take_up_requests
 from selftrain.train import Parts, StepReport, train, vote_params
-from selftrain.types import Action
+from selftrain.types import Action, PromptSet, Verdict
 
-POLL_S = 0.2
-"""how often a paused run looks for the next request"""
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """Held-out problems were evaluated: `name` is before, a checkpoint's name or after; `step` steps had been done."""
-
-    name: str
-    step: int
-    evaluation: Evaluation
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """A request of somebody outside was recorded and is obeyed now, unless `request.refused` says why not."""
-
-    request: RequestRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. reason: done, halted or interrupted. handed_over: name of the checkpoint (or `start`), path: its folder or the model's name.
-
-    before and after are None without held-out problems; they never influenced the choice.
-    """
-
-    folder: Place
-    reason: str
-    steps: int
-    head: str
-    handed_over: str
-    path: str
-    before: Evaluation | None
-    after: Evaluation | None
-
-
-Event = Evaluated | StepReport | Taken | Outcome
+Event = Evaluated | StepReport | Taken | RolledBack | Outcome
 
 
 class Run:
@@ -96,21 +63,23 @@ class Run:
     ) -> None:
         self.config, self.folder, self.problems, self.policy, self.ledger = config, folder, problems, policy, ledger
         self._fresh, self._verify = fresh, verify
-        self.guard = Guard(config.guard)
-        self.labelling = make_labelling(config, problems.train)
+        self.branch_config = remedies.branch_config(config, ledger.branches)
+        self.guard = self._new_guard()
+        self.labelling = make_labelling(self.branch_config, problems.train)
         self.seeds = Stream(config.run.seed)
         self.steps_done = 0
         self.refused: tuple[checkpoints.Refused, ...] = ()
         self._schedule = Schedule(config.run.checkpoint_every_steps, config.run.num_steps, config.guard.window_steps)
-        self._stopping = False
+        self.stopping = False
         self._evaluations: dict[str, Evaluation] = {}
 
     def stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
 
     def events(self) -> Iterator[Event]:
         """Do the work: an evaluation before, a report per step, evaluations on the way, one after, the outcome last."""
         yield from self._evaluate("before", 0)
+        yield from self._validate(START, 0)
         reason = None
         while reason is None:
             reason = yield from self._stretch()
@@ -123,91 +92,80 @@ class Run:
         """Steps in a row. Gives the reason why the run ends (done, halted, interrupted), or None when it goes on from another place, after a rollback."""
         branch = self.ledger.branch
         yield from self._between_steps()
-        if self.ledger.branch == branch and not self._stopping:
+        if self.ledger.branch == branch and not self.stopping:
             for report in train(self.parts(), self.steps_done):
                 self.steps_done = report.metrics.step + 1
                 self.ledger.record_timing({"step": report.metrics.step, "name": timing_name(branch), "seconds": dict(report.seconds)})
                 yield report
                 if report.verdict.action is Action.HALT:
                     return "halted"
+                if report.verdict.action is Action.ROLL_BACK:
+                    yield RolledBack(self._mend(report.verdict))
+                    return None
                 yield from self._between_steps()
-                if self._stopping or self.ledger.branch != branch:
+                if self.stopping or self.ledger.branch != branch:
                     break
-        if self._stopping and self.steps_done < self.config.run.num_steps:
+        if self.stopping and self.steps_done < self.config.run.num_steps:
             return "interrupted"
         return "done" if self.ledger.branch == branch else None
 
     def _between_steps(self) -> Iterator[Event]:
         """What may happen after a step and before the next: an evaluation, then requests from outside."""
-        if not self._stopping:
+        if not self.stopping:
             yield from self._evaluate_if_due()
-            yield from self._take_up_requests()
+            if self._schedule.is_due(self.steps_done) and self._begun < self.steps_done:
+                yield from self._validate(self._name(), self.steps_done)
+            yield from take_up_requests(self)
 
-    def _take_up_requests(self) -> Iterator[Taken]:
-        """Record and obey what was asked for; while the run is paused wait for more.
-
-        What a run that was killed had recorded is obeyed again at the same place, but for a stop: that was done, or nobody would be going on.
-        """
-        paused = False
-        while not self._stopping:
-            recorded = self.ledger.recorded_request
-            asked = None if recorded or self.ledger.is_replaying else control.waiting(self.folder, self.ledger.requests_taken)
-            request = recorded or (self._judged(asked, paused) if asked else None)
-            if request is None:
-                if not paused or self.ledger.is_replaying:
-                    return
-                time.sleep(POLL_S)
-                continue
-            self.ledger.append_request(request)
-            yield Taken(request)
-            if request.refused:
-                continue
-            paused = {control.PAUSE: True, control.RESUME: False}.get(request.action, paused)
-            if request.action == control.STOP and not recorded:
-                self.stop()
-            if request.action == control.ROLL_BACK:
-                self.roll_back(str(request.checkpoint), request.reason, request.who)
-
-    def _judged(self, asked: control.Request, paused: bool) -> RequestRecord:
-        """The record of a request, with the reason where it cannot be obeyed."""
-        refused = ""
-        if asked.action == control.UNREADABLE:
-            refused = asked.reason
-        elif asked.action in (control.PAUSE, control.RESUME) and paused == (asked.action == control.PAUSE):
-            refused = "the run is paused already" if paused else "the run is not paused"
-        elif asked.action == control.ROLL_BACK and asked.checkpoint != START:
-            try:
-                self._checkpoint(str(asked.checkpoint))
-            except CheckpointError as error:
-                refused = error.why
-        return RequestRecord(asked.number, asked.action, asked.checkpoint, asked.reason, asked.who, self.steps_done, refused)
-
-    def _checkpoint(self, name: str) -> checkpoints.Checkpoint:
+    def checkpoint(self, name: str) -> checkpoints.Checkpoint:
         """A checkpoint of this run by name. Raises CheckpointError when there is none or it is damaged."""
         if checkpoints.place_of(name) is None or name not in kept_checkpoints.names(self.folder / "checkpoints"):
             raise CheckpointError(f"the checkpoint {name}", "there is no checkpoint of that name", "choose one of those in the run folder, or `start`")
         return checkpoints.verify_checkpoint(kept_checkpoints.on_disk(self.folder / "checkpoints" / name))
 
-    def roll_back(self, checkpoint: str, reason: str, who: str) -> BranchRecord:
+    def roll_back(self, checkpoint: str, reason: str, who: str, remedy: remedies.Options | None = None) -> BranchRecord:
         """Go back to a checkpoint (or `start`) between two steps, and on from there on a new branch; in the ledger before it is done.
 
         Policy versions, seeds and checkpoint names carry the branch, so the steps that come are new ones, and what is left behind stays in the record.
         Killed at any moment, a resumed run finds the record and does it again. Raises CheckpointError when there is no such checkpoint or it is damaged.
         """
-        found = None if checkpoint == START else self._checkpoint(checkpoint)
+        found = None if checkpoint == START else self.checkpoint(checkpoint)
         parent, step = (0, 0) if found is None else checkpoints.place_of(checkpoint) or (0, 0)
-        record = BranchRecord(self.ledger.branch + 1, parent, checkpoint, step, self.steps_done, reason, who)
+        record = BranchRecord(self.ledger.branch + 1, parent, checkpoint, step, self.steps_done, reason, who, remedy or {})
         self.ledger.append_branch(record)
+        self.branch_config = remedies.branch_config(self.config, self.ledger.branches)
+        self.guard, self.labelling = self._new_guard(), make_labelling(self.branch_config, self.problems.train)
         if found is None:
-            self.policy, self.guard = self._fresh(), Guard(self.config.guard)
-            self.labelling = make_labelling(self.config, self.problems.train)
+            self.policy = self._fresh()
         else:
             self.policy.load(found.path)
-            self._remember(found.state)
+            self._remember(found.state, remedies.branch_config(self.config, self.ledger.branches[:parent]))
+        if remedies.changes_signals(record):
+            self.guard.start_over()
         self.policy.start_branch(record.branch)
         self.steps_done = step
         self._save()
         return record
+
+    def _mend(self, verdict: Verdict) -> BranchRecord:
+        """Obey the guard: back to the checkpoint that would be handed over now, with the remedy of the config."""
+        remedy = remedies.remedy_of(self.branch_config, lambda: remedies.groups_so_far(self.folder, self.ledger.branches, self.steps_done))
+        return self.roll_back(self._healthy_and_whole(), "; ".join(one.words for one in verdict.findings), remedies.GUARD, remedy)
+
+    def _healthy_and_whole(self) -> str:
+        """The healthiest checkpoint that can be read; further back where one is damaged."""
+        there = self._scheduled()
+        while (name := handover.healthiest(there, self.steps_done, self._doubts(), self._schedule)) != START:
+            try:
+                self.checkpoint(name)
+            except CheckpointError:
+                there = {steps: one for steps, one in there.items() if one != name}
+            else:
+                return name
+        return START
+
+    def _new_guard(self) -> Guard:
+        return Guard(self.config.guard, self.config.rollback, remedies.by_guard(self.ledger.branches))
 
     def know_start(self, evaluation: Evaluation, source: str) -> None:
         """Take over the evaluation `before` of another run, `source`, whose model, problems and draws are the same, instead of making it again."""
@@ -216,18 +174,19 @@ class Run:
 
     def parts(self) -> Parts:
         """What the loop works with."""
-        reading = make_reading(self.config, self.problems.train.questions)
+        config, branches = self.branch_config, self.ledger.branches
+        reading = make_reading(config, self.problems.train.questions)
         seeds = self.seeds.at(branch=self.ledger.branch)
         return Parts(
-            config=self.config,
+            config=config,
             policy=self.policy,
-            strata=make_strata(self.config, self.problems.train),
+            strata=make_strata(config, remedies.branch_prompts(self.problems.train, branches)),
             read=reading,
             verify=self._verify,
             label=self.labelling,
-            correction=make_correction(self.config),
-            extras=Extras(self.policy, replace(vote_params(self.config), certainties=False), role_readers(reading), seeds),
-            scorer=make_scorer(self.config),
+            correction=make_correction(config),
+            extras=Extras(self.policy, replace(vote_params(config), certainties=False), role_readers(reading), seeds),
+            scorer=make_scorer(config),
             guard=self.guard,
             ledger=self.ledger,
             checkpoint=self._checkpoint_if_due,
@@ -236,23 +195,34 @@ class Run:
 
     def _evaluate(self, name: str, step: int) -> Iterator[Evaluated]:
         """Evaluate unless there are no problems or a run before the interruption did so already."""
-        if self.problems.held_out is None or name in self._evaluations:
+        return self._measure(name, step, self.problems.held_out, self.config.evals.num_samples)
+
+    def _validate(self, checkpoint: str, step: int) -> Iterator[Evaluated]:
+        """Measure what may be handed over, where the config names problems for it."""
+        return self._measure(VALIDATED + checkpoint, step, self.problems.validation, self.config.validation.num_samples)
+
+    def _measure(self, name: str, step: int, problems: PromptSet | None, num_samples: int) -> Iterator[Evaluated]:
+        if problems is None or name in self._evaluations:
             return
         section = self.config.evals
         params = SamplingParams(self.config.rollout.max_new_tokens, section.temperature, section.top_p, stop=self.config.rollout.stop)
         # Every evaluation draws from the same streams: differences between them are paired.
-        again = second_turns(self.config, self.policy)
-        result = evaluate(self.policy, self.problems.held_out, params, section.num_samples, self.seeds.at(stream="eval"), again=again)
+        again = second_turns(self.config, self.policy) if problems is self.problems.held_out else None
+        result = evaluate(self.policy, problems, params, num_samples, self.seeds.at(stream="eval"), again=again)
         self._evaluations[name] = result
         self.ledger.record_eval({"name": name, "step": step, "head": self.ledger.head, "evaluation": result.to_json()})
         yield Evaluated(name, step, result)
 
     def _evaluate_if_due(self) -> Iterator[Evaluated]:
         """The evaluation on the way that belongs to the steps done so far, if there is one and it is not recorded yet."""
-        every, branch = self.config.evals.every_steps, self.ledger.branch
-        begun = lineage(self.ledger.branches, branch)[branch][0]
-        if every and begun < self.steps_done < self.config.run.num_steps and self.steps_done % every == 0:
+        every = self.config.evals.every_steps
+        if every and self._begun < self.steps_done < self.config.run.num_steps and self.steps_done % every == 0:
             yield from self._evaluate(self._name(), self.steps_done)
+
+    @property
+    def _begun(self) -> int:
+        """The step before the first one of this branch."""
+        return lineage(self.ledger.branches, self.ledger.branch)[self.ledger.branch][0]
 
     def _name(self) -> str:
         """The name of a checkpoint of this moment."""
@@ -274,12 +244,22 @@ class Run:
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
         state |= {"guard": self.guard.state(), "labels": self.labelling.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
-        keep = {self._healthiest(), *handover.protected(self._scheduled(), self.steps_done, self._schedule)}
+        keep = {self._chosen(), self._healthiest(), *handover.protected(self._scheduled(), self.steps_done, self._doubts(), self._schedule)}
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
+    def _chosen(self) -> str:
+        """The checkpoint a user should take, or `start`: the best on the validation problems where there are any, else the healthiest."""
+        if self.problems.validation is None:
+            return self._healthiest()
+        avgs = {name.removeprefix(VALIDATED): one.avg.value for name, one in self._evaluations.items() if name.startswith(VALIDATED)}
+        return handover.best_validated(self._scheduled(), avgs)
+
     def _healthiest(self) -> str:
-        """The checkpoint a user should take, or `start`."""
-        return handover.healthiest(self._scheduled(), self.steps_done, self.guard.harm_since_step, self._schedule)
+        """The checkpoint that the guard would hand over, without labels."""
+        return handover.healthiest(self._scheduled(), self.steps_done, self._doubts(), self._schedule)
+
+    def _doubts(self) -> Doubts:
+        return Doubts(self.guard.harm_since_step, frozenset(self.guard.blocked_steps))
 
     def _scheduled(self) -> dict[int, str]:
         """Steps done -> name of the checkpoints on the disk that this branch may hand over."""
@@ -295,7 +275,7 @@ class Run:
 
     def _finish(self, reason: str) -> Iterator[Event]:
         """Evaluate what is handed over, then close the record: a run that is killed before that is taken up again and ends the same."""
-        name = self._healthiest()
+        name = self._chosen()
         if name == START:
             path = self.config.policy.model
             if before := self._evaluations.get("before"):
@@ -309,10 +289,11 @@ class Run:
         self.ledger.close()
         yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, self._evaluations.get("before"), self._evaluations.get("after"))
 
-    def _remember(self, state: Mapping[str, Any]) -> None:
-        """What guard and label source knew when a checkpoint was made."""
+    def _remember(self, state: Mapping[str, Any], then: RunConfig) -> None:
+        """What guard and label source knew when a checkpoint was made; a label source that is another one since has nothing to remember. then: its config."""
         self.guard.load(state["guard"])
-        self.labelling.load(state["labels"])
+        if then.labels.source == self.branch_config.labels.source:
+            self.labelling.load(state["labels"])
 
     def take_up(self, checkpoint: checkpoints.Checkpoint | None, evaluations: Mapping[str, Evaluation]) -> None:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
@@ -320,7 +301,7 @@ class Run:
         if checkpoint is not None:
             self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)
-            self._remember(checkpoint.state)
+            self._remember(checkpoint.state, self.branch_config)
             self.steps_done = int(checkpoint.state["step"])
 
 
@@ -335,6 +316,8 @@ def start(config: RunConfig) -> Run:
     folder = new_folder(config)
     problems = load_sets(config)
     check_parts(config, problems)
+    if config.guard.action == "roll_back":
+        check_parts(remedies.checked(config), problems)
     verify = make_verification(config, problems.train)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
@@ -371,6 +354,7 @@ def resume(folder: Place) -> Run:
     for name, what in (
         ("prompts", "the training prompts"),
         ("held_out", "the held-out problems"),
+        ("validation", "the validation problems"),
         ("model_hash", "the model at the start"),
         ("key_version", "the answer keys"),
         ("outside_code", "the functions of yours that its config names"),

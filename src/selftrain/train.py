@@ -14,7 +14,7 @@ from functools import partial
 from selftrain.config import RunConfig
 from selftrain.correction import Correction
 from selftrain.extras import Extras
-from selftrain.guard import Guard
+from selftrain.guard import Guard, winners_of
 from selftrain.labels import Labelling
 from selftrain.labels.confidence import NEEDS_CERTAINTIES
 from selftrain.ledger import LedgerWriter
@@ -37,7 +37,7 @@ class Parts:
     strata: what the prompts of a step are drawn from.
     read: completions to answers and votes. label: the label source with its bounds. Both may ask for samples beyond the votes; `extras` draws them.
     verify: the groups with what a verifier says of their completions. correction: the second turns that the labels call for; none where it is off.
-    checkpoint: called with the number of steps done after each step that did not halt.
+    checkpoint: called with the number of steps done after each step that the guard let pass.
     """
 
     config: RunConfig
@@ -80,7 +80,7 @@ class StageClock:
 
 
 def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
-    """Steps first_step .. num_steps - 1, one report each; ends early when the guard halts. The caller closes the ledger.
+    """Steps first_step .. num_steps - 1, one report each; ends early when the guard halts or rolls back. The caller closes the ledger.
 
     What is decided is in the ledger before it is done: groups before the verdict, the verdict before the update.
     """
@@ -108,22 +108,24 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("score")
         ledger.append_groups(step, scored)
         clock.lap("ledger")
-        signals = measure(step, policy.version, scored)
+        signals = parts.guard.compared(measure(step, policy.version, scored), winners_of(scored))
         clock.lap("metrics")
-        verdict = parts.guard.judge(signals)
+        verdict = parts.guard.judge(signals, scored)
         ledger.append_verdict(verdict)
         clock.lap("guard")
-        updates = update(parts, scored, reference, step) if verdict.action is not Action.HALT else []
+        stops = verdict.action in (Action.HALT, Action.ROLL_BACK)
+        updates = [] if stops else update(parts, scored, reference, step)
         clock.lap("update")
         metrics = with_update(signals, policy.version, updates)
+        parts.guard.learned(metrics)
         clock.lap("metrics")
         ledger.append_step(metrics, {str(index): asdict(one) for index, one in enumerate(updates)})
         clock.lap("ledger")
-        if verdict.action is not Action.HALT:
+        if not stops:
             parts.checkpoint(step + 1)
         clock.lap("checkpoint")
         yield StepReport(metrics, verdict, tuple(scored), clock.seconds, ledger.head)
-        if verdict.action is Action.HALT:
+        if stops:
             return
 
 

@@ -326,19 +326,37 @@ class StepMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A guard rule's hit: which rule, the value it saw, the limit, over how many steps, in words."""
+    """A guard rule's hit: which rule, the value it saw, the limit, over how many steps, in words.
+
+    examples: (group index, completion index) of completions of the judged step that show it.
+    """
 
     rule: str
     value: float
     limit: float
     window_steps: int
     words: str
+    examples: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How well a run is, in [0, 1]: 1 where no sign of harm is seen, one half where one rule is at its limit.
+
+    low, high: 90 % interval. parts: bits that each rule takes, those above 0, largest first; value is 2 to the minus their sum.
+    """
+
+    value: float
+    low: float
+    high: float
+    parts: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the guard decided after a step and why. It is in the ledger before it is obeyed."""
+    """What the guard decided after a step and why. It is in the ledger before it is obeyed. health: None while there is nothing to compare yet."""
 
     step: int
     action: Action
     findings: tuple[Finding, ...]
+    health: Health | None = None

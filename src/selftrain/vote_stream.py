@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -140,7 +140,12 @@ def vote_of(group: RawGroup, reader: Reader) -> GroupVote:
 
 def groups_of(path: str) -> Iterator[RawGroup]:
     """The groups of a file of JSON lines or Parquet, or of standard input for `-`."""
-    return groups_of_rows(_parquet_rows(path) if path.endswith((".parquet", ".pq")) else _json_rows(path), path)
+    return groups_of_rows(rows_of(path), path)
+
+
+def rows_of(path: str, more: Collection[str] = ()) -> Iterator[Row]:
+    """The rows of a file of JSON lines or Parquet, or of standard input for `-`. more: columns of a Parquet file to read besides prompts and completions."""
+    return _parquet_rows(path, more) if path.endswith((".parquet", ".pq")) else _json_rows(path)
 
 
 def groups_of_rows(rows: Iterable[Row], origin: str) -> Iterator[RawGroup]:
@@ -226,7 +231,7 @@ def _parsed(lines: Iterable[str], origin: str) -> Iterator[Row]:
         raise PromptError(f"{origin}, after line {number}", f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
 
 
-def _parquet_rows(path: str) -> Iterator[Row]:
+def _parquet_rows(path: str, more: Collection[str]) -> Iterator[Row]:
     """Rows of a Parquet file, a batch at a time."""
     import pyarrow
     import pyarrow.parquet
@@ -235,7 +240,7 @@ def _parquet_rows(path: str) -> Iterator[Row]:
         file = pyarrow.parquet.ParquetFile(path)
     except (OSError, pyarrow.ArrowInvalid) as error:
         raise PromptError(path, f"it cannot be read as Parquet ({error})", "check the path and the format") from error
-    wanted = {*PROMPT_FIELDS, *COMPLETION_FIELDS, *GROUP_FIELDS}
+    wanted = {*PROMPT_FIELDS, *COMPLETION_FIELDS, *GROUP_FIELDS, *more}
     columns = [name for name in file.schema_arrow.names if name in wanted]
     for batch in file.iter_batches(batch_size=1024, columns=columns):
         yield from batch.to_pylist()

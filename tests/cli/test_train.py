@@ -48,7 +48,7 @@ def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> No
     for word in ("vote share 0.", "reward ", "entropy ", " nats", "length 2.0 tokens", "admitted ", "guard ok", "left "):
         assert word in steps[0]
     assert any(line.startswith("avg@4: before ") and " points [" in line for line in lines)
-    assert "Handed over: checkpoint step-000007, the newest one." in lines
+    assert "Handed over: checkpoint step-000007, the newest one. The guard saw no evidence of harm." in lines
     head = read(tmp_path / "runs" / "train-0001").head
     assert f"ledger head: {head}" in lines
     commands = [line.split("  #")[0].strip() for line in lines[lines.index("Next:") + 1 :]]

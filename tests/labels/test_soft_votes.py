@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from selftrain.advantage import dr_grpo, rloo
 from selftrain.answers import key
 from selftrain.control import ask
+from selftrain.events import Taken
 from selftrain.labels import Bounds
 from selftrain.labels.flip_damped import FlipDamped
 from selftrain.labels.novelty import Novelty, gram_sets, overlap, ranks
@@ -24,7 +25,7 @@ from selftrain.ledger import read
 from selftrain.replay import replay
 from selftrain.reward import match
 from selftrain.rollout import read_and_count
-from selftrain.run import Taken, read_config, start
+from selftrain.run import read_config, start
 from selftrain.scoring import Scorer
 from selftrain.seeds import Stream
 from selftrain.train import StepReport

@@ -119,6 +119,8 @@ def test_every_view_holds_what_the_reader_gives(runs: dict[str, Path], name: str
         assert rows("select step, vote_share_mean_frac from steps") == [(one.metrics.step, one.metrics.values[key]) for one in ledger.steps()]
         losses = [(one.metrics.step, int(at), stats["loss"]) for one in ledger.steps() for at, stats in one.updates.items()]
         assert rows("select step, update_index, loss from updates") == losses
+        scores = [one.health and (one.health.value, one.health.low, one.health.high) for one in ledger.verdicts()]
+        assert rows("select health, health_low, health_high from verdicts") == [one or (None, None, None) for one in scores]
         assert rows("select step, action, rules from verdicts") == [(one.step, one.action.value, [f.rule for f in one.findings]) for one in ledger.verdicts()]
         assert rows("select step, rule, value, limit_value from findings") == [
             (v.step, f.rule, f.value, f.limit) for v in ledger.verdicts() for f in v.findings

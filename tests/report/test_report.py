@@ -108,7 +108,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
         assert "One run with one seed (0)" in text
         assert "selftrain train --policy.model toy " in text
         assert read(outcome.folder).head in text
-    assert page.tags.count("figure") == 8
+    assert page.tags.count("figure") == 9
     assert page.text.count("Accuracy on held-out problems") == 1
     assert "better" not in page.text
     assert "better" not in markdown
@@ -134,6 +134,7 @@ def test_a_halted_run_says_why_and_what_is_handed_over(tmp_path: Path) -> None:
         assert f"The guard halted the run at step {halted.step}, before that step's update." in text
         assert "different prompts get the same answer" in text
         assert "constant_answer" in text
+        assert "for example" in text
         assert "Handed over: " in text
     assert "halt" in page.tags or 'class="card verdict halt"' in (outcome.folder / "report.html").read_text("utf-8")
     assert 'class="span halt"' in (outcome.folder / "report.html").read_text("utf-8")
@@ -295,7 +296,7 @@ def test_the_guard_has_a_time_axis_with_checkpoints(tmp_path: Path) -> None:
     outcome = train_to_end(config(tmp_path, COLLAPSES))
     html = write_report(outcome.folder).html.read_text("utf-8")
     strip = html[html.index('class="chart timeline"') :].partition("</svg>")[0]
-    assert f"{outcome.steps} verdicts of the guard, 1 of them with a finding" in strip
+    assert f"{outcome.steps} verdicts of the guard, 3 of them with a finding" in strip
     assert strip.count('class="span halt full"') == 1
     assert strip.count('class="handed"') == 1
     assert f"checkpoint {outcome.handed_over}, handed over" in strip

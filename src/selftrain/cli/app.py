@@ -23,6 +23,7 @@ COMMANDS = {
     "label": "the votes of a model on the training prompts, stored in a file to train on",
     "evaluate": "avg@k, maj@k, pass@k of one or several models on problems with answers",
     "vote": "completions in, consensus answers out: a filter",
+    "guard": "watch any run for reward hacking, without labels",
     "watch": "a live page of runs in the web browser",
     "profile": "where the time of a training step goes",
     "report": "write the report of a run: HTML and Markdown",

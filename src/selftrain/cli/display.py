@@ -6,8 +6,9 @@ import sys
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from selftrain.events import Taken
 from selftrain.report import Report, RunRecord
-from selftrain.run import Evaluated, Outcome, Run, Taken
+from selftrain.run import Evaluated, Outcome, RolledBack, Run
 from selftrain.train import StepReport
 
 
@@ -21,6 +22,8 @@ class Display(AbstractContextManager["Display"], Protocol):
     def step(self, report: StepReport) -> None: ...
 
     def taken(self, event: Taken) -> None: ...
+
+    def rolled_back(self, event: RolledBack) -> None: ...
 
     def note(self, words: str) -> None: ...
 

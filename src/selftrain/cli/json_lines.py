@@ -8,10 +8,11 @@ from typing import Any, Self
 
 from selftrain.cli import messages
 from selftrain.evals import Evaluation, Interval
+from selftrain.events import Taken
 from selftrain.ledger import read
 from selftrain.report import Report, RunRecord
 from selftrain.report.comparison import measures
-from selftrain.run import Evaluated, Outcome, Run, Taken
+from selftrain.run import Evaluated, Outcome, RolledBack, Run
 from selftrain.train import StepReport
 
 
@@ -33,19 +34,26 @@ class JsonLines:
         say("evaluation", name=event.name, step=event.step, **measured(event.evaluation))
 
     def step(self, report: StepReport) -> None:
-        findings = [{"rule": one.rule, "value": one.value, "limit": one.limit, "words": one.words} for one in report.verdict.findings]
+        verdict = report.verdict
         say(
             "step",
             step=report.metrics.step,
             version=str(report.metrics.version),
             metrics=dict(report.metrics.values),
-            guard={"action": report.verdict.action.value, "findings": findings},
+            guard={
+                "action": verdict.action.value,
+                "findings": [asdict(one) for one in verdict.findings],
+                "health": None if verdict.health is None else asdict(verdict.health),
+            },
             seconds=dict(report.seconds),
             head=report.head,
         )
 
     def taken(self, event: Taken) -> None:
         say("request", **asdict(event.request))
+
+    def rolled_back(self, event: RolledBack) -> None:
+        say("rollback", **asdict(event.record))
 
     def note(self, words: str) -> None:
         say("note", words=words)

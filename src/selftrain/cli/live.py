@@ -13,14 +13,15 @@ from rich.text import Text
 
 from selftrain.cli import messages
 from selftrain.cli.progress import SIGNALS, TimeLeft, guard_state
+from selftrain.events import Taken
 from selftrain.report import Report, RunRecord, words
-from selftrain.run import Evaluated, Outcome, Run, Taken
+from selftrain.run import Evaluated, Outcome, RolledBack, Run
 from selftrain.train import StepReport
 from selftrain.types import Action, StepMetrics
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 COURSE_WIDTH = 32
-STYLES = {Action.CONTINUE: "green", Action.WARN: "yellow", Action.HALT: "bold red"}
+STYLES = {Action.CONTINUE: "green", Action.WARN: "yellow", Action.ROLL_BACK: "bold red", Action.HALT: "bold red"}
 REFRESHES_PER_S = 4
 
 
@@ -70,7 +71,7 @@ class Live:
         over = done == self._num_steps or report.verdict.action is Action.HALT
         self._progress.update(self._task, completed=done, description="evaluating the end" if over else "training", left="" if over else f"{left} left")
         self._guard = Text(guard_state(report.verdict), style=STYLES[report.verdict.action])
-        if report.verdict.findings and report.verdict.action is Action.HALT:
+        if report.verdict.findings and report.verdict.action in (Action.HALT, Action.ROLL_BACK):
             for finding in report.verdict.findings:
                 self.note(f"guard, step {report.metrics.step}: {words.finding_words(finding)}")
 
@@ -78,6 +79,10 @@ class Live:
         self.note(messages.taken_words(event.request))
         if event.request.action == "roll_back" and not event.request.refused:
             self._steps.clear()
+
+    def rolled_back(self, event: RolledBack) -> None:
+        self.note(messages.rolled_back_words(event.record))
+        self._steps.clear()
 
     def note(self, words: str) -> None:
         self.console.print(escape(words), style="yellow", highlight=False)

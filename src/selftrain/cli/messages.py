@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selftrain.ledger import RequestRecord, read
+from selftrain.ledger import BranchRecord, RequestRecord, read
 from selftrain.report import Report, RunRecord, words
 from selftrain.report.comparison import Row, rows
 from selftrain.run import Evaluated, Outcome, Run
@@ -36,7 +36,13 @@ def taken_words(request: RequestRecord) -> str:
     asked = f"Request {request.number} by {request.who}, after step {request.step}: {request.action.replace('_', ' ')}"
     asked += f" to {request.checkpoint}{why}" if request.checkpoint else why
     done = {"pause": "The run waits for `resume` from `selftrain watch`; Ctrl-C stops it.", "stop": "Stopping, with a checkpoint."}
+    done |= {"overrule": "The guard measures anew from here."}
     return f"{asked}. Not done: {request.refused}." if request.refused else f"{asked}. {done.get(request.action, '')}".strip()
+
+
+def rolled_back_words(record: BranchRecord) -> str:
+    """What the guard has done, and what is different from here on."""
+    return f"The guard rolls back: {words.rollback_words(record)}. On from step {record.step}, on branch {record.branch}."
 
 
 def outcome_rows(outcome: Outcome) -> tuple[Row, ...]:

@@ -6,8 +6,9 @@ from typing import Self
 
 from selftrain.cli import messages
 from selftrain.cli.progress import TimeLeft, guard_state, step_words
+from selftrain.events import Taken
 from selftrain.report import Report, RunRecord, words
-from selftrain.run import Evaluated, Outcome, Run, Taken
+from selftrain.run import Evaluated, Outcome, RolledBack, Run
 from selftrain.train import StepReport
 
 
@@ -42,6 +43,9 @@ class Plain:
 
     def taken(self, event: Taken) -> None:
         say(messages.taken_words(event.request))
+
+    def rolled_back(self, event: RolledBack) -> None:
+        say(messages.rolled_back_words(event.record))
 
     def note(self, words: str) -> None:
         say(words)

@@ -39,10 +39,11 @@ def step_words(metrics: StepMetrics) -> str:
 
 
 def guard_state(verdict: Verdict) -> str:
-    """ok, or the action with the rules that hit."""
+    """ok, or the action with the rules that hit; and the health where there is one."""
+    health = "" if verdict.health is None else f", health {verdict.health.value:.2f}"
     if verdict.action is Action.CONTINUE:
-        return "ok"
-    return f"{verdict.action.value} ({', '.join(finding.rule for finding in verdict.findings)})"
+        return f"ok{health}"
+    return f"{verdict.action.value.replace('_', ' ')} ({', '.join(finding.rule for finding in verdict.findings)}){health}"
 
 
 class TimeLeft:

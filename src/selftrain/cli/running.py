@@ -11,9 +11,10 @@ from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
 from selftrain.compose_labels import verifies
 from selftrain.errors import ConfigError, FailureError
+from selftrain.events import Taken
 from selftrain.ledger import read
 from selftrain.ledger.objects import Place, place
-from selftrain.run import Evaluated, Outcome, Run, Taken, read_config
+from selftrain.run import Evaluated, Outcome, RolledBack, Run, read_config
 from selftrain.train import StepReport
 
 
@@ -42,6 +43,8 @@ def watched(run: Run, display: Display, came: list[int]) -> Outcome:
                 display.step(event)
             elif isinstance(event, Taken):
                 display.taken(event)
+            elif isinstance(event, RolledBack):
+                display.rolled_back(event)
     except KeyboardInterrupt:
         if len(came) > 1:
             display.note(f"Stopped at once. Go on with: selftrain resume {run.folder}; it repeats the steps since the last checkpoint.")

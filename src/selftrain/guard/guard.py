@@ -2,61 +2,183 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from selftrain.config import GuardSection
-from selftrain.guard.rules import RULES
-from selftrain.types import Action, Finding, StepMetrics, Verdict
+from selftrain.config import GuardSection, RollbackSection
+from selftrain.guard.examples import examples_of
+from selftrain.guard.health import HALF, health_of
+from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
+from selftrain.guard.window import Window
+from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, StepMetrics, Verdict
+
+PATIENCE_STEPS = 3
+"""harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is"""
+PROBE, KL = "probe/", "probe/kl_base_nats"
+OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
+"""what halted a run whose record has no health scores"""
 
 
 class Guard:
-    """Judges each step by the rules over a window; judging starts at step `baseline_steps`, once a window is complete.
+    """Judges each step: the rules about steps once `baseline_steps` steps and a window are there, those about probes from the second probe on.
 
-    `harm_since_step` is the first step of the unbroken run of steps with harmful findings that lasts until now, None without one: checkpoints of that
-    time are not handed over. Harmful is what halts, but for `no_signal`: without signal no weight has moved.
+    `harm_since_step` is the first step of the unbroken run of steps with a health score below one half that lasts until now, None without one:
+    checkpoints of that time are not handed over. num_rollbacks: how many of its rollbacks stand in the record already; it is no part of the state, since
+    going back does not undo them. `blocked_steps` are the steps in which a probe was worse than the base's, by any rule about probes.
     """
 
-    def __init__(self, section: GuardSection) -> None:
+    def __init__(self, section: GuardSection, rollback: RollbackSection | None = None, num_rollbacks: int = 0) -> None:
         self._section = section
+        self._rollback = rollback or RollbackSection()
+        self.num_rollbacks = num_rollbacks
         self._baseline: list[dict[str, float]] = []
         self._recent: list[dict[str, float]] = []
+        self._base: dict[str, float] = {}
+        self._probe: dict[str, float] = {}
+        self._num_probes = 0
+        self._winners: dict[str, int] = {}
+        self._num_low = 0
         self.harm_since_step: int | None = None
+        self.blocked_steps: list[int] = []
 
-    def judge(self, metrics: StepMetrics) -> Verdict:
-        """The verdict of this step: halt for a serious finding (if the config says so), warn for any, else continue."""
+    def compared(self, metrics: StepMetrics, winners: Mapping[str, AnswerKey]) -> StepMetrics:
+        """The metrics with what they miss without a memory: `vote/flip_frac`, where a prompt was voted on before. winners: by prompt id, of clear votes."""
+        marks = {prompt_id: zlib.crc32(key.encode("utf-8", "surrogatepass")) for prompt_id, key in winners.items()}
+        seen = [self._winners[prompt_id] != mark for prompt_id, mark in marks.items() if prompt_id in self._winners]
+        self._winners.update(marks)
+        return replace(metrics, values={**metrics.values, "vote/flip_frac": sum(seen) / len(seen)}) if seen else metrics
+
+    def judge(self, metrics: StepMetrics, scored: Sequence[ScoredGroup] = ()) -> Verdict:
+        """The verdict of this step: for harm roll back or halt (as the config says), for a standstill halt, for any other finding warn, else continue.
+
+        scored: the step's groups, for examples. Harm is a health score whose whole interval is below one half, or one that stays below it.
+        """
         if self._section.action == "off":
             return Verdict(metrics.step, Action.CONTINUE, ())
-        if len(self._baseline) < self._section.baseline_steps:
-            self._baseline.append(dict(metrics.values))
-        self._recent = [*self._recent, dict(metrics.values)][-self._section.window_steps :]
-        findings = self._findings() if metrics.step >= self._section.baseline_steps and len(self._recent) == self._section.window_steps else ()
-        self.harm_since_step = harm_since(self.harm_since_step, metrics.step, findings)
-        serious = any(RULES[finding.rule].serious for finding in findings)
-        action = Action.HALT if serious and self._section.action == "halt" else Action.WARN if findings else Action.CONTINUE
-        return Verdict(metrics.step, action, findings)
+        ready = len(self._baseline) == self._section.baseline_steps
+        self._remember(metrics)
+        rules = self._rules(ready)
+        window = self._window()
+        findings = tuple(finding for rule in rules if (finding := self._finding(rule, window, scored)) is not None)
+        health = health_of(rules, window) if rules else None
+        if health is not None and health.value < HALF and not any(RULES[one.rule].kind is Kind.HARM for one in findings):
+            findings = (*findings, self._together(health, scored))
+        drift = self._drift(metrics)
+        findings = (*findings, *drift)
+        verdict = Verdict(metrics.step, Action.CONTINUE, findings, health)
+        self.harm_since_step = harm_since(self.harm_since_step, verdict)
+        if is_blocked(verdict):
+            self.blocked_steps.append(metrics.step)
+        self._num_low = 0 if self.harm_since_step is None else self._num_low + 1
+        harmed = health is not None and (health.high < HALF or self._num_low >= PATIENCE_STEPS)
+        stalled = any(one.rule in RULES and RULES[one.rule].kind is Kind.STALL for one in findings)
+        over = bool(drift)
+        return replace(verdict, action=self._action(harmed, stalled, over) or (Action.WARN if findings else Action.CONTINUE))
 
-    def _findings(self) -> tuple[Finding, ...]:
-        baseline, recent = average(self._baseline), average(self._recent)
-        found = (rule.find(baseline, recent, len(self._recent)) for rule in RULES.values())
-        return tuple(finding for finding in found if finding is not None)
+    def learned(self, metrics: StepMetrics) -> None:
+        """Take in the metrics of a judged step again, now with those of its update."""
+        for steps in (self._baseline, self._recent):
+            if steps and steps[-1].get("step") == metrics.step:
+                steps[-1] = remembered(metrics)
+
+    def start_over(self) -> None:
+        """Measure the first steps anew; what was seen of probes and labels stays."""
+        self._baseline, self._recent = [], []
+
+    def overrule(self) -> None:
+        """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
+        self.start_over()
+        self._base, self._num_low, self.harm_since_step, self.blocked_steps = self._probe, 0, None, []
+
+    def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:
+        """What is done about it; None: nothing. A budget that is used up halts, a standstill is not mended by going back."""
+        wanted = self._section.action
+        if over or (wanted != "warn" and (stalled or (harmed and not (wanted == "roll_back" and self.num_rollbacks < self._rollback.max_rollbacks)))):
+            return Action.HALT
+        return Action.ROLL_BACK if harmed and wanted == "roll_back" else None
+
+    def _drift(self, metrics: StepMetrics) -> tuple[Finding, ...]:
+        """The finding that the budget of drift is used up."""
+        limit, value = self._rollback.max_drift_nats, metrics.values.get(KL)
+        if limit is None or value is None or value <= limit:
+            return ()
+        return (Finding("drift_budget", value, limit, 1, "the policy has moved from its start as far as rollback.max_drift_nats allows"),)
+
+    def _remember(self, metrics: StepMetrics) -> None:
+        if len(self._baseline) < self._section.baseline_steps:
+            self._baseline.append(remembered(metrics))
+        self._recent = [*self._recent, remembered(metrics)][-2 * self._section.window_steps :]
+        probe = {key: value for key, value in metrics.values.items() if key.startswith(PROBE)}
+        if probe:
+            self._base, self._probe, self._num_probes = self._base or probe, probe, self._num_probes + 1
+
+    def _rules(self, ready: bool) -> tuple[Rule, ...]:
+        """The rules that have something to compare. ready: all first steps were there before this one."""
+        window = ready and len(self._recent) >= self._section.window_steps
+        return (*(STEP_RULES if window else ()), *(PROBE_RULES if self._num_probes > 1 else ()))
+
+    def _window(self) -> Window:
+        size = self._section.window_steps
+        return Window(self._baseline, self._recent[:-size] if len(self._recent) == 2 * size else (), self._recent[-size:], self._base, self._probe)
+
+    def _finding(self, rule: Rule, window: Window, scored: Sequence[ScoredGroup]) -> Finding | None:
+        value = rule.measure(window)
+        if value is None or value <= rule.limit:
+            return None
+        return Finding(rule.name, value, rule.limit, self._section.window_steps, rule.words, examples_of(rule.name, scored))
+
+    def _together(self, health: Health, scored: Sequence[ScoredGroup]) -> Finding:
+        """The finding of a low score where no rule alone is at its limit. Its value is the bits that were taken, of which one halves the score."""
+        names = list(health.parts)
+        words = f"several signs together, none at its limit: {', '.join(names)}"
+        return Finding("together", sum(health.parts.values()), 1.0, self._section.window_steps, words, examples_of(names[0], scored))
 
     def state(self) -> dict[str, Any]:
-        return {"baseline": self._baseline, "recent": self._recent, "harm_since_step": self.harm_since_step}
+        return {
+            "baseline": list(self._baseline),
+            "recent": list(self._recent),
+            "probes": {"base": self._base, "newest": self._probe, "number": self._num_probes},
+            "winners": dict(self._winners),
+            "num_low": self._num_low,
+            "harm_since_step": self.harm_since_step,
+            "blocked_steps": list(self.blocked_steps),
+        }
 
     def load(self, state: Mapping[str, Any]) -> None:
         self._baseline, self._recent = list(state["baseline"]), list(state["recent"])
-        self.harm_since_step = state["harm_since_step"]
+        probes = state["probes"]
+        self._base, self._probe, self._num_probes = dict(probes["base"]), dict(probes["newest"]), int(probes["number"])
+        self._winners = dict(state["winners"])
+        self._num_low, self.harm_since_step = int(state["num_low"]), state["harm_since_step"]
+        self.blocked_steps = list(state["blocked_steps"])
 
 
-def harm_since(before: int | None, step: int, findings: Sequence[Finding]) -> int | None:
-    """Since which step harmful findings have lasted without a break, after this step's findings; None when this step has none."""
-    if not any(RULES[finding.rule].serious and finding.rule != "no_signal" for finding in findings):
+def remembered(metrics: StepMetrics) -> dict[str, float]:
+    return {**metrics.values, "step": metrics.step}
+
+
+def winners_of(scored: Sequence[ScoredGroup]) -> dict[str, AnswerKey]:
+    """By prompt id, the winners of votes that are no tie."""
+    votes = ((one.voted.group.prompt.id, one.voted.vote.winners) for one in scored)
+    return {prompt_id: winners[0] for prompt_id, winners in votes if len(winners) == 1}
+
+
+def is_blocked(verdict: Verdict) -> bool:
+    """Whether a verdict finds that a probe is worse than the base's."""
+    return any(RULES.get(one.rule) in PROBE_RULES for one in verdict.findings)
+
+
+def is_harm(verdict: Verdict) -> bool:
+    """Whether a verdict speaks of harm, be it sure or not."""
+    if verdict.health is None:
+        return any(finding.rule in OLD_HARM for finding in verdict.findings)
+    return verdict.health.value < HALF
+
+
+def harm_since(before: int | None, verdict: Verdict) -> int | None:
+    """Since which step harm has been seen without a break, after this verdict; None when it speaks of none."""
+    if not is_harm(verdict):
         return None
-    return step if before is None else before
-
-
-def average(steps: list[dict[str, float]]) -> dict[str, float]:
-    """Mean of each signal over the steps that have it."""
-    keys = {key for step in steps for key in step}
-    return {key: sum(step[key] for step in steps if key in step) / sum(key in step for step in steps) for key in sorted(keys)}
+    return verdict.step if before is None else before

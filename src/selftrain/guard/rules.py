@@ -1,93 +1,194 @@
-"""Guard rules: label-free signals of a window of steps, against the run's own first steps.
+"""Guard rules: one number per rule, of a window of steps or of a probe, against the run's own first steps or the base model.
 
-Each rule is a pure function of two averages, `baseline` (the first steps of the run) and `recent` (the last window), by metric key.
-There are two known collapses (method §5): onto a constant answer (collisions up, length and entropy down) and into noise (entropy up, unread up).
-A high vote share alone is not a finding: an easy prompt set has share 0.95 and is healthy.
+Every limit is a ratio, a share or a logarithm of a ratio and the same for all tasks. What healthy learning does too is no rule: agreement rises, entropy
+falls, completions become a little shorter; a high vote share alone is healthy. The rules look for what does not belong together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
-from selftrain.types import Finding
+from selftrain.guard.window import Window, log_ratio
 
-Signals = Mapping[str, float]
+SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "completion/length_mean_tokens"
+MIN_ENTROPY_NATS = 0.05
+"""below it a policy is near-deterministic, and ratios of entropies say nothing"""
+MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM, MIN_KL_NATS = 0.01, 1.0, 1e-6, 0.02
+
+
+class Kind(StrEnum):
+    """What a rule is for."""
+
+    HARM = "harm"
+    """a sign that the policy gets worse: it takes from the health score"""
+    STALL = "stall"
+    """nothing is learned any more: no harm is done by going on, and no use either"""
+    BLOCK = "block"
+    """a change that nobody asked for: it warns, and a checkpoint that has it is not handed over"""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """`serious` findings halt the run, others warn. `value` is compared with `limit`: above it is a hit."""
+    """`value(window)` above `limit` is a hit. value: in `unit`, 0 or below where all is well; KeyError when a signal is missing.
+
+    signals: the metric keys it reads. formula, catches: for the page; words: for a finding.
+    """
 
     name: str
-    serious: bool
-    value: Callable[[Signals, Signals], float]
-    limit: Callable[[Signals, Signals], float]
+    kind: Kind
+    signals: tuple[str, ...]
+    value: Callable[[Window], float]
+    limit: float
+    unit: str
+    formula: str
+    catches: str
     words: str
 
-    def find(self, baseline: Signals, recent: Signals, window_steps: int) -> Finding | None:
-        """The finding, or None when the rule does not hit or a signal it needs is missing."""
+    def measure(self, window: Window) -> float | None:
+        """Its value, None where a signal is missing."""
         try:
-            value, limit = self.value(baseline, recent), self.limit(baseline, recent)
+            return self.value(window)
         except KeyError:
             return None
-        return Finding(self.name, value, limit, window_steps, self.words) if value > limit else None
 
 
-def constant_answer_limit(baseline: Signals, recent: Signals) -> float:  # noqa: ARG001
-    """0.25 above the collisions of the first steps: prompts whose answers really coincide start high and stay there."""
-    return min(0.95, baseline["vote/collision_frac"] + 0.25)
+def shortcut(length_rise: float, share_rise: float) -> float:
+    """Length that was lost (nats of a ratio) beyond half of the agreement that was gained (the same unit); 0 where no agreement was gained."""
+    return -length_rise - 0.5 * share_rise if share_rise > 0 else 0.0
 
 
-def entropy_rise(baseline: Signals, recent: Signals) -> float:
-    """How many times the first steps' entropy, with a floor of 0.05 nats under the baseline so that a near-deterministic start does not divide by 0."""
-    return recent["policy/entropy_mean_nats"] / max(0.05, baseline["policy/entropy_mean_nats"])
+def shrinking(window: Window) -> float:
+    return -window.speed(LENGTH, MIN_TOKENS) if window.rise(SHARE) > 0 else 0.0
 
 
-def shortening(baseline: Signals, recent: Signals) -> float:
-    """How many times shorter completions are than at the first steps; 0 while agreement is not above theirs, where short answers are no shortcut."""
-    if recent["vote/share_mean_frac"] <= baseline["vote/share_mean_frac"]:
-        return 0.0
-    return baseline["completion/length_mean_tokens"] / max(1.0, recent["completion/length_mean_tokens"])
+def hollow(window: Window) -> float:
+    """Agreement that was gained while token entropy did not fall: 0.3 of the one plus the other, as logarithms of ratios."""
+    share_rise = window.log_rise(SHARE, MIN_SHARE_FRAC)
+    return 0.3 * share_rise + window.log_rise(ENTROPY, MIN_ENTROPY_NATS) if share_rise > 0 else 0.0
 
 
-RULES: Mapping[str, Rule] = {
-    rule.name: rule
-    for rule in (
-        Rule(
-            "constant_answer",
-            True,
-            lambda baseline, recent: recent["vote/collision_frac"],
-            constant_answer_limit,
-            "different prompts get the same answer: the policy is collapsing onto a constant",
-        ),
-        Rule(
-            "noise",
-            True,
-            entropy_rise,
-            lambda baseline, recent: 2.5,
-            "token entropy is exploding: the policy is dissolving into noise",
-        ),
-        Rule(
-            "unread",
-            True,
-            lambda baseline, recent: baseline["vote/read_mean_frac"] - recent["vote/read_mean_frac"],
-            lambda baseline, recent: 0.25,
-            "completions with a readable answer are vanishing",
-        ),
-        Rule(
-            "no_signal",
-            True,
-            lambda baseline, recent: 1.0 - recent["admission/admitted_frac"],
-            lambda baseline, recent: 1.0 - 1e-9,
-            "no group has trained for a whole window: votes are undecided or unanimous; look at the admission reasons and truncated completions",
-        ),
-        Rule(
-            "shortcut",
-            False,
-            shortening,
-            lambda baseline, recent: 2.0,
-            "completions are half as long as at the start while agreement rises: reasoning is being skipped",
-        ),
-    )
-}
+def flipping(window: Window) -> float:
+    """Labels that changed since the last visit beyond what halves of one group differ in anyway."""
+    halves = sum(step["vote/split_half_frac"] for step in window.recent) / len(window.recent)
+    visits = [step["vote/flip_frac"] for step in window.recent if "vote/flip_frac" in step]
+    if not visits:
+        raise KeyError("vote/flip_frac")
+    return sum(visits) / len(visits) - (1.0 - halves)
+
+
+def stalled(window: Window) -> float:
+    return 1.0 - max(step["admission/admitted_frac"] for step in window.recent)
+
+
+def off_base(window: Window) -> float:
+    """The part of the first agreement that is lost. A base that is wrong on half of its easy prompts loses half of it by learning, so the limit is above."""
+    key = "probe/base_agree_frac"
+    return 1.0 - window.probe[key] / window.base[key] if window.base[key] > 0 else 0.0
+
+
+def probe_shortcut(window: Window) -> float:
+    length, share = "probe/length_mean_tokens", "probe/share_mean_frac"
+    rise = log_ratio(window.probe[share], window.base[share], MIN_SHARE_FRAC)
+    return shortcut(log_ratio(window.probe[length], window.base[length], MIN_TOKENS), rise)
+
+
+STEP_RULES = (
+    Rule(
+        "constant_answer", Kind.HARM, ("vote/collision_frac",), lambda window: window.rise("vote/collision_frac"), 0.25, "fraction",
+        "collisions now minus at first", "collapse onto one answer", "different prompts get the same answer: the policy is collapsing onto a constant",
+    ),
+    Rule(
+        "noise", Kind.HARM, (ENTROPY,), lambda window: window.log_rise(ENTROPY, MIN_ENTROPY_NATS), math.log(1.75), "nats",
+        "ln(entropy now / at first), entropies at least 0.05", "entropy explosion", "token entropy is exploding: the policy is dissolving into noise",
+    ),
+    Rule(
+        "hollow", Kind.HARM, (SHARE, ENTROPY), hollow, 0.35, "nats",
+        "0.3 ln(share now / at first) + ln(entropy now / at first) while share is above its first value", "agreement without certainty",
+        "agreement rises while the policy does not become surer of its tokens: completions agree for another reason than better reasoning",
+    ),
+    Rule(
+        "shortcut", Kind.HARM, (LENGTH, SHARE), lambda window: shortcut(window.log_rise(LENGTH, MIN_TOKENS), window.log_rise(SHARE, MIN_SHARE_FRAC)), 0.15,
+        "nats", "-ln(length now / at first) - 0.5 ln(share now / at first) while share is above its first value", "reasoning that is skipped",
+        "completions become shorter faster than agreement rises: reasoning is being skipped",
+    ),
+    Rule(
+        "shrinking", Kind.HARM, (LENGTH, SHARE), shrinking, 0.2, "nats",
+        "-ln(length in this window / in the one before) while share is above its first value", "a collapse that is under way",
+        "completions lose a fifth of their length within one window",
+    ),
+    Rule(
+        "unread", Kind.HARM, ("vote/read_mean_frac",), lambda window: -window.rise("vote/read_mean_frac"), 0.25, "fraction",
+        "readable completions at first minus now", "answers that vanish", "completions with a readable answer are vanishing",
+    ),
+    Rule(
+        "repetition", Kind.HARM, ("completion/repeat_frac",), lambda window: window.rise("completion/repeat_frac"), 0.2, "fraction",
+        "repeated 4-grams now minus at first", "loops", "completions repeat themselves more and more",
+    ),
+    Rule(
+        "length_reward", Kind.HARM, ("reward/length_corr",), lambda window: abs(window.rise("reward/length_corr")), 0.5, "correlation",
+        "|correlation of reward and length within groups, now minus at first|", "padding and cutting for reward",
+        "within a prompt, reward has come to depend on length",
+    ),
+    Rule(
+        "flips", Kind.HARM, ("vote/flip_frac", "vote/split_half_frac"), flipping, 0.6, "fraction",
+        "labels that differ from the prompt's last visit - (1 - split-half agreement)", "labels that drift away",
+        "labels change between two visits of a prompt more than a vote's own noise explains",
+    ),
+    Rule(
+        "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise("update/grad_norm", MIN_NORM), math.log(5.0), "nats",
+        "ln(gradient norm now / at first)", "updates that blow up", "gradient norms have grown fivefold",
+    ),
+    Rule(
+        "no_signal", Kind.STALL, ("admission/admitted_frac",), stalled, 1.0 - 1e-9, "fraction",
+        "1 - the largest share of groups that trained, over the window", "votes that teach nothing",
+        "no group has trained for a whole window: votes are undecided or unanimous; look at the admission reasons and truncated completions",
+    ),
+)  # fmt: skip
+
+PROBE_RULES = (
+    Rule(
+        "off_base", Kind.HARM, ("probe/base_agree_frac",), off_base, 0.6, "fraction",
+        "1 - agreement with the base on prompts that are easy for it, now / at the start", "answers that were right are lost",
+        "on prompts that are easy for the base model most answers are no longer the base's",
+    ),
+    Rule(
+        "deaf", Kind.HARM, ("probe/number_unchanged_frac",), lambda window: window.probe_rise("probe/number_unchanged_frac"), 0.15, "fraction",
+        "answers that stay though a number of the prompt was changed, now minus the base's", "answers without the prompt",
+        "the answer stays the same though a number of the prompt is another one",
+    ),
+    Rule(
+        "rewording", Kind.HARM, ("probe/reword_agree_frac",), lambda window: -window.probe_rise("probe/reword_agree_frac"), 0.25, "fraction",
+        "agreement under another wording, the base's minus now", "answers to the wording", "the same problem in other words gets another answer more often",
+    ),
+    Rule(
+        "probe_shortcut", Kind.HARM, ("probe/length_mean_tokens", "probe/share_mean_frac"), probe_shortcut, 0.15, "nats",
+        "as shortcut, of the probes: the same prompts each time", "reasoning that is skipped",
+        "on the same prompts completions become shorter faster than agreement rises: reasoning is being skipped",
+    ),
+    Rule(
+        "answer_drift", Kind.HARM, ("probe/kl_answer_nats", "probe/kl_reasoning_nats"),
+        lambda window: log_ratio(window.probe["probe/kl_answer_nats"], window.probe["probe/kl_reasoning_nats"], MIN_KL_NATS), math.log(8.0), "nats",
+        "ln(KL to the base per answer token / per token of reasoning), both at least 0.02", "a shortcut in the answer tokens",
+        "the policy has moved from the base in its answers, far more than in its reasoning",
+    ),
+    Rule(
+        "canaries", Kind.HARM, ("probe/canary_right_frac",), lambda window: -window.probe_rise("probe/canary_right_frac"), 0.15, "fraction",
+        "canaries answered right, the base's minus now", "skills that are lost", "prompts whose answers a program knows are answered wrong more often",
+    ),
+    Rule(
+        "bias", Kind.BLOCK, ("probe/swap_changed_frac",), lambda window: window.probe_rise("probe/swap_changed_frac"), 0.15, "fraction",
+        "answers that change when a name, gender or nationality is swapped, now minus the base's", "answers that depend on who is asked about",
+        "answers depend on a name, gender or nationality more than the base's do",
+    ),
+    Rule(
+        "off_domain", Kind.BLOCK, ("probe/drift_nats", "probe/kl_base_nats"),
+        lambda window: window.probe["probe/drift_nats"] - max(0.1, window.probe["probe/kl_base_nats"]), 0.0, "nats",
+        "KL to the base per token on other prompts, minus the same on training prompts (at least 0.1)", "changes far from the task",
+        "the policy has moved from the base on prompts of other domains more than on its own",
+    ),
+)  # fmt: skip
+
+RULES: Mapping[str, Rule] = {rule.name: rule for rule in (*STEP_RULES, *PROBE_RULES)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from selftrain.errors import LedgerError
@@ -19,6 +19,7 @@ from selftrain.types import (
     Finding,
     Finish,
     Group,
+    Health,
     Label,
     Message,
     Outcome,
@@ -87,6 +88,7 @@ class BranchRecord:
     """A rollback, before it was done: branch `branch` goes on from a checkpoint of branch `parent`.
 
     step: the first step of the branch, so `parent` counts for the steps before it. left_at: how many steps were done when it was decided.
+    remedy: what is changed from there on: its `kind`, the new values of `options`, the ids of the `prompts` that are left; empty where nothing is.
     """
 
     branch: int
@@ -96,6 +98,7 @@ class BranchRecord:
     left_at: int
     reason: str
     who: str
+    remedy: Mapping[str, Any] = field(default_factory=dict)
 
 
 def lineage(branches: Sequence[BranchRecord], branch: int) -> dict[int, tuple[int, int | None]]:
@@ -344,16 +347,15 @@ def _values(column: list[Any]) -> tuple[Any, ...]:
 
 def verdict_body(verdict: Verdict) -> dict[str, Any]:
     """The body of a verdict's record."""
-    findings = [
-        {"rule": finding.rule, "value": finding.value, "limit": finding.limit, "window_steps": finding.window_steps, "words": finding.words}
-        for finding in verdict.findings
-    ]
-    return {"step": verdict.step, "action": verdict.action.value, "findings": findings}
+    health = None if verdict.health is None else {**asdict(verdict.health), "parts": dict(verdict.health.parts)}
+    return {"step": verdict.step, "action": verdict.action.value, "findings": [asdict(finding) for finding in verdict.findings], "health": health}
 
 
 def verdict_from(body: Mapping[str, Any]) -> Verdict:
-    """The verdict in a body."""
-    return Verdict(body["step"], Action(body["action"]), tuple(Finding(**finding) for finding in body["findings"]))
+    """The verdict in a body. Records from before there was a health score have none, and no examples."""
+    findings = tuple(Finding(**{**one, "examples": tuple((group, at) for group, at in one.get("examples", ()))}) for one in body["findings"])
+    health = body.get("health")
+    return Verdict(body["step"], Action(body["action"]), findings, None if health is None else Health(**health))
 
 
 def step_body(metrics: StepMetrics, updates: Mapping[str, Any]) -> dict[str, Any]:
@@ -370,6 +372,12 @@ def step_from(body: Mapping[str, Any], head: str) -> StepRecord:
 def request_from(body: Mapping[str, Any]) -> RequestRecord:
     """The request in a body."""
     return RequestRecord(**body)
+
+
+def branch_body(record: BranchRecord) -> dict[str, Any]:
+    """The body of a rollback's record; without a remedy it has no such field."""
+    body = asdict(record)
+    return body if record.remedy else {name: value for name, value in body.items() if name != "remedy"}
 
 
 def branch_from(body: Mapping[str, Any]) -> BranchRecord:

@@ -150,7 +150,7 @@ class LedgerWriter:
         """Record a rollback; before it is done. What comes then belongs to the new branch. Returns the new head."""
         if record.branch != self.branch + 1:
             raise LedgerError(f"branch {record.branch}", f"the record is at branch {self.branch}", "number branches one after the other")
-        return self._append("branch", asdict(record))
+        return self._append("branch", records.branch_body(record))
 
     def append_end(self, reason: str, handed_over: str) -> str:
         """Record that the run is over, why, and which checkpoint it hands over (or `start`); nothing can follow. An interrupted run has no end."""

@@ -9,8 +9,8 @@ draw([Stratum(train.prompts, per_step=16)], step=0, seeds=Stream(0))
 from __future__ import annotations
 
 from selftrain.prompts.identity import check_disjoint, prompt_set_hash
-from selftrain.prompts.loading import load_problems, load_prompts
+from selftrain.prompts.loading import load_problems, load_prompts, load_validation
 from selftrain.prompts.order import Stratum, draw
 from selftrain.prompts.tasks import ids_of_forms
 
-__all__ = ["Stratum", "check_disjoint", "draw", "ids_of_forms", "load_problems", "load_prompts", "prompt_set_hash"]
+__all__ = ["Stratum", "check_disjoint", "draw", "ids_of_forms", "load_problems", "load_prompts", "load_validation", "prompt_set_hash"]

@@ -1,11 +1,11 @@
-"""The [prompts] and [evals] sections -> prompt sets."""
+"""The [prompts], [evals] and [validation] sections -> prompt sets."""
 
 from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
 
-from selftrain.config import EvalsSection, PromptsSection
+from selftrain.config import EvalsSection, PromptsSection, ValidationSection
 from selftrain.errors import ConfigError
 from selftrain.prompts.dataset import dataset_rows
 from selftrain.prompts.files import read_rows
@@ -62,6 +62,23 @@ def load_problems(evals: EvalsSection, prompts: PromptsSection, seed: int) -> Pr
         return None
     held_out_seed = Stream(seed).at(stream="held-out").seed() % 2**32
     return _from_task(name, evals.num_problems, held_out_seed, template, frozenset())
+
+
+def load_validation(section: ValidationSection, prompts: PromptsSection, seed: int, exclude: frozenset[str]) -> PromptSet | None:
+    """The problems that choose the checkpoint; None without any. exclude: ids that a task must not make again, those of the held-out problems.
+
+    Raises ConfigError when file and task are both given, PromptError for what they hold.
+    """
+    if not section.is_on:
+        return None
+    if section.file is not None and section.task is not None:
+        given = f"validation.file = {section.file!r} and validation.task = {section.task!r}"
+        raise ConfigError(given, "the problems come from one place", "give one of the two")
+    template = _template(prompts, prompts.task is not None)
+    if section.file is not None:
+        columns = Columns(prompts.prompt_field, prompts.answer_field)
+        return prompt_set(islice(read_rows(Path(section.file)), section.num_problems), columns, template, None, section.file)
+    return _from_task(str(section.task), section.num_problems, Stream(seed).at(stream="validation").seed() % 2**32, template, exclude)
 
 
 def training_template(section: PromptsSection) -> str:

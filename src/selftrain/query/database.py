@@ -217,6 +217,14 @@ def _updates(ledger: Ledger) -> list[tuple[Any, ...]]:
     ]
 
 
+def _verdicts(ledger: Ledger) -> list[tuple[Any, ...]]:
+    return [
+        (one.step, one.action.value, [finding.rule for finding in one.findings], *((health.value, health.low, health.high) if health else (None,) * 3))
+        for one in ledger.verdicts()
+        for health in [one.health]
+    ]
+
+
 def _findings(ledger: Ledger) -> list[tuple[Any, ...]]:
     return [
         (verdict.step, verdict.action.value, one.rule, one.value, one.limit, one.window_steps, one.words)
@@ -259,7 +267,7 @@ def _config(ledger: Ledger) -> list[tuple[Any, ...]]:
 FILL: Mapping[str, Callable[[Ledger], list[tuple[Any, ...]]]] = {
     "steps": _steps,
     "updates": _updates,
-    "verdicts": lambda ledger: [(one.step, one.action.value, [finding.rule for finding in one.findings]) for one in ledger.verdicts()],
+    "verdicts": _verdicts,
     "findings": _findings,
     "evaluations": _evaluations,
     "problems": _problems,

@@ -139,8 +139,11 @@ VIEWS: Mapping[str, View] = {
             ("step",),
             (
                 ViewColumn("step", "BIGINT", "the step it judged"),
-                ViewColumn("action", "VARCHAR", "what the guard told the loop to do: continue, warn, halt, ..."),
+                ViewColumn("action", "VARCHAR", "what the guard told the loop to do: continue, warn, roll_back, halt"),
                 ViewColumn("rules", "VARCHAR[]", "the rules that were hit"),
+                ViewColumn("health", "DOUBLE", "the guard's health score, 1 is well; null while there is nothing to compare"),
+                ViewColumn("health_low", "DOUBLE", "lower end of its 90 % interval"),
+                ViewColumn("health_high", "DOUBLE", "upper end of its 90 % interval"),
             ),
         ),
         View(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from selftrain.compose_labels import VALIDATION
 from selftrain.report.record import RunRecord
 from selftrain.types import StepMetrics
 
@@ -44,7 +45,7 @@ def few_problems(record: RunRecord) -> str | None:
 
 
 def guard_off(record: RunRecord) -> str | None:
-    if record.config.guard.action == "halt":
+    if record.config.guard.action in ("halt", "roll_back"):
         return None
     return f"guard.action was {record.config.guard.action}: nothing would have stopped a collapse."
 
@@ -52,6 +53,8 @@ def guard_off(record: RunRecord) -> str | None:
 def not_label_free(record: RunRecord) -> str | None:
     if record.label_free:
         return None
+    if record.header["truth_channels"] == [VALIDATION]:
+        return "The checkpoint was chosen on labelled problems: without them another one might have been handed over."
     return f"True answers reached training through {', '.join(record.header['truth_channels'])}: this run says nothing about label-free training."
 
 

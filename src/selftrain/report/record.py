@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation
-from selftrain.guard import harm_since
-from selftrain.handover import START
+from selftrain.guard import harm_since, is_blocked
+from selftrain.handover import START, VALIDATED, Doubts, Schedule, healthiest
 from selftrain.ledger import Ledger, read
 from selftrain.ledger.objects import Place
 from selftrain.run import read_config
@@ -29,7 +29,10 @@ class NamedEvaluation:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run as its folder tells it, finished or not. handed_over: the checkpoint a user should take, or `start`; end_reason: None while it has no end."""
+    """A run as its folder tells it, finished or not. handed_over: the checkpoint a user should take, or `start`; end_reason: None while it has no end.
+
+    validated: on the validation problems, named by their checkpoints.
+    """
 
     folder: Place
     config: RunConfig
@@ -38,6 +41,7 @@ class RunRecord:
     steps: tuple[StepMetrics, ...]
     verdicts: tuple[Verdict, ...]
     evaluations: tuple[NamedEvaluation, ...]
+    validated: tuple[NamedEvaluation, ...]
     timings: tuple[Mapping[str, Any], ...]
     num_forks: int
     end_reason: str | None
@@ -60,6 +64,12 @@ class RunRecord:
         return found
 
     @property
+    def healthiest(self) -> str:
+        """What the guard would have handed over, without labels, of all checkpoints that were made."""
+        there = {one.step: one.name for one in self.ledger.checkpoints()}
+        return healthiest_of(there, self.verdicts, self.config.guard.window_steps)
+
+    @property
     def handed_over_path(self) -> str:
         """Folder of the checkpoint that is handed over, or the name of the model at the start."""
         return self.config.policy.model if self.handed_over == START else str(self.folder / "checkpoints" / self.handed_over)
@@ -79,6 +89,7 @@ def read_record(folder: Place) -> RunRecord:
     ledger = read(folder)
     config = read_config(folder)
     verdicts = tuple(ledger.verdicts())
+    evaluations = [NamedEvaluation(str(one["name"]), int(one["step"]), Evaluation.from_json(one["evaluation"])) for one in ledger.evals()]
     return RunRecord(
         folder=folder,
         config=config,
@@ -86,7 +97,8 @@ def read_record(folder: Place) -> RunRecord:
         environment=ledger.environment,
         steps=tuple(step.metrics for step in ledger.steps()),
         verdicts=verdicts,
-        evaluations=tuple(NamedEvaluation(str(one["name"]), int(one["step"]), Evaluation.from_json(one["evaluation"])) for one in ledger.evals()),
+        evaluations=tuple(one for one in evaluations if not one.name.startswith(VALIDATED)),
+        validated=tuple(replace(one, name=one.name.removeprefix(VALIDATED)) for one in evaluations if one.name.startswith(VALIDATED)),
         timings=tuple(ledger.timings()),
         num_forks=len(list(ledger.forks())),
         end_reason=ledger.end_reason,
@@ -98,17 +110,21 @@ def read_record(folder: Place) -> RunRecord:
 def harm_since_step(verdicts: tuple[Verdict, ...]) -> int | None:
     since: int | None = None
     for verdict in verdicts:
-        since = harm_since(since, verdict.step, verdict.findings)
+        since = harm_since(since, verdict)
     return since
 
 
 def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], window_steps: int) -> str:
     """What the end of the run names. Without an end the newest recorded checkpoint that is there (a killed run may have recorded one and not saved it),
-    while the guard sees harm the newest one older than the window it was first seen in; `start` where there is none."""
+    whose probe is not worse than the base's; while the guard sees harm, older than the window it was first seen in; `start` where there is none."""
     if ledger.finished:
         return str(ledger.line(ledger.entries[-1]).body["handed_over"])
-    finding = harm_since_step(verdicts)
     present = set(kept_checkpoints.names(ledger.folder / "checkpoints"))
-    there = [one for one in ledger.checkpoints() if one.name in present]
-    fit = [one for one in there if finding is None or one.step <= finding - window_steps]
-    return max(fit, key=lambda one: one.step).name if fit else START
+    there = {one.step: one.name for one in ledger.checkpoints() if one.name in present}
+    return healthiest_of(there, verdicts, window_steps)
+
+
+def healthiest_of(there: Mapping[int, str], verdicts: tuple[Verdict, ...], window_steps: int) -> str:
+    """What the guard hands over of these checkpoints (steps done -> name)."""
+    doubts = Doubts(harm_since_step(verdicts), frozenset(verdict.step for verdict in verdicts if is_blocked(verdict)))
+    return healthiest(there, max(there, default=0), doubts, Schedule(1, 1, window_steps))

@@ -18,7 +18,7 @@ from selftrain.report.labels import Labels, labels_of
 from selftrain.report.limits import limits_of
 from selftrain.report.record import RunRecord
 from selftrain.report.repeat import command_line
-from selftrain.types import Action
+from selftrain.types import Action, Verdict
 
 CURVES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("Vote", (("vote/share_mean_frac", "share"), ("vote/margin_mean_frac", "margin"))),
@@ -41,6 +41,7 @@ CURVES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 )
 """Charts of label-free signals: title, then (metric, name of the line). A line without any value is left out, a chart without lines too."""
 PAIRS_EACH = 4
+EXAMPLE_CHARACTERS = 120
 MAX_EVENTS = 24
 """Of more events of the guard, the first and the last half of so many are told."""
 
@@ -67,12 +68,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Consecutive verdicts with the same action and rules, in words."""
+    """Consecutive verdicts with the same action and rules, in words. examples: (prompt, completion), of the first event and of a halt."""
 
     first: int
     last: int
     action: str
     words: tuple[str, ...]
+    examples: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class View:
     def mood(self) -> str:
         """How the verdict is coloured: halt, warn, open (no end yet) or good."""
         actions = {event.action for event in self.events}
-        return next((action for action in ("halt", "rollback", "warn") if action in actions), "good" if self.record.end_reason else "open")
+        return next((action for action in ("halt", "roll_back", "warn") if action in actions), "good" if self.record.end_reason else "open")
 
 
 def view_of(record: RunRecord) -> View:
@@ -202,12 +204,21 @@ def guard_events(record: RunRecord) -> tuple[Event, ...]:
             continue
         names = [finding.rule for finding in verdict.findings]
         told = tuple(words.finding_words(finding) for finding in verdict.findings)
+        shown = examples_of(record, verdict) if not events or verdict.action is Action.HALT else ()
         if events and events[-1].last == verdict.step - 1 and events[-1].action == verdict.action.value and rules == names:
-            events[-1] = Event(events[-1].first, verdict.step, verdict.action.value, told)
+            events[-1] = Event(events[-1].first, verdict.step, verdict.action.value, told, events[-1].examples)
         else:
-            events.append(Event(verdict.step, verdict.step, verdict.action.value, told))
+            events.append(Event(verdict.step, verdict.step, verdict.action.value, told, shown))
         rules = names
     return tuple(events)
+
+
+def examples_of(record: RunRecord, verdict: Verdict) -> tuple[tuple[str, str], ...]:
+    """(prompt, completion) of the first example of each finding, each once and cut to a line."""
+    places = dict.fromkeys(finding.examples[0] for finding in verdict.findings if finding.examples)
+    scored = {one.voted.group.index: one.voted.group for one in record.ledger.groups(verdict.step)} if places else {}
+    texts = [(scored[group].prompt.text, scored[group].completions[at].text) for group, at in places]
+    return tuple((" ".join(prompt.split())[:EXAMPLE_CHARACTERS], " ".join(text.split())[:EXAMPLE_CHARACTERS]) for prompt, text in texts)
 
 
 def charts(record: RunRecord, events: Sequence[Event]) -> tuple[Chart, ...]:
@@ -221,6 +232,9 @@ def charts(record: RunRecord, events: Sequence[Event]) -> tuple[Chart, ...]:
         unit = METRICS[next(key for key, _ in lines if measured(record, key))].unit
         fits = all(0 <= value <= 1 for one in series for _, value in one.points) and all(key.endswith("_frac") for key, _ in lines)
         made.append(Chart(title, "mean over decided groups" if unit == "reward" else unit, series, (0.0, 1.0) if fits else None, spans))
+    scores = tuple((float(one.step), one.health.value) for one in record.verdicts if one.health is not None)
+    if scores:
+        made.append(Chart("Health score of the guard", "1 is well, 0.5 one rule at its limit", (Series("health", scores),), (0.0, 1.0), spans))
     return tuple(made)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from selftrain.compose_labels import VALIDATION
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation, Interval
 from selftrain.handover import START
+from selftrain.ledger import BranchRecord
 from selftrain.report.comparison import differences
 from selftrain.report.record import RunRecord
-from selftrain.types import Action, Finding
+from selftrain.types import Action, Finding, Health
 
 SOURCES: Mapping[str, str] = {
     "majority": "the majority vote of the model's own completions",
@@ -85,6 +87,8 @@ def who_decides(header: Mapping[str, Any]) -> str:
     decides += JUDGED if header["config"]["labels"]["clustering"] == "judge" else ""
     if header["label_free"]:
         return f"{decides} Label-free: no true answer reaches training, the guard or the choice of a checkpoint."
+    if header["truth_channels"] == [VALIDATION]:
+        return f"{decides} No true answer reaches training or the guard; the checkpoint is chosen on {header['validation']['count']:,} labelled problems."
     return f"{decides} Not label-free: true answers reach it through {', '.join(header['truth_channels'])}."
 
 
@@ -98,6 +102,11 @@ def what_is_held_out(header: Mapping[str, Any]) -> str:
 
 def finding_words(finding: Finding) -> str:
     return f"{finding.words} ({finding.rule}: {finding.value:.4g}, limit {finding.limit:.4g}, over {finding.window_steps} steps)"
+
+
+def health_words(health: Health | None) -> str:
+    """health 0.43 [0.31, 0.58]"""
+    return "health not measured yet" if health is None else f"health {health.value:.2f} [{health.low:.2f}, {health.high:.2f}]"
 
 
 def guard_sentence(record: RunRecord) -> str:
@@ -119,27 +128,65 @@ def guard_sentence(record: RunRecord) -> str:
 
 
 def rollback_sentences(record: RunRecord) -> list[str]:
-    """Whether the run was set back, where to, by whom and why."""
+    """Whether the run was set back, where to, by whom and why, and what was changed."""
     branches = record.ledger.branches
     if not branches:
         return []
     many = "once" if len(branches) == 1 else f"{len(branches)} times"
-    told = [f"after {one.left_at} steps to {'the start' if one.checkpoint == START else one.checkpoint}, by {one.who}: {one.reason}" for one in branches]
-    return [f"Rolled back {many}: {'; '.join(told)}. The steps left behind stay in the record and are not shown here."]
+    return [f"Rolled back {many}: {'; '.join(map(rollback_words, branches))}. The steps left behind stay in the record and are not shown here."]
+
+
+def rollback_words(record: BranchRecord) -> str:
+    """after 40 steps to step-000030, by guard: completions become shorter (remedy lower_rate: update.learning_rate = 5e-07)"""
+    where = "the start" if record.checkpoint == START else record.checkpoint
+    changed = [f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in record.remedy.get("options", {}).items()]
+    changed += [f"{len(record.remedy['prompts']):,} prompts are left"] if "prompts" in record.remedy else []
+    remedy = f" (remedy {record.remedy['kind']}: {', '.join(changed)})" if record.remedy else ""
+    return f"after {record.left_at} steps to {where}, by {record.who}: {record.reason}{remedy}"
 
 
 def handover_sentence(record: RunRecord) -> str:
     """What is handed over and why."""
     if record.end_reason is None:
         return "The run has no end yet, so nothing is handed over." if record.steps else "No step is done yet."
+    if record.validated:
+        return validated_sentence(record)
     first = record.harm_since_step
     if record.handed_over == START:
-        why = "no checkpoint is older than the window in which the guard found something" if first is not None else "no checkpoint was made"
+        made = any(True for _ in record.ledger.checkpoints())
+        why = "every checkpoint has a probe that is worse than the base's" if made else "no checkpoint was made"
+        why = why if first is None else "no checkpoint is older than the window in which the guard found something"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
     if first is not None:
         why = f"the newest one that is older than the {record.config.guard.window_steps} steps in which the guard first found something"
         return f"Handed over: checkpoint {record.handed_over}, {why}."
-    return f"Handed over: checkpoint {record.handed_over}, the newest one."
+    if record.handed_over != newest(record):
+        return f"Handed over: checkpoint {record.handed_over}, the newest one whose probe is not worse than the base's."
+    seen = " The guard saw no evidence of harm." if any(verdict.health is not None for verdict in record.verdicts) else ""
+    return f"Handed over: checkpoint {record.handed_over}, the newest one.{seen}"
+
+
+def newest(record: RunRecord) -> str:
+    """Name of the newest checkpoint, `start` without any."""
+    return max(((one.step, one.name) for one in record.ledger.checkpoints()), default=(0, START))[1]
+
+
+def validated_sentence(record: RunRecord) -> str:
+    """What the validation problems chose, and whether the guard would have chosen the same."""
+    found = {one.name: one.evaluation for one in record.validated}
+    chosen, start = found[record.handed_over], found[START]
+    name = f"avg@{chosen.num_samples}"
+    problems = f"{len(chosen.results)} validation problems"
+    if record.handed_over == START:
+        why = f"no checkpoint is better on the {problems} ({name} {percent(start.avg)})"
+        said = f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
+    else:
+        compared = f"{name} {percent(chosen.avg)}, {percent(start.avg)} at the start"
+        said = f"Handed over: checkpoint {record.handed_over}, the best of {len(found)} on the {problems} ({compared})."
+    other = "the start" if record.healthiest == START else f"checkpoint {record.healthiest}"
+    if record.healthiest == record.handed_over:
+        return f"{said} The guard, without labels, would have handed over the same."
+    return f"{said} The guard, without labels, would have handed over {other}: they do not agree."
 
 
 def accuracy_sentence(before: Evaluation | None, after: Evaluation | None) -> str:

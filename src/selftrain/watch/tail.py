@@ -14,7 +14,7 @@ from selftrain.checkpoints import names as checkpoint_names
 from selftrain.checkpoints import place_of
 from selftrain.errors import SelftrainError
 from selftrain.evals import Evaluation
-from selftrain.handover import START
+from selftrain.handover import START, VALIDATED
 from selftrain.ledger import Ledger, open_record
 from selftrain.metrics import METRICS
 from selftrain.report.comparison import measures
@@ -172,7 +172,7 @@ class RunTail:
         return found
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Every evaluation: its name, where it stands, its measures, and how many examples it kept."""
+        """Every evaluation on the held-out problems: its name, where it stands, its measures, and how many examples it kept."""
         with self.lock:
             return [
                 {
@@ -184,6 +184,7 @@ class RunTail:
                     "measures": record["measures"],
                 }
                 for record in self._evaluation_records()
+                if not record["name"].startswith(VALIDATED)
             ]
 
     def example(self, name: str, prompt_id: str | None) -> dict[str, Any]:

@@ -1,9 +1,15 @@
-// Pause, stop, roll back: each is a request that the run records and takes up between two steps.
+// Pause, stop, roll back, overrule the guard: each is a request that the run records and takes up between two steps.
 import { hasToken, post } from "./api.js";
 import { h, put, say } from "./dom.js";
 import { checkpointWords } from "./format.js";
 
 const OVER = new Set(["done", "halted", "damaged"]);
+
+const ASKED = {
+  roll_back: { title: "Roll back", go: "Roll back", danger: "", reason: true, words: "The run goes back to a checkpoint and on from there on a new branch, with other random draws. What it leaves behind stays in the record." },
+  overrule: { title: "Overrule the guard", go: "Overrule", danger: "", reason: true, words: "What the guard sees now is taken for how things should be: it measures anew from here. What it said stays in the record." },
+  stop: { title: "Stop the run", go: "Stop", danger: "danger", reason: false, words: "The run ends after the step in flight, with a checkpoint; selftrain resume goes on from it." },
+};
 
 export function controls(context) {
   const { run } = context;
@@ -16,6 +22,7 @@ export function controls(context) {
     run.state === "unfinished" || run.state === "stopped" ? h("p", { class: "soft" }, "nobody runs it: ", h("code", {}, "selftrain resume"), " goes on") : null,
     paused ? button("resume", "Resume", () => ask(context, { action: "resume" })) : button("pause", "Pause", () => ask(context, { action: "pause" })),
     button("roll-back", "Roll back…", () => dialog(context, "roll_back")),
+    run.verdicts.length ? button("overrule", "Overrule the guard…", () => dialog(context, "overrule")) : null,
     button("stop", "Stop…", () => dialog(context, "stop"), "danger"),
   );
 }
@@ -34,8 +41,9 @@ async function ask(context, request) {
 
 function dialog(context, action) {
   const back = action === "roll_back";
+  const told = ASKED[action];
   const who = h("input", { id: "ask-who", autocomplete: "name", maxlength: 100, value: localStorage.getItem("selftrain-who") ?? "" });
-  const reason = h("textarea", { id: "ask-reason", rows: 3, maxlength: 1000, required: back });
+  const reason = h("textarea", { id: "ask-reason", rows: 3, maxlength: 1000, required: told.reason });
   const choice = h("select", { id: "ask-checkpoint" }, [...context.run.checkpoints].reverse().map((one) => h("option", { value: one.name }, `${checkpointWords(one.name)}${one.counts ? "" : " (left behind)"}`)));
   const submit = async (event) => {
     event.preventDefault();
@@ -46,14 +54,12 @@ function dialog(context, action) {
   const box = h(
     "dialog", { "aria-labelledby": "ask-title", onclose: () => box.remove() },
     h("form", { onsubmit: submit },
-      h("h2", { id: "ask-title" }, back ? "Roll back" : "Stop the run"),
-      h("p", { class: "soft" }, back
-        ? "The run goes back to a checkpoint and on from there on a new branch, with other random draws. What it leaves behind stays in the record."
-        : "The run ends after the step in flight, with a checkpoint; selftrain resume goes on from it."),
+      h("h2", { id: "ask-title" }, told.title),
+      h("p", { class: "soft" }, told.words),
       back ? [h("label", { for: "ask-checkpoint" }, "To"), choice] : null,
-      h("label", { for: "ask-reason" }, back ? "Reason, for the record" : "Reason, for the record (may be empty)"), reason,
+      h("label", { for: "ask-reason" }, told.reason ? "Reason, for the record" : "Reason, for the record (may be empty)"), reason,
       h("label", { for: "ask-who" }, "Your name, for the record"), who,
-      h("p", { class: "actions" }, h("button", { type: "button", class: "quiet", onclick: () => box.close() }, "Cancel"), h("button", { type: "submit", id: "ask-go", class: back ? "" : "danger" }, back ? "Roll back" : "Stop"))),
+      h("p", { class: "actions" }, h("button", { type: "button", class: "quiet", onclick: () => box.close() }, "Cancel"), h("button", { type: "submit", id: "ask-go", class: told.danger }, told.go))),
   );
   document.body.append(box);
   box.showModal();

@@ -155,6 +155,8 @@ function handedStep(run) {
   return run.handed_over === "start" ? 0 : match ? Number(match[1]) : run.steps_done;
 }
 
+const SERIOUS = { halt: "halts", roll_back: "rolls back" };
+
 /** What happened, in order: findings that last as one span, requests, rollbacks, checkpoints, evaluations. */
 export function happenings(run) {
   const spans = [];
@@ -165,9 +167,9 @@ export function happenings(run) {
     else spans.push({ first: verdict.step, last: verdict.step, branch: verdict.branch, rules, action: verdict.action, findings: verdict.findings });
   }
   const found = spans.map((one) => ({
-    ...one, kind: one.action, told: true, draw: true, color: one.action === "halt" ? "bad" : "warn", order: one.first,
+    ...one, kind: one.action, told: true, draw: true, color: SERIOUS[one.action] ? "bad" : "warn", order: one.first,
     when: one.first === one.last ? place(one.branch, one.first) : `steps ${one.first}–${one.last}`,
-    words: `The guard ${one.action === "halt" ? "halts" : "warns"}: ${one.findings.map((each) => each.words).join("; ")}${one.last > one.first ? `, for ${plural(one.last - one.first + 1, "step")}` : ""}`,
+    words: `The guard ${SERIOUS[one.action] ?? "warns"}: ${one.findings.map((each) => each.words).join("; ")}${one.last > one.first ? `, for ${plural(one.last - one.first + 1, "step")}` : ""}`,
   }));
   for (const one of run.requests) {
     const what = one.action.replace("_", " ");
@@ -176,7 +178,7 @@ export function happenings(run) {
   }
   for (const one of run.branches) {
     if (!run.requests.some((asked) => asked.action === "roll_back" && asked.checkpoint === one.checkpoint && asked.step === one.left_at && !asked.refused))
-      found.push({ first: one.left_at, last: one.left_at, branch: one.branch, kind: "request", told: true, draw: true, line: true, color: "note", order: one.left_at, when: `after step ${one.left_at}`, words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}` });
+      found.push({ first: one.left_at, last: one.left_at, branch: one.branch, kind: "request", told: true, draw: true, line: true, color: "note", order: one.left_at, when: `after step ${one.left_at}`, words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${value}`).join("")}` : ""}` });
   }
   for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, branch: undefined, kind: "checkpoint", told: false, order: one.step, words: `Checkpoint ${one.name}` });
   return found.sort((a, b) => a.order - b.order);

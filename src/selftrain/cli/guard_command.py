@@ -1,0 +1,102 @@
+"""`selftrain guard`"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selftrain.config import GuardSection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from selftrain.guard_stream import Step
+    from selftrain.types import Verdict
+
+DEFAULTS = GuardSection()
+WARNED, HARMED = 3, 4
+
+
+@click.command("guard")
+@click.argument("source", default="-", metavar="[RUN|FILE|-]")
+@click.option(
+    "--map", "mapped", multiple=True, metavar="FIELD=SIGNAL", help="Which field of a row is which signal, for example share=vote/share_mean_frac; repeatable."
+)
+@click.option("--prompts-per-step", type=click.IntRange(min=1), help="Groups that are one step, where rows of completions have no field step.")
+@click.option("--window-steps", type=click.IntRange(min=1), default=DEFAULTS.window_steps, show_default=True, help="Steps over which signals are averaged.")
+@click.option(
+    "--baseline-steps",
+    type=click.IntRange(min=1),
+    default=DEFAULTS.baseline_steps,
+    show_default=True,
+    help="First steps, against which drift is measured.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON line per step, and one at the end.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def command(source: str, mapped: tuple[str, ...], prompts_per_step: int | None, as_json: bool, **sizes: int) -> None:
+    """Watch any run for reward hacking, without labels: judge its steps and change nothing.
+
+    RUN is a folder of selftrain. FILE (or -, standard input, the default) is JSON lines or Parquet: one row per step with a trainer's own signals, of which
+    the names of TRL and verl are known and others are given with --map; or rows of completions as `selftrain vote` takes them, with a field step. Signals
+    that are missing are done without.
+
+    Exit status: 0 nothing found, 3 warnings only, 4 harm or a standstill: a run with guard.action = halt would have been halted.
+    """
+    from selftrain.guard_stream import verdicts
+
+    steps = steps_in(source, mapped, prompts_per_step)
+    first: dict[str, Verdict] = {}
+    num_steps = num_found = 0
+    for verdict in verdicts(steps, GuardSection(action="halt", **sizes)):
+        num_steps += 1
+        num_found += bool(verdict.findings)
+        first.setdefault(verdict.action.value, verdict)
+        for line in [json.dumps(as_row(verdict))] if as_json else told(verdict):
+            click.echo(line)
+    summary = {"steps": num_steps, "with_findings": num_found, "first_warning": step_of(first.get("warn")), "first_harm": step_of(first.get("halt"))}
+    click.echo(json.dumps(summary) if as_json else concluded(summary))
+    click.get_current_context().exit(HARMED if "halt" in first else WARNED if "warn" in first else 0)
+
+
+def steps_in(source: str, mapped: tuple[str, ...], per_step: int | None) -> Iterator[Step]:
+    from selftrain.cli.running import folder_of
+    from selftrain.errors import ConfigError
+    from selftrain.guard_stream import names_from, rows_in, steps_of_rows, steps_of_run
+
+    names = names_from(mapped)
+    if "://" in source or Path(source).is_dir():
+        if mapped or per_step is not None:
+            raise ConfigError(source, "it is a run of selftrain: its signals have names and its steps are known", "Leave out --map and --prompts-per-step.")
+        return steps_of_run(folder_of(source))
+    return steps_of_rows(rows_in(source), "standard input" if source == "-" else source, names, per_step)
+
+
+def step_of(verdict: Verdict | None) -> int | None:
+    return None if verdict is None else verdict.step
+
+
+def as_row(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as it is written, in the words of the ledger."""
+    from selftrain.ledger.records import verdict_body
+
+    return verdict_body(verdict)
+
+
+def told(verdict: Verdict) -> Iterator[str]:
+    """A line for a step with findings, and one for each of them; nothing for others."""
+    from selftrain.report.words import finding_words, health_words
+
+    if verdict.findings:
+        yield f"step {verdict.step}: {verdict.action.value}, {health_words(verdict.health)}"
+        yield from (f"  {finding_words(finding)}" for finding in verdict.findings)
+
+
+def concluded(summary: Mapping[str, int | None]) -> str:
+    if summary["first_warning"] is None and summary["first_harm"] is None:
+        return f"{summary['steps']} steps judged: no evidence of harm."
+    harm = "no harm that would have halted it" if summary["first_harm"] is None else f"harm, or a standstill, at step {summary['first_harm']}"
+    first = min(step for step in (summary["first_warning"], summary["first_harm"]) if step is not None)
+    return f"{summary['steps']} steps judged: findings in {summary['with_findings']} of them, first at step {first}; {harm}."

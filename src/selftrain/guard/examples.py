@@ -1,0 +1,49 @@
+"""Which completions of a step show what a rule found: their places in the ledger, most telling first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from selftrain.types import ScoredGroup
+
+MAX_EXAMPLES = 2
+SHORTEST = frozenset({"shortcut", "shrinking", "probe_shortcut"})
+UNREAD = frozenset({"unread", "noise", "repetition"})
+
+
+def examples_of(rule: str, scored: Sequence[ScoredGroup]) -> tuple[tuple[int, int], ...]:
+    """(group index, completion index) of up to two completions.
+
+    For rules about length the shortest that won, for noise the first that could not be read, for collisions and all others winners: of the groups that
+    share the step's most common winner where several do, else of the groups that agree most.
+    """
+    places = shortest(scored) if rule in SHORTEST else unread(scored) if rule in UNREAD else typical(scored)
+    return tuple(place for place, _ in zip(places, range(MAX_EXAMPLES), strict=False))
+
+
+def shortest(scored: Sequence[ScoredGroup]) -> Iterator[tuple[int, int]]:
+    found = [(len(one.voted.group.completions[at].token_ids), one.voted.group.index, at) for one in scored if (at := first_winner(one)) is not None]
+    return ((group, at) for _, group, at in sorted(found))
+
+
+def unread(scored: Sequence[ScoredGroup]) -> Iterator[tuple[int, int]]:
+    for one in scored:
+        for at, key in enumerate(one.voted.answers.keys):
+            if key is None:
+                yield one.voted.group.index, at
+                break
+
+
+def typical(scored: Sequence[ScoredGroup]) -> Iterator[tuple[int, int]]:
+    winners = Counter(one.voted.vote.winners[0] for one in scored if len(one.voted.vote.winners) == 1)
+    found = [
+        (-winners[one.voted.vote.winners[0]], -one.voted.vote.share_frac, one.voted.group.index, at) for one in scored if (at := first_winner(one)) is not None
+    ]
+    return ((group, at) for _, _, group, at in sorted(found))
+
+
+def first_winner(one: ScoredGroup) -> int | None:
+    """The first completion with the winner of a vote that is no tie."""
+    winners = one.voted.vote.winners
+    return one.voted.answers.keys.index(winners[0]) if len(winners) == 1 else None

@@ -1,0 +1,61 @@
+"""What a rule may look at: the first steps of the run, its last ones, and the probes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+Signals = Mapping[str, float]
+Steps = Sequence[Signals]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Label-free numbers by metric key, a mapping per step; a step need not have every key.
+
+    baseline: the run's first steps. before, recent: the last two windows, the older one first. base, probe: the values of the first probe, which are the
+    base model's own, and of the newest one; empty without probes, equal after one.
+    Whoever asks for a key that is nowhere gets a KeyError, which a rule takes for: this signal is missing here.
+    """
+
+    baseline: Steps
+    before: Steps
+    recent: Steps
+    base: Signals
+    probe: Signals
+
+    def rise(self, key: str) -> float:
+        """Mean over the recent steps minus mean over the first ones."""
+        return mean(self.recent, key) - mean(self.baseline, key)
+
+    def log_rise(self, key: str, floor: float) -> float:
+        """Natural logarithm of (mean over the recent steps / mean over the first ones), both at least `floor`."""
+        return log_ratio(mean(self.recent, key), mean(self.baseline, key), floor)
+
+    def speed(self, key: str, floor: float) -> float:
+        """As `log_rise`, of the last window against the one before it."""
+        return log_ratio(mean(self.recent, key), mean(self.before, key), floor)
+
+    def probe_rise(self, key: str) -> float:
+        """Newest probe minus the base's own."""
+        return self.probe[key] - self.base[key]
+
+    def without_one(self) -> Iterator[tuple[int, Window]]:
+        """For the jackknife: (size of the sample it left, the window without one of its steps)."""
+        for at in range(len(self.baseline) if len(self.baseline) > 1 else 0):
+            yield len(self.baseline), replace(self, baseline=[*self.baseline[:at], *self.baseline[at + 1 :]])
+        for at in range(len(self.recent) if len(self.recent) > 1 else 0):
+            yield len(self.recent), replace(self, recent=[*self.recent[:at], *self.recent[at + 1 :]])
+
+
+def mean(steps: Steps, key: str) -> float:
+    """Mean over the steps that have the key; KeyError where none has it."""
+    values = [step[key] for step in steps if key in step]
+    if not values:
+        raise KeyError(key)
+    return sum(values) / len(values)
+
+
+def log_ratio(value: float, other: float, floor: float) -> float:
+    return math.log(max(floor, value) / max(floor, other))

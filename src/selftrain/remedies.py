@@ -1,0 +1,120 @@
+"""What is changed when the guard rolls a run back, and the config of each branch that follows from it: functions of configs and records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.config_labels import StepShareSection
+from selftrain.config_load import validate
+from selftrain.errors import ConfigError
+from selftrain.ledger import BranchRecord, lineage, read
+from selftrain.ledger.objects import Place
+from selftrain.types import PromptSet, ScoredGroup
+
+GUARD = "guard"
+"""who rolled back, where it was no person"""
+Options = Mapping[str, Any]
+
+REMEDIES: Mapping[str, Callable[[RunConfig, float], Options]] = {
+    "lower_rate": lambda config, factor: {"update.learning_rate": config.update.learning_rate * factor},
+    "higher_min_share": lambda config, factor: {"labels.min_share_frac": 1.0 - (1.0 - config.labels.min_share_frac) * factor},
+    "frozen_teacher": lambda config, factor: {"labels.source": "frozen"},
+    "ema_teacher": lambda config, factor: {"labels.source": "ema"},
+    "easier_prompts": lambda config, factor: {},
+    "fewer_votes": lambda config, factor: fewer_votes(config, factor),
+}
+"""rollback.remedy -> the options that it changes"""
+NEW_SIGNALS = ("easier_prompts", "fewer_votes")
+"""remedies after which vote shares cannot be compared with those before: the guard measures the first steps anew"""
+
+
+def fewer_votes(config: RunConfig, factor: float) -> Options:
+    """At least two votes; the trained part of a group is not larger than the group."""
+    votes = max(2, round(config.rollout.num_votes * factor))
+    size = config.rollout.group_size
+    return {"rollout.num_votes": votes} if size is None else {"rollout.num_votes": votes, "rollout.group_size": min(size, votes)}
+
+
+def remedy_of(config: RunConfig, groups: Callable[[], Iterable[ScoredGroup]]) -> Options:
+    """What the record of a rollback says about its remedy: `kind`, the changed `options`, and for easier prompts the `prompts` that are left, by id.
+
+    config: of the branch that is left. groups: gives those of its history, in order; only easier prompts look at them.
+    """
+    kind, factor = config.rollback.remedy, config.rollback.factor
+    found: dict[str, Any] = {"kind": kind, "options": dict(REMEDIES[kind](config, factor))}
+    if kind == "easier_prompts":
+        found["prompts"] = easiest(groups(), factor, config.rollout.prompts_per_step)
+    return found
+
+
+def checked(config: RunConfig) -> RunConfig:
+    """The config after a first rollback. Raises ConfigError where the remedy would change nothing, or makes a config that is not allowed."""
+    kind, factor = config.rollback.remedy, config.rollback.factor
+    changed = with_options(config, REMEDIES[kind](config, factor))
+    if changed == config and kind != "easier_prompts":
+        given = ", ".join(f"{name} = {value}" for name, value in REMEDIES[kind](config, factor).items())
+        raise ConfigError(f"guard.action = roll_back, rollback.remedy = {kind}", f"{given} already, so nothing would change", "Choose another remedy.")
+    if kind == "easier_prompts" and config.step_share != StepShareSection():
+        why = "the prompts that a safety net holds need not be among the easier ones, and each step wants its share of them"
+        raise ConfigError("rollback.remedy = easier_prompts with a [step_share]", why, "Leave step_share unset, or choose another remedy.")
+    return changed
+
+
+def groups_so_far(folder: Place, branches: Sequence[BranchRecord], steps_done: int) -> Iterator[ScoredGroup]:
+    """The recorded groups of the newest branch's history, in order."""
+    ledger, history = read(folder), lineage(branches, len(branches))
+    for branch, (first, end) in sorted(history.items()):
+        for step in range(first, steps_done if end is None else end):
+            yield from ledger.groups(step, branch)
+
+
+def easiest(groups: Iterable[ScoredGroup], factor: float, at_least: int) -> list[str]:
+    """Of the prompts that were voted on, the share `factor` with the largest vote share at their first vote, but a step's worth; sorted by id.
+
+    Prompts that were not seen are left out: nobody knows how easy they are.
+    """
+    shares: dict[str, float] = {}
+    for one in groups:
+        shares.setdefault(one.voted.group.prompt.id, one.voted.vote.share_frac)
+    ranked = sorted(shares, key=lambda prompt_id: (-shares[prompt_id], prompt_id))
+    return sorted(ranked[: max(at_least, round(factor * len(ranked)))])
+
+
+def branch_config(config: RunConfig, branches: Sequence[BranchRecord]) -> RunConfig:
+    """The config of the newest branch: every remedy so far lies over the config of the run, later ones over earlier ones."""
+    for record in branches:
+        config = with_options(config, record.remedy.get("options", {}))
+    return config
+
+
+def with_options(config: RunConfig, options: Options) -> RunConfig:
+    """The config with other values for some options. Raises ConfigError where they are not allowed."""
+    if not options:
+        return config
+    values: dict[str, Any] = config.model_dump(mode="json")
+    for name, value in options.items():
+        section, _, field = name.partition(".")
+        values[section][field] = value
+    return validate(values)
+
+
+def branch_prompts(prompts: PromptSet, branches: Sequence[BranchRecord]) -> PromptSet:
+    """The prompts of the newest branch."""
+    for record in branches:
+        if "prompts" in record.remedy:
+            kept = set(record.remedy["prompts"])
+            prompts = replace(prompts, prompts=tuple(prompt for prompt in prompts if prompt.id in kept))
+    return prompts
+
+
+def by_guard(branches: Sequence[BranchRecord]) -> int:
+    """How many rollbacks the guard decided."""
+    return sum(record.who == GUARD for record in branches)
+
+
+def changes_signals(record: BranchRecord) -> bool:
+    """Whether the guard has to measure the first steps anew after this rollback."""
+    return record.remedy.get("kind") in NEW_SIGNALS

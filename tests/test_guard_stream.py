@@ -1,0 +1,209 @@
+"""The guard outside our loop: rows of signals, rows of completions, run folders, recorded runs of a 0.5 B model where they are at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.config import GuardSection
+from selftrain.config_load import load_config
+from selftrain.errors import ConfigError, PromptError
+from selftrain.guard_stream import names_from, rows_in, steps_of_rows, steps_of_run, verdicts
+from selftrain.ledger import read
+from selftrain.run import train_to_end
+from selftrain.types import Action, Verdict
+from tests.cli.conftest import Called, assert_refused, command, made_run
+
+__all__ = ["command", "made_run"]
+
+TRACES = Path(__file__).parent.parent.parent / "shared" / "traces"
+NAMES = {
+    "coll": "vote/collision_frac",
+    "ent": "policy/entropy_mean_nats",
+    "len": "completion/length_mean_tokens",
+    "share": "vote/share_mean_frac",
+    "gn": "update/grad_norm",
+}
+
+
+def judged(rows: list[dict[str, Any]], names: Mapping[str, str] = NAMES, per_step: int | None = None) -> list[Verdict]:
+    return list(verdicts(steps_of_rows(rows, "rows", names, per_step), GuardSection()))
+
+
+def halted_at(found: list[Verdict]) -> int | None:
+    return next((verdict.step for verdict in found if verdict.action is Action.HALT), None)
+
+
+def collapse(num_steps: int) -> Iterator[dict[str, Any]]:
+    """A run like the recorded collapse: an evaluation first, then agreement up and completions ever shorter from step 4 on."""
+    yield {"step": 0, "eval": {"avg4": 0.14}}
+    for step in range(1, num_steps + 1):
+        late = max(0, step - 4)
+        wobble = 1 + 0.02 * (-1) ** step
+        yield {"step": step, "share": (0.2 + 0.02 * late) * wobble, "len": 260 * 0.94**late * wobble, "ent": 0.33 * 0.98**late, "acc": 0.1}
+
+
+def learning(num_steps: int) -> Iterator[dict[str, Any]]:
+    """A run like the recorded one with true answers: the same agreement, less length lost."""
+    for row in collapse(num_steps):
+        yield row if "eval" in row else row | {"len": 260 * 0.993 ** max(0, row["step"] - 4)}
+
+
+def test_a_collapse_in_rows_of_signals_is_found_and_learning_is_left_alone() -> None:
+    found = judged(list(collapse(30)))
+    halted = halted_at(found)
+    assert halted is not None
+    assert halted <= 14
+    rules = {finding.rule for verdict in found[: halted + 1] for finding in verdict.findings}
+    assert rules & {"shortcut", "shrinking"}
+    assert not any(verdict.findings for verdict in judged(list(learning(30))))
+
+
+def test_truth_in_the_rows_changes_nothing() -> None:
+    rows = list(collapse(20))
+    assert judged([row | {"acc": 1.0, "lab": 0.0} for row in rows]) == judged(rows)
+
+
+def test_names_of_other_trainers_are_known() -> None:
+    rows = [{"global_step": step, "completions/mean_length": 100.0, "entropy": 0.3 if step < 10 else 3.0} for step in range(1, 21)]
+    found = judged(rows, {})
+    halted = halted_at(found)
+    assert halted is not None
+    assert 10 <= halted <= 13
+    assert found[halted - 1].findings[0].rule == "noise"
+
+
+def test_rows_without_a_step_are_counted() -> None:
+    assert [verdict.step for verdict in judged([{"share": 0.2}, {"other": 1}, {"share": 0.3}])] == [0, 1]
+
+
+def groups(constant_from: int) -> list[dict[str, Any]]:
+    """Twelve steps of four prompts with four completions each; from a step on every answer is 1."""
+    found = []
+    for step in range(12):
+        for at in range(4):
+            answer = 1 if step >= constant_from else 10 * step + at
+            texts = [f"first {at}, then {step}: #### {answer if number else 99 + at}" for number in range(4)]
+            found.append({"step": step, "prompt": f"p{step}-{at}", "completions": texts})
+    return found
+
+
+def test_groups_with_a_step_are_voted_on_and_judged() -> None:
+    found = judged(groups(constant_from=6))
+    assert len(found) == 12
+    halted = halted_at(found)
+    assert halted is not None
+    assert any(finding.rule == "constant_answer" for finding in found[halted].findings)
+    assert halted_at(judged(groups(constant_from=99))) is None
+
+
+def test_groups_without_a_step_are_cut_by_number_and_a_rest_is_left() -> None:
+    rows = [{key: value for key, value in row.items() if key != "step"} for row in groups(constant_from=6)]
+    assert [verdict.health for verdict in judged(rows, per_step=4)] == [verdict.health for verdict in judged(groups(constant_from=6))]
+    assert len(judged(rows[:-1], per_step=4)) == 11
+
+
+def test_a_prompt_that_comes_back_with_another_answer_is_a_flip() -> None:
+    rows = [{"step": step, "prompt": f"p{at}", "completions": [f"#### {at + 10 * (step % 2 if step > 7 else 0)}"] * 4} for step in range(16) for at in range(4)]
+    found = judged(rows)
+    assert any(finding.rule == "flips" for verdict in found for finding in verdict.findings)
+    assert not any(verdict.findings for verdict in found[:8])
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([], "there is nothing in it"),
+        ([{"loss": 1.0}], "no row has a field that is a signal"),
+        ([{"step": 2, "share": 0.1}, {"step": 2, "share": 0.1}], "does not come after step 2"),
+        ([{"step": 1, "share": "high"}], "its share is 'high'"),
+        ([{"step": 1, "share": float("nan")}], "its share is nan"),
+        ([{"step": -1, "share": 0.5}], "its step is -1"),
+        ([{"prompt": "a", "completion": "1"}], "of which step it is"),
+        ([{"step": 1, "prompt": "a", "completion": "1"}, {"step": 0, "prompt": "a", "completion": "1"}], "step 0 comes after step 1"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused(rows: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(PromptError, match=words):
+        judged(rows)
+
+
+def test_a_mapping_names_signals() -> None:
+    assert names_from(["a=vote/share_mean_frac"]) == {"a": "vote/share_mean_frac"}
+    for bad in ("a", "=vote/share_mean_frac", "a=vote/nothing"):
+        with pytest.raises(ConfigError, match="is no signal"):
+            names_from([bad])
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+MAPPED = [word for field, signal in NAMES.items() for word in ("--map", f"{field}={signal}")]
+
+
+def test_the_command_says_what_it_found_by_its_exit_status(tmp_path: Path, command: Any) -> None:
+    harmed: Called = command("guard", write(tmp_path / "bad.jsonl", list(collapse(30))), *MAPPED)
+    assert harmed.status == 4
+    assert "health 0." in harmed.out
+    assert "harm, or a standstill, at step" in harmed.out.splitlines()[-1]
+    healthy: Called = command("guard", write(tmp_path / "good.jsonl", list(learning(30))), *MAPPED)
+    assert (healthy.status, healthy.out) == (0, "30 steps judged: no evidence of harm.\n")
+    rows = [{"share": 0.3, "swap": 0.1 if step else 0.0} for step in range(3)]
+    probes = [row | {"probe/swap_changed_frac": 0.5 * at} for at, row in enumerate(rows)]
+    warned: Called = command("guard", write(tmp_path / "warned.jsonl", probes), *MAPPED)
+    assert warned.status == 3
+    assert "no harm that would have halted it" in warned.out
+
+
+def test_the_command_writes_json(tmp_path: Path, command: Any) -> None:
+    called: Called = command("guard", write(tmp_path / "bad.jsonl", list(collapse(20))), *MAPPED, "--json")
+    *steps, last = [json.loads(line) for line in called.out.splitlines()]
+    assert [one["step"] for one in steps] == list(range(1, 21))
+    assert set(steps[-1]) == {"step", "action", "findings", "health"}
+    assert last["steps"] == 20
+    assert last["first_harm"] == next(one["step"] for one in steps if one["action"] == "halt")
+
+
+def test_the_command_judges_a_run(made_run: Path, command: Any) -> None:
+    called: Called = command("guard", made_run, "--json")
+    assert called.status == 0, called.out
+    assert json.loads(called.out.splitlines()[-1]) == {"steps": 12, "with_findings": 0, "first_warning": None, "first_harm": None}
+    assert_refused(command("guard", made_run, *MAPPED), 2, "its signals have names")
+
+
+def test_a_run_gets_the_verdicts_that_its_own_guard_gave(tmp_path: Path) -> None:
+    """All but the completions that a finding names, which need the groups."""
+    options = {"policy.model": "toy:weak", "update.learning_rate": 3.0, "run.num_steps": 16, "guard.action": "warn", "guard.window_steps": 2}
+    options |= {"guard.baseline_steps": 2, "rollout.prompts_per_step": 8, "rollout.num_votes": 8, "evals.num_problems": 8, "evals.num_samples": 4}
+    config = load_config(overrides={**options, "prompts.count": 40, "run.folder": str(tmp_path), "run.name": "a"})
+    outcome = train_to_end(config)
+    recorded = list(read(outcome.folder).verdicts())
+    again = list(verdicts(steps_of_run(outcome.folder), config.guard))
+    assert any(verdict.findings for verdict in recorded)
+    assert [(one.action, one.health) for one in again] == [(one.action, one.health) for one in recorded]
+    assert [[replace(finding, examples=()) for finding in one.findings] for one in recorded] == [list(one.findings) for one in again]
+    assert any(finding.examples for one in recorded for finding in one.findings)
+
+
+@pytest.mark.skipif(not TRACES.exists(), reason="the recorded runs of ../shared/traces are not here")
+@pytest.mark.parametrize(
+    ("name", "latest"),
+    [("qwen05_majority_t1.jsonl", 12), ("qwen05_majority_t07.jsonl", 37), ("qwen05_minshare_t07.jsonl", 36), ("qwen05_reference_t1.jsonl", None)],
+)
+def test_recorded_runs(name: str, latest: int | None) -> None:
+    """The collapse onto a constant, the slow hack and the entropy explosion are found in time, the labelled run is left alone."""
+    path = str(TRACES / name)
+    found = list(verdicts(steps_of_rows(rows_in(path), path, NAMES, None), GuardSection()))
+    if latest is None:
+        assert not any(verdict.findings for verdict in found)
+    else:
+        halted = halted_at(found)
+        assert halted is not None
+        assert halted <= latest

@@ -1,0 +1,228 @@
+"""The guard rolls a run back with a remedy: what changes, in the record before it is done, the same when killed in between, and budgets that end it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain import checkpoints, remedies
+from selftrain.config import GuardSection, RollbackSection, RunConfig
+from selftrain.config_load import load_config
+from selftrain.errors import ConfigError
+from selftrain.guard import Guard
+from selftrain.labels import Bounds
+from selftrain.labels.majority import majority
+from selftrain.ledger import BranchRecord, Status, read, verify
+from selftrain.replay import replay
+from selftrain.report import write_report
+from selftrain.run import Outcome, RolledBack, read_config, resume, start, train_to_end
+from selftrain.seeds import Stream
+from selftrain.train import StepReport
+from selftrain.types import Action, PolicyVersion, StepMetrics
+from tests.builders import voted
+from tests.killing import killed_and_resumed
+from tests.test_guard import HEALTHY, PROBE
+from tests.test_stages import SCORER
+
+COLLAPSES = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 40, "run.checkpoint_every_steps": 2, "guard.action": "roll_back"}
+COLLAPSES |= {"guard.window_steps": 3, "guard.baseline_steps": 3, "evals.num_problems": 8, "evals.num_samples": 4}
+ONCE = {"rollback__max_rollbacks": 1, "run__num_steps": 26}
+
+
+def config(tmp_path: Path, name: str, **more: Any) -> RunConfig:
+    return load_config(overrides={**COLLAPSES, "run.folder": str(tmp_path), "run.name": name, **{key.replace("__", "."): value for key, value in more.items()}})
+
+
+def test_it_goes_back_to_a_healthy_checkpoint_and_on_with_the_remedy(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", rollback__factor=0.99))
+    ledger = read(outcome.folder)
+    assert outcome.reason == "halted"
+    assert [one.remedy for one in ledger.branches] == [
+        {"kind": "lower_rate", "options": {"update.learning_rate": pytest.approx(1.5 * 0.99**number)}} for number in (1, 2)
+    ]
+    for record, verdict in zip(ledger.branches, [one for one in ledger.verdicts(rolled_back=True) if one.action is Action.ROLL_BACK], strict=True):
+        assert record.who == remedies.GUARD
+        assert record.left_at == verdict.step + 1
+        assert record.reason == "; ".join(one.words for one in verdict.findings)
+        assert record.step <= verdict.step - 3
+    rates = {step.metrics.version.branch: step.metrics.values.get("update/learning_rate") for step in ledger.steps(rolled_back=True) if step.updates}
+    assert rates == {number: pytest.approx(1.5 * 0.99**number) for number in (0, 1, 2)}
+    assert next(step for step in ledger.steps(rolled_back=True) if step.metrics.step == ledger.branches[0].left_at - 1).updates == {}
+    assert list(ledger.verdicts())[-1].action is Action.HALT
+
+
+def test_its_record_verifies_replays_and_reports(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", rollback__factor=0.99))
+    assert verify(outcome.folder).status is Status.INTACT
+    found = replay(read(outcome.folder), read_config(outcome.folder))
+    assert found.agrees, (found.groups.mismatches[:3], found.verdicts)
+    text = write_report(outcome.folder).markdown.read_text()
+    assert "Rolled back 2 times: after" in text
+    assert f", by guard: {read(outcome.folder).branches[0].reason} (remedy lower_rate: update.learning_rate = 1.485)" in text
+
+
+@pytest.mark.parametrize("remedy", sorted(remedies.REMEDIES))
+def test_every_remedy_acts_from_the_branch_on_and_replays(tmp_path: Path, remedy: str) -> None:
+    outcome = train_to_end(config(tmp_path, "a", **ONCE, rollback__remedy=remedy, rollout__group_size=12))
+    ledger = read(outcome.folder)
+    record = ledger.branches[0]
+    assert record.remedy["kind"] == remedy
+    before, after = (
+        [one for branch, step in ledger.group_keys(rolled_back=True) if branch == wanted for one in ledger.groups(step, branch)] for wanted in (0, 1)
+    )
+    assert after
+    assert {one.label.source for one in before} == {"majority"}
+    teachers = {"frozen_teacher": "frozen", "ema_teacher": "ema"}
+    assert {one.label.source for one in after} == {teachers.get(remedy, "majority")}
+    assert {one.voted.vote.num_votes for one in after} == {8 if remedy == "fewer_votes" else 16}
+    assert {len(one.trained) for one in after if one.trained} <= {8 if remedy == "fewer_votes" else 12}
+    seen, prompts = ({one.voted.group.prompt.id for one in groups} for groups in (before, after))
+    if remedy == "easier_prompts":
+        assert prompts <= set(record.remedy["prompts"])
+        assert len(record.remedy["prompts"]) == max(16, round(0.5 * len(seen)))
+        assert set(record.remedy["prompts"]) < seen
+    else:
+        assert "prompts" not in record.remedy
+    if remedy == "higher_min_share":
+        assert all(one.voted.vote.share_frac >= 0.5 for one in after if one.label.is_decided)
+        assert any(one.voted.vote.share_frac < 0.5 for one in before if one.label.is_decided)
+    found = replay(ledger, read_config(outcome.folder))
+    assert found.agrees, (found.groups.mismatches[:3], found.verdicts)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
+    """Runs that nobody killed, by remedy."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {remedy: train_to_end(config(folder, remedy, **ONCE, rollback__remedy=remedy)) for remedy in ("ema_teacher", "easier_prompts", "lower_rate")}
+
+
+@pytest.mark.parametrize(
+    ("moment", "remedy"),
+    [("after", "ema_teacher"), *((moment, "easier_prompts") for moment in ("verdict", "branch", "load", "save", "after"))],
+)
+def test_killed_around_a_rollback_it_ends_with_the_same_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, Outcome], moment: str, remedy: str
+) -> None:
+    expected = whole[remedy]
+    assert read(expected.folder).branches
+    run = start(config(tmp_path, "cut", **ONCE, rollback__remedy=remedy))
+
+    def dies(*_: object, **__: object) -> None:
+        raise Killed
+
+    targets = {"verdict": (run.ledger, "append_branch"), "branch": (run, "_new_guard"), "save": (checkpoints, "save")}
+    targets["load"] = (type(run.policy), "start_branch")
+    seen = 0
+    try:
+        for event in run.events():
+            if isinstance(event, StepReport) and event.verdict.action is Action.ROLL_BACK and moment in targets:
+                monkeypatch.setattr(*targets[moment], dies)
+            seen += isinstance(event, StepReport) and run.ledger.branch == 1
+            if moment == "after" and seen == 3:
+                raise Killed
+    except Killed:
+        pass
+    monkeypatch.undo()
+    run.ledger.close()
+    again = resume(run.folder)
+    outcome = next(event for event in again.events() if isinstance(event, Outcome))
+    assert outcome.head == expected.head
+    assert outcome.handed_over == expected.handed_over
+
+
+def test_killed_at_random_it_ends_with_the_same_record(tmp_path: Path, whole: dict[str, Outcome]) -> None:
+    assert killed_and_resumed(config(tmp_path, "cut", **ONCE), times=3, max_events=9) >= 2
+    assert read(tmp_path / "cut").branches
+    assert read(tmp_path / "cut").head == whole["lower_rate"].head
+
+
+def test_past_a_damaged_checkpoint_it_goes_further_back(tmp_path: Path, whole: dict[str, Outcome]) -> None:
+    healthy = read(whole["lower_rate"].folder).branches[0]
+    run = start(config(tmp_path, "damaged", **ONCE, run__num_checkpoints=20))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.verdict.action is Action.ROLL_BACK:
+            (run.folder / "checkpoints" / healthy.checkpoint / "toy.json").write_text("{}")
+    found = read(run.folder).branches[0]
+    assert healthy.step == 2 + found.step
+    assert found.left_at == healthy.left_at
+    assert verify(run.folder).status is Status.INTACT
+
+
+def test_the_loop_tells_of_a_rollback(tmp_path: Path) -> None:
+    events = list(start(config(tmp_path, "a", **ONCE)).events())
+    at = next(number for number, event in enumerate(events) if isinstance(event, RolledBack))
+    told, before, after = events[at], events[at - 1], next(event for event in events[at:] if isinstance(event, StepReport))
+    assert isinstance(told, RolledBack)
+    assert isinstance(before, StepReport)
+    assert before.verdict.action is Action.ROLL_BACK
+    assert (after.metrics.step, after.metrics.version.branch) == (told.record.step, 1)
+
+
+def judged(section: GuardSection, rollback: RollbackSection, num_rollbacks: int, **late: float) -> set[Action]:
+    guard = Guard(section, rollback, num_rollbacks)
+    steps = [HEALTHY] * 10 + [{**HEALTHY, **late}] * 10
+    return {guard.judge(StepMetrics(step, PolicyVersion(0, step), values)).action for step, values in enumerate(steps)}
+
+
+def test_budgets_end_it() -> None:
+    section, harm = GuardSection(action="roll_back"), {"vote/collision_frac": 0.9}
+    assert Action.ROLL_BACK in judged(section, RollbackSection(max_rollbacks=2), 1, **harm)
+    assert Action.HALT in judged(section, RollbackSection(max_rollbacks=2), 2, **harm)
+    assert judged(section, RollbackSection(max_rollbacks=2), 2, **harm) <= {Action.CONTINUE, Action.WARN, Action.HALT}
+    stalled = judged(section, RollbackSection(), 0, **{"admission/admitted_frac": 0.0})
+    assert Action.HALT in stalled
+    assert Action.ROLL_BACK not in stalled
+    assert judged(GuardSection(action="warn"), RollbackSection(), 0, **harm) == {Action.CONTINUE, Action.WARN}
+
+
+@pytest.mark.parametrize("action", ["halt", "roll_back", "warn"])
+def test_the_budget_of_drift_halts(action: Any) -> None:
+    guard = Guard(GuardSection(action=action), RollbackSection(max_drift_nats=0.2))
+    moved = [guard.judge(StepMetrics(step, PolicyVersion(0, step), {**PROBE, "probe/kl_base_nats": 0.1 * step})) for step in range(4)]
+    assert [verdict.action for verdict in moved] == [Action.CONTINUE] * 3 + [Action.HALT]
+    assert [(one.rule, one.limit) for one in moved[3].findings] == [("drift_budget", 0.2)]
+
+
+def test_remedies_lie_one_over_the_other() -> None:
+    base = load_config(overrides={"policy.model": "toy", "update.learning_rate": 0.4, "labels.min_share_frac": 0.2})
+    halved = remedies.REMEDIES["lower_rate"](base, 0.5)
+    branches = [BranchRecord(1, 0, "start", 0, 9, "", "guard", {"kind": "lower_rate", "options": halved}), BranchRecord(2, 0, "start", 0, 9, "", "Ada")]
+    assert remedies.branch_config(base, branches[:0]) == base
+    once = remedies.branch_config(base, branches)
+    assert once.update.learning_rate == pytest.approx(0.2)
+    assert once.model_copy(update={"update": base.update}) == base
+    assert remedies.REMEDIES["lower_rate"](once, 0.5) == {"update.learning_rate": pytest.approx(0.1)}
+    assert remedies.REMEDIES["higher_min_share"](base, 0.5) == {"labels.min_share_frac": pytest.approx(0.6)}
+    assert remedies.by_guard(branches) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"labels.source": "frozen", "rollback.remedy": "frozen_teacher"}, "labels.source = frozen already"),
+        ({"rollout.num_votes": 2, "rollback.remedy": "fewer_votes"}, "rollout.num_votes = 2 already"),
+        ({"labels.source": "reference", "reference.frac": 0.5, "step_share.reference_frac": 0.5, "rollback.remedy": "easier_prompts"}, "a safety net holds"),
+        ({"reward.rule": "share", "rollback.remedy": "ema_teacher"}, "reward.rule = share"),
+    ],
+)
+def test_a_remedy_that_cannot_work_is_refused_at_the_start(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        start(load_config(overrides={**COLLAPSES, "run.folder": str(tmp_path), "run.name": "a", **options}))
+    assert not (tmp_path / "a").exists()
+
+
+def test_the_easiest_prompts_are_those_that_agreed_most_at_their_first_vote() -> None:
+    answers = {"a": ["1", "1", "1", "1"], "b": ["1", "2", "3", "4"], "c": ["1", "1", "1", "2"], "d": ["1", "1", "2", "3"]}
+    groups = [voted(list(keys), name, at) for at, (name, keys) in enumerate(answers.items())]
+    later = [replace(voted(["5"] * 4, "b", 4), group=replace(voted(["5"] * 4, "b", 4).group, step=1))]
+    scored = SCORER.score([*groups, *later], majority([*groups, *later], Bounds()), (), Stream(0))
+    assert remedies.easiest(scored, 0.5, 1) == ["a", "c"]
+    assert remedies.easiest(scored, 0.5, 3) == ["a", "c", "d"]
