@@ -9,7 +9,7 @@ import pytest
 
 from selftrain.config import PromptsSection
 from selftrain.errors import MissingExtraError, PromptError
-from selftrain.prompts import gym_child, load_prompts, prompt_set_hash
+from selftrain.prompts import check_disjoint, gym_child, ids_of_forms, load_prompts, prompt_set_hash
 from selftrain.prompts.gym import GymProblems, load_gym
 from tests.prompts.wording import refused
 
@@ -51,6 +51,15 @@ def test_once_more_without_an_excluded_one(made: GymProblems) -> None:
     assert new[2::3] == ids[2::3]
     assert new[0::3][:2] == ids[0::3][1:]
     assert ids[0] not in new
+
+
+@installed
+def test_a_problem_of_an_easier_level_is_not_made_again() -> None:
+    """The words of at most 3 letters are among those of at most 5: neither twice in one set nor beside an excluded one, `abe` nor `Abe`."""
+    held_out = load_gym("gym:spell_backward:0,gym:spell_backward:1", count=1200, seed=1).prompts
+    train = load_gym("gym:spell_backward:1", count=3000, seed=1, exclude=ids_of_forms(held_out)).prompts
+    assert len({prompt.text for prompt in held_out} | {prompt.text for prompt in train}) == 4200
+    check_disjoint(train, held_out)
 
 
 @installed

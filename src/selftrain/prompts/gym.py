@@ -64,9 +64,10 @@ class GymProblems:
 
 
 def load_gym(names: str, count: int, seed: int, exclude: Collection[str] = ()) -> GymProblems:
-    """`count` distinct problems of `gym:NAME` or `gym:NAME:LEVEL`, none with an id in `exclude`; only as many as needed are made.
+    """`count` distinct problems of `gym:NAME` or `gym:NAME:LEVEL`, none with an id in `exclude`, at whatever level; only as many as needed are made.
 
-    Several tasks, separated by commas, give equal parts in turn. A prompt's id is `gym-NAME-LEVEL/HASH`, the hash of its text.
+    Several tasks, separated by commas, give equal parts in turn. A prompt's id is `gym-NAME-LEVEL/HASH`, the hash of its text in
+    lower case and with single spaces: what `check_disjoint` takes for the same has the same hash.
     MissingExtraError without reasoning-gym; PromptError for a name or level that does not exist, for a task that cannot make so many distinct
     problems, that breaks, or that takes longer than 15 minutes.
     """

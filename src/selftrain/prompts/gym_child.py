@@ -46,8 +46,8 @@ def main() -> None:
 
 
 def _make(request: dict[str, Any], out: TextIO) -> None:
-    """The problems of each order, all of them distinct."""
-    taken = set(request["exclude"])
+    """The problems of each order, all texts distinct up to case and white space: a level holds the problems of those below it too."""
+    taken = {one.rpartition("/")[2] for one in request["exclude"]}
     for place, order in enumerate(request["orders"]):
         name, level, count = order["task"], order["level"], order["count"]
         tries = count * _TRIES_PER_PROBLEM + _EXTRA_TRIES
@@ -58,11 +58,12 @@ def _make(request: dict[str, Any], out: TextIO) -> None:
             if made == count:
                 break
             entry = dataset[index]
-            prompt_id = f"gym-{name}-{'default' if level is None else level}/{content_id((Message('user', entry['question']),))}"
-            if prompt_id in taken:
+            text_id = content_id((Message("user", " ".join(entry["question"].split()).casefold()),))
+            if text_id in taken:
                 continue
-            taken.add(prompt_id)
+            taken.add(text_id)
             made += 1
+            prompt_id = f"gym-{name}-{'default' if level is None else level}/{text_id}"
             blob = base64.b64encode(pickle.dumps(entry)).decode()
             _write(out, {"order": place, "id": prompt_id, "question": entry["question"], "answer": entry["answer"], "entry": blob})
         if made < count:
