@@ -88,7 +88,7 @@ def test_the_toys_statistics_are_those_of_its_distributions(temperature: float) 
     policy.weights[2:5] = 0.3, 0.0, -0.2  # other style words than equally likely ones
     params = SamplingParams(2, temperature, certainties=True)
     (group,) = policy.sample([SampleRequest(prompt, 12, 0, 0)], params, Stream(0))
-    styles, answers = (logits / temperature for logits in policy.logits(prompt.text, policy.weights))
+    styles, answers = (logits / temperature for logits in policy.logits(policy.encode(prompt), policy.weights))
     for done in group.completions:
         tables = [np.exp(log_softmax(styles)), np.exp(log_softmax(answers * (0.5, 1.0, 2.0)[done.token_ids[0]]))]
         assert done.certainties == pytest.approx([-sum(math.log(len(table) * p) for p in table) / len(table) for table in tables], rel=1e-6)
@@ -108,9 +108,9 @@ def test_the_gradient_of_the_sharpened_toy_is_that_of_its_log_probabilities() ->
     weights = policy.weights + np.linspace(-0.4, 0.4, len(policy.weights))
     for style in range(3):
         ids = (style, 5)
-        _, gradients = policy.token_logprobs(3, ids, 0.7, weights)
+        _, gradients = policy.token_logprobs((3,), ids, 0.7, weights)
         for index in range(len(weights)):
-            up, down = (policy.token_logprobs(3, ids, 0.7, weights + sign * 1e-5 * np.eye(len(weights))[index])[0] for sign in (1, -1))
+            up, down = (policy.token_logprobs((3,), ids, 0.7, weights + sign * 1e-5 * np.eye(len(weights))[index])[0] for sign in (1, -1))
             assert gradients[:, index] == pytest.approx((up - down) / 2e-5, abs=1e-6)
 
 
