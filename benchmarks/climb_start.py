@@ -6,13 +6,11 @@ and one for any other character. Everything is drawn from one seed. Problems who
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
@@ -21,11 +19,9 @@ from selftrain.prompts.gym import load_gym
 from selftrain.seeds import Stream
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from make_model import ASSISTANT, CHARACTERS, END, PAD, RECIPES, SPECIAL, SYSTEM, TEMPLATE, UNK, USER, build_model, encode_batch, save
+from make_model import ASSISTANT, CHARACTERS, END, PAD, RECIPES, SPECIAL, SYSTEM, TEMPLATE, UNK, USER, build_model, save, taught
 
 BATCH = 96
-POOL = 8
-"""Batches whose examples are sorted by length together."""
 
 
 def build_tokenizer(climb: Climb) -> PreTrainedTokenizerFast:
@@ -77,11 +73,6 @@ class Lessons:
         question = self.questions[int(random.integers(len(self.questions)))]
         return f"{USER}{question}{ASSISTANT}", f"{self.climb.solution(question, random, self.slip_frac)}{END}"
 
-    def batches(self) -> list[list[tuple[str, str]]]:
-        pool = sorted((self.example() for _ in range(POOL * BATCH)), key=lambda pair: len(pair[0]) + len(pair[1]))
-        order = self.stream.at(stream="batches", index=self.drawn).generator().permutation(POOL)
-        return [pool[index * BATCH : (index + 1) * BATCH] for index in order]
-
 
 NUM_PROBLEMS = 12_000
 """Questions that are taught; each comes several times."""
@@ -94,22 +85,8 @@ def make_start(climb: Climb, teaching: Teaching, seed: int, barred: Collection[s
     tokenizer = build_tokenizer(climb)
     model = build_model(recipe, tokenizer, seed) if begin is None else AutoModelForCausalLM.from_pretrained(begin)
     lessons = Lessons(climb, teaching.slip_frac, seed, barred)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
-    queue: list[list[tuple[str, str]]] = []
-    for step in range(1, steps + 1):
-        queue = queue or lessons.batches()
-        ids, labels = encode_batch(tokenizer, queue.pop())
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, step / 50) * (0.55 + 0.45 * math.cos(math.pi * step / recipe.schedule_steps))
-        loss = model(input_ids=ids, labels=labels).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                average[name].lerp_(p, max(0.03, 1 / step))
+    for step, loss in taught(model, tokenizer, recipe, lessons, average):
         if step % 50 == 0:
             print(f"  {climb.task}: supervised step {step} loss {loss.item():.3f}", flush=True)
     save(model, average, tokenizer, target)

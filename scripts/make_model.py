@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -34,6 +36,8 @@ TEMPLATE = (
 )
 HELD_OUT_SEED = 1000
 """Seed of the problems that are measured on; they are barred from the supervised training."""
+BATCHES_SORTED = 8
+"""Batches whose examples are sorted by length together."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +169,22 @@ class Lessons:
             return f"{text} is {answer}?", f"{steps};{right}####{'yes' if answer == right else 'no'}"
         return f"new {name}:{level}", text
 
-    def batches(self, num_batches: int) -> list[list[tuple[str, str]]]:
-        """`num_batches` batches whose examples are of similar length, in random order."""
-        size = self.recipe.batch
-        pool = sorted((self.example() for _ in range(num_batches * size)), key=lambda pair: len(pair[0]) + len(pair[1]))
-        batches = [pool[start : start + size] for start in range(0, len(pool), size)]
-        order = self.stream.at(stream="batches", index=self.drawn).generator().permutation(num_batches)
-        return [batches[index] for index in order]
+
+class Examples(Protocol):
+    """(text given, text to learn), one after the other. stream: what they are drawn from. drawn: how many there were."""
+
+    stream: Stream
+    drawn: int
+
+    def example(self) -> tuple[str, str]: ...
+
+
+def batches_of(lessons: Examples, size: int) -> Iterator[list[tuple[str, str]]]:
+    """Without end, batches whose examples are of similar length, in random order."""
+    while True:
+        pool = sorted((lessons.example() for _ in range(BATCHES_SORTED * size)), key=lambda pair: len(pair[0]) + len(pair[1]))
+        order = lessons.stream.at(stream="batches", index=lessons.drawn).generator().permutation(BATCHES_SORTED)
+        yield from (pool[index * size : (index + 1) * size] for index in reversed(order))
 
 
 def encode_batch(tokenizer: PreTrainedTokenizerFast, batch: list[tuple[str, str]]) -> tuple[Tensor, Tensor]:
@@ -192,14 +205,22 @@ def train(recipe: Recipe, seed: int, keep: dict[int, Path]) -> None:
     tokenizer = build_tokenizer()
     model = build_model(recipe, tokenizer, seed)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-    lessons = Lessons(recipe, seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     average = {name: p.detach().clone() for name, p in model.named_parameters()}
-    queue: list[list[tuple[str, str]]] = []
     start = time.monotonic()
-    for step in range(1, recipe.steps + 1):
-        queue = queue or lessons.batches(8)
-        ids, labels = encode_batch(tokenizer, queue.pop())
+    for step, loss in taught(model, tokenizer, recipe, Lessons(recipe, seed), average):
+        if step % 25 == 0:
+            print(f"step {step} loss {loss.item():.3f} {time.monotonic() - start:.0f} s", flush=True)
+        if step in keep:
+            save(model, average, tokenizer, keep[step])
+
+
+def taught(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, lessons: Examples, average: dict[str, Tensor]
+) -> Iterator[tuple[int, Tensor]]:
+    """Teaches the model and gives (step, loss) after each of the recipe's steps; `average`, which begins as the weights, follows them."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    for step, batch in zip(range(1, recipe.steps + 1), batches_of(lessons, recipe.batch), strict=False):
+        ids, labels = encode_batch(tokenizer, batch)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * min(1.0, step / 50) * (0.55 + 0.45 * math.cos(math.pi * step / recipe.schedule_steps))
         loss = model(input_ids=ids, labels=labels).loss
@@ -210,10 +231,7 @@ def train(recipe: Recipe, seed: int, keep: dict[int, Path]) -> None:
         with torch.no_grad():
             for name, p in model.named_parameters():
                 average[name].lerp_(p, max(0.03, 1 / step))
-        if step % 25 == 0:
-            print(f"step {step} loss {loss.item():.3f} {time.monotonic() - start:.0f} s", flush=True)
-        if step in keep:
-            save(model, average, tokenizer, keep[step])
+        yield step, loss
 
 
 def save(model: LlamaForCausalLM, average: dict[str, Tensor], tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
