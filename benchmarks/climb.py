@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 import time
@@ -33,8 +32,6 @@ import torch
 from climb_lessons import CLIMBS, Climb
 from climb_report import write_report
 from climb_start import Teaching, make_start
-from climb_teacher import store
-from selftrain.compose import load_policy, load_sets
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.evals import Evaluation
@@ -42,17 +39,16 @@ from selftrain.ledger import read
 from selftrain.prompts import load_problems
 from selftrain.report.record import read_record
 from selftrain.run import Outcome, recorded_evaluations, resume, start
+from selftrain.stored_labels import label, prepare
 from selftrain.train import StepReport
-
-sys.path.insert(0, str(Path(__file__).parent))  # so that climb_teacher can be named in a config
 
 ARMS = {
     "majority": ("majority", "majority"),
     "ema": ("ema", "ema"),
-    "frozen": ("frozen", "climb_teacher:base_vote"),
+    "frozen": ("frozen", "stored"),
     "reference": ("reference", "reference"),
 }
-"""Label source on each rung."""
+"""Label source on each rung. `frozen` on the second would ask the start of that run, which has climbed a level already."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +82,7 @@ def config_of(args: argparse.Namespace, climb: Climb, rung: int, arm: str, seed:
         "rollout.num_votes": 16,
         "rollout.max_new_tokens": climb.max_new_tokens,
         "labels.source": ARMS[arm][rung - 1],
+        "stored.file": str(args.folder / args.task / "teacher-seed-{seed}.jsonl") if ARMS[arm][rung - 1] == "stored" else None,
         "update.learning_rate": args.learning_rate or setting.learning_rate,
         "update.tokens_per_microbatch": 4096,
         "update.warmup_steps": 2,
@@ -158,12 +155,9 @@ def climb_one(args: argparse.Namespace, climb: Climb, arm: str, seed: int, known
     first = config_of(args, climb, 1, arm, seed, model)
     before, middle, weights = run_one(first, known and (known, f"the start, seed {seed}"))
     second = config_of(args, climb, 2, arm, seed, weights)
-    if arm == "frozen":
-        path = args.folder / args.task / f"teacher-seed-{seed}.json"
-        if not path.exists():
-            taught = second.model_copy(update={"policy": first.policy})
-            store(load_policy(taught), load_sets(taught).train, taught, path)
-        os.environ["CLIMB_TEACHER"] = str(path)
+    if second.stored_file is not None and not (Path(second.run.folder) / str(second.run.name)).exists():
+        for _ in label(prepare(second.model_copy(update={"policy": first.policy}), Path(second.stored_file))):
+            pass
     run_one(second, (middle, str(first.run.name)))
     return before
 

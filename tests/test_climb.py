@@ -15,9 +15,7 @@ import pytest
 
 from selftrain.config_load import load_config
 from selftrain.evals import Evaluation, ProblemResult, VoteResult
-from selftrain.labels import Bounds
 from selftrain.prompts.gym import load_gym
-from selftrain.types import Outcome
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 installed = pytest.mark.skipif(importlib.util.find_spec("reasoning_gym") is None, reason="needs the extra `gym`")
@@ -89,14 +87,16 @@ def test_the_tokenizer_gives_texts_back_and_solutions_fit(load: Load, lessons: M
         assert len(tokenizer(solution)["input_ids"]) < climb.max_new_tokens
 
 
-def test_the_stored_vote_is_the_label(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever the group itself says; a tie of the teacher's is undecided."""
-    (tmp_path / "teacher.json").write_text(json.dumps({"a": ["7", "7", None, "8"], "b": ["7", "8", None, None]}))
-    monkeypatch.setenv("CLIMB_TEACHER", str(tmp_path / "teacher.json"))
-    groups = [SimpleNamespace(group=SimpleNamespace(prompt=SimpleNamespace(id=one)), vote=SimpleNamespace(num_votes=3)) for one in "ab"]
-    first, second = load("climb_teacher").base_vote(groups, Bounds(0.25, 0.0))
-    assert (first.outcome, first.targets) == (Outcome.DECIDED, ("7", "7", "7"))
-    assert (second.outcome, second.targets) == (Outcome.TIE, (None, None, None))
+def test_the_fixed_teacher_is_the_supervised_start_on_both_rungs(load: Load, tmp_path: Path) -> None:
+    climb = load("climb")
+    args = SimpleNamespace(
+        task="letters", folder=tmp_path, steps=None, threads=1, prompts=64, prompts_per_step=4, learning_rate=None, problems=16
+    )  # what `main` parses
+    first, second = (climb.config_of(args, climb.CLIMBS["letters"], rung, "frozen", 7, tmp_path / "model") for rung in (1, 2))
+    assert (first.labels.source, first.stored_file) == ("frozen", None)
+    assert (second.labels.source, second.stored_file) == ("stored", str(tmp_path / "letters" / "teacher-seed-7.jsonl"))
+    others = [climb.config_of(args, climb.CLIMBS["letters"], rung, arm, 7, tmp_path / "model") for rung in (1, 2) for arm in ("majority", "ema", "reference")]
+    assert {config.stored_file for config in others} == {None}
 
 
 GSM8K = ["train.jsonl", "test.jsonl", "--folder", "there"]
