@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from selftrain.config import RunConfig
-from selftrain.run import Outcome, resume, start
+from selftrain.ledger import read
+from selftrain.run import Outcome, resume, start, train_to_end
 from selftrain.train import StepReport
 
 WORKER = """
@@ -54,3 +56,12 @@ def killed_and_resumed(config: RunConfig, times: int, max_events: int, seed: int
         kills += process.returncode == -signal.SIGKILL
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return kills
+
+
+def assert_it_ends_the_same(named: Callable[[str], RunConfig]) -> None:
+    """A run that was stopped after step 4, and one that was killed twice, end as one that was neither. named: the config of a run of that name."""
+    expected = train_to_end(named("whole"))
+    outcome = cut_off_and_resumed(named("cut"), step=4)
+    assert (outcome.head, outcome.after) == (expected.head, expected.after)
+    assert killed_and_resumed(killed := named("killed"), times=2, max_events=6) == 2
+    assert read(Path(killed.run.folder) / str(killed.run.name)).head == expected.head

@@ -37,9 +37,9 @@ from selftrain.types import AnswerKey, Finish, Group, Label, Message, Prompt, Ro
 from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
 from tests.evals.scripted import ScriptedSampler, problems
-from tests.killing import cut_off_and_resumed, killed_and_resumed
+from tests.killing import assert_it_ends_the_same
 from tests.test_extras import groups_of
-from tests.test_train import LEARNS, SMALL, config, files_of, shuffled_truth
+from tests.test_train import LEARNS, SMALL, change_all_truth, config, files_of
 
 OWN = {**SMALL, "rollout.prompts_per_step": 4, "rollout.num_votes": 8, "correction.mode": "own", "correction.num_completions": 3}
 GROUP = {**OWN, "correction.mode": "group"}
@@ -220,21 +220,13 @@ def test_the_second_turn_learns_to_beat_sampling_again(tmp_path: Path) -> None:
 
 @BOTH
 def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
-    expected = train_to_end(config(tmp_path, "whole", options))
-    outcome = cut_off_and_resumed(config(tmp_path, "cut", options), step=4)
-    assert (outcome.head, outcome.after) == (expected.head, expected.after)
-    assert killed_and_resumed(config(tmp_path, "killed", options), times=2, max_events=6) == 2
-    assert read(tmp_path / "killed").head == expected.head
+    assert_it_ends_the_same(lambda name: config(tmp_path, name, options))
 
 
 @BOTH
 def test_truth_does_not_reach_the_second_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
     honest = train_to_end(config(tmp_path, "a", options))
-    real = compose.load_sets
-    monkeypatch.setattr(
-        "selftrain.run.load_sets",
-        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
-    )
+    change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", options))
     assert files_of(honest.folder) == files_of(blind.folder)
     assert honest.before is not None

@@ -30,7 +30,7 @@ from selftrain.types import Finish, Group, Message, PolicyVersion, Prompt, Role,
 from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
 from tests.killing import cut_off_and_resumed, killed_and_resumed
-from tests.test_train import SMALL, config, files_of, shuffled_truth
+from tests.test_train import SMALL, change_all_truth, config, files_of
 
 JUDGED = {**SMALL, "rollout.prompts_per_step": 4, "rollout.num_votes": 8, "labels.clustering": "judge"}
 FROZEN = {**JUDGED, "labels.clustering": "exact", "labels.source": "frozen"}
@@ -122,11 +122,7 @@ def test_killed_it_ends_with_the_same_ledger(tmp_path: Path, options: dict[str, 
 @BOTH
 def test_truth_does_not_reach_extra_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
     honest = train_to_end(config(tmp_path, "a", options))
-    real = compose.load_sets
-    monkeypatch.setattr(
-        "selftrain.run.load_sets",
-        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
-    )
+    change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", options))
     assert files_of(honest.folder) == files_of(blind.folder)
     assert read(honest.folder).header["label_free"] is True

@@ -28,9 +28,9 @@ from selftrain.run import read_config, train_to_end
 from selftrain.types import AnswerSheet, Finish, Message, Prompt, PromptSet, Role, VotedGroup
 from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
-from tests.killing import cut_off_and_resumed, killed_and_resumed
+from tests.killing import assert_it_ends_the_same
 from tests.test_extras import groups_of
-from tests.test_train import SMALL, config, files_of, shuffled_truth
+from tests.test_train import SMALL, change_all_truth, config, files_of
 
 VIEW = {**SMALL, "rollout.prompts_per_step": 4, "rollout.num_votes": 8, "labels.source": "second_view"}
 PARAPHRASED = {**VIEW, "second_view.wording": "paraphrase", "second_view.max_paraphrases": 2}
@@ -217,20 +217,12 @@ def test_a_run_records_both_views_and_is_replayed_without_a_model(tmp_path: Path
 
 @BOTH
 def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
-    expected = train_to_end(config(tmp_path, "whole", options))
-    outcome = cut_off_and_resumed(config(tmp_path, "cut", options), step=4)
-    assert (outcome.head, outcome.after) == (expected.head, expected.after)
-    assert killed_and_resumed(config(tmp_path, "killed", options), times=2, max_events=6) == 2
-    assert read(tmp_path / "killed").head == expected.head
+    assert_it_ends_the_same(lambda name: config(tmp_path, name, options))
 
 
 def test_truth_does_not_reach_the_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     honest = train_to_end(config(tmp_path, "a", VIEW))
-    real = compose.load_sets
-    monkeypatch.setattr(
-        "selftrain.run.load_sets",
-        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
-    )
+    change_all_truth(monkeypatch)
     assert files_of(honest.folder) == files_of(train_to_end(config(tmp_path, "b", VIEW)).folder)
 
 

@@ -82,6 +82,15 @@ def shuffled_truth(prompts: PromptSet) -> PromptSet:
     return PromptSet(prompts.prompts, AnswerSheet(dict(zip((prompt.id for prompt in prompts), turned, strict=True))), prompts.origin)
 
 
+def change_all_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on runs start with other true answers to all of their problems, and nothing else is different."""
+    real = compose.load_sets
+    monkeypatch.setattr(
+        "selftrain.run.load_sets",
+        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
+    )
+
+
 def files_of(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes() for part in ("ledger", "checkpoints") for path in sorted((folder / part).rglob("*")) if path.is_file()
@@ -92,11 +101,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_truth_never_reaches_a_label_free_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
     """Design law 1: with all true answers changed, ledger, checkpoints and choice are the same byte for byte, and only the evaluations differ."""
     honest = train_to_end(config(tmp_path, "a", options))
-    real = compose.load_sets
-    monkeypatch.setattr(
-        "selftrain.run.load_sets",
-        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
-    )
+    change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", options))
     assert files_of(honest.folder) == files_of(blind.folder)
     assert (honest.head, honest.handed_over) == (blind.head, blind.handed_over)

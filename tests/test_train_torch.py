@@ -15,7 +15,7 @@ from selftrain.replay import replay
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Role
-from tests.killing import killed_and_resumed
+from tests.killing import cut_off_and_resumed, killed_and_resumed
 
 SMALL = {
     "run.num_steps": 6,
@@ -63,11 +63,7 @@ def test_the_same_config_twice_and_an_interrupted_one_are_the_same(tmp_path: Pat
 def test_drift_is_measured_against_the_start_also_after_a_resume(tmp_path: Path, options: Mapping[str, Any]) -> None:
     chosen = {**SMALL, "run.num_steps": 4, **options, "objective.kl_coef": 0.1, "update.learning_rate": 1e-3}
     whole = train_to_end(config(tmp_path, "whole", chosen))
-    run = start(config(tmp_path, "cut", chosen))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 1:
-            run.stop()
-    assert finish(resume(tmp_path / "cut")).head == whole.head
+    assert cut_off_and_resumed(config(tmp_path, "cut", chosen), step=1).head == whole.head
     key = "reward/kl_penalty_mean_nats" if "kl_estimator" not in str(options) else "update/kl_loss_nats"
     drift = [abs(step.metrics.values[key]) for step in read(whole.folder).steps() if key in step.metrics.values]
     assert drift[0] < max(drift[1:])
@@ -85,11 +81,7 @@ def test_drift_is_measured_against_the_start_also_after_a_resume(tmp_path: Path,
 def test_extra_samples_are_drawn_again_after_a_resume_and_replayed(tmp_path: Path, options: Mapping[str, Any], role: Role) -> None:
     chosen = {**SMALL, "run.num_steps": 3, "run.checkpoint_every_steps": 1, **options, "judge.max_pairs": 2, "judge.max_new_tokens": 4}
     whole = train_to_end(config(tmp_path, "whole", chosen))
-    run = start(config(tmp_path, "cut", chosen))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 1:
-            run.stop()
-    assert finish(resume(tmp_path / "cut")).head == whole.head
+    assert cut_off_and_resumed(config(tmp_path, "cut", chosen), step=1).head == whole.head
     ledger = read(whole.folder)
     voted = [one.voted.group for one in ledger.groups(2)]
     extras = [extra.group for group in voted for extra in group.extras]
@@ -106,11 +98,7 @@ def test_confidence_is_the_same_after_a_resume_and_follows_from_the_record(tmp_p
     weights = {"token_entropy": 1.0, "self_certainty": 0.1}
     chosen = {**SMALL, "run.num_steps": 3, "run.checkpoint_every_steps": 1, "labels.source": "mixture", "mixture.weights": weights}
     whole = train_to_end(config(tmp_path, "whole", chosen))
-    run = start(config(tmp_path, "cut", chosen))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 1:
-            run.stop()
-    assert finish(resume(tmp_path / "cut")).head == whole.head
+    assert cut_off_and_resumed(config(tmp_path, "cut", chosen), step=1).head == whole.head
     ledger = read(whole.folder)
     groups = [one for step in range(3) for one in ledger.groups(step)]
     assert "admitted" in {one.admission.value for one in groups}

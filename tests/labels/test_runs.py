@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from selftrain import compose
 from selftrain.ledger import Status, read, verify
 from selftrain.replay import replay
 from selftrain.run import read_config, resume, start, train_to_end
 from selftrain.train import StepReport
-from tests.test_train import SMALL, config, files_of, finish, shuffled_truth
+from tests.test_train import SMALL, change_all_truth, config, files_of, finish
 
 LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
     "random": {"labels.source": "random"},
@@ -76,11 +75,7 @@ def test_a_label_free_source_is_blind_to_true_answers(tmp_path: Path, monkeypatc
     """Design law 1, as in tests/test_train.py: with all true answers changed, ledger and checkpoints are the same byte for byte."""
     honest = train_to_end(config(tmp_path, "a", {**QUICK, **options}))
     assert (read(honest.folder).header["label_free"], read(honest.folder).header["truth_channels"]) == (True, [])
-    real = compose.load_sets
-    monkeypatch.setattr(
-        "selftrain.run.load_sets",
-        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
-    )
+    change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", {**QUICK, **options}))
     assert files_of(honest.folder) == files_of(blind.folder)
     assert honest.before != blind.before
