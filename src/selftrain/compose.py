@@ -32,7 +32,7 @@ from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge, 
 from selftrain.reward import REWARD_RULES
 from selftrain.scoring import Scorer
 from selftrain.seeds import Stream
-from selftrain.types import Message, PromptSet, Role, VotedGroup
+from selftrain.types import Message, PromptSet, Role, VotedGroup, question_of
 from selftrain.verifiers.pool import Limits, VerifierPool
 from selftrain.verifiers.verification import Verification
 
@@ -173,9 +173,7 @@ def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]
     if config.labels.clustering != "judge":
         return PlainReading(reader(config.labels.clustering))
     section = config.judge
-    return JudgedReading(
-        section.max_pairs, SamplingParams(section.max_new_tokens, section.temperature), lambda prompt: questions.get(prompt.id, prompt.messages)[-1].content
-    )
+    return JudgedReading(section.max_pairs, SamplingParams(section.max_new_tokens, section.temperature), lambda prompt: question_of(prompt, questions))
 
 
 def role_readers(reading: Reading) -> Mapping[Role, RoleReader]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from selftrain.config import RunConfig
+from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.correction import ANSWERS, Correction
 from selftrain.errors import ConfigError, ModelError
 from selftrain.evals import SecondTurns
@@ -19,8 +19,6 @@ TEXTS = {
 """what the user says in the second turn where correction.text is unset"""
 KEYLESS = ("random", "format_only", "inverted", "verifier")
 """label sources that name no pseudo-label, so that there is nothing that a correction could agree with"""
-CLUSTERINGS = ("exact", "text")
-"""clusterings whose keys do not depend on the other answers of a group"""
 
 
 def make_correction(config: RunConfig) -> Correction:
@@ -62,11 +60,11 @@ def check_correction(config: RunConfig) -> None:
             "a second turn is a conversation, and a plain prompt has room for one text",
             "Train a model with a chat template.",
         )
-    if config.labels.clustering not in CLUSTERINGS:
+    if config.labels.clustering not in ONE_ANSWER_CLUSTERINGS:
         raise ConfigError(
             f"{given}, labels.clustering = {config.labels.clustering}",
             "the answers of a second turn would be clustered apart from those of the vote, so their keys could not be compared",
-            f"Choose a clustering that looks at one answer at a time: {' or '.join(CLUSTERINGS)}.",
+            f"Choose a clustering that looks at one answer at a time: {' or '.join(ONE_ANSWER_CLUSTERINGS)}.",
         )
     asked = [name for _, name in config.label_sources if name not in ("first_of", "mixture")]
     if all(name in KEYLESS for name in asked):

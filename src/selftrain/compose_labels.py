@@ -25,7 +25,7 @@ from selftrain.labels.stored import Stored
 from selftrain.labels.verified import verified
 from selftrain.policies.base import SamplingParams
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet, PromptSet
+from selftrain.types import AnswerSheet, PromptSet, question_of
 
 TRUTH_CHANNELS = ("reference", "verifier")
 """label sources through which truth reaches an update (design law 1)"""
@@ -141,7 +141,7 @@ def self_judge(needs: Needs, option: str) -> SelfJudge:
         )
     params = SamplingParams(section.max_new_tokens, section.temperature)
     questions = needs.prompts.questions
-    return SelfJudge(lambda prompt: questions.get(prompt.id, prompt.messages)[-1].content, section.num_judgements, params, section.policy)
+    return SelfJudge(lambda prompt: question_of(prompt, questions), section.num_judgements, params, section.policy)
 
 
 BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {

@@ -111,6 +111,10 @@ class RolloutSection(Section):
     )
 
 
+ONE_ANSWER_CLUSTERINGS = ("exact", "text")
+"""values of labels.clustering whose keys follow from each answer alone, so that they mean something outside their group"""
+
+
 class LabelsSection(Section):
     """Who decides what is rewarded."""
 

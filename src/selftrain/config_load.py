@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import ValidationError
 
-from selftrain.config import RunConfig
+from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.config_section import Section
 from selftrain.errors import ConfigError
 
@@ -121,6 +121,15 @@ def validate(merged: Layer) -> RunConfig:
     return config
 
 
+def with_options(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
+    """The config with other values for some options, by dotted name. Raises ConfigError where they are not allowed."""
+    values = config.model_dump()
+    for option, value in options.items():
+        section, _, field = option.partition(".")
+        values[section][field] = value
+    return validate(values)
+
+
 RETIRED = ("rollout.sequences_per_batch",)
 """options of earlier versions that said how the work is cut up and not what it gives; recorded configs may still hold them"""
 
@@ -193,7 +202,7 @@ def check_clustering(config: RunConfig) -> None:
     clustering = config.labels.clustering
     follows = "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source."
     apart = {
-        who: (("exact", "text"), (f"the answers of {who} would be clustered apart from the policy's, so its label would mean nothing among them", follows))
+        who: (ONE_ANSWER_CLUSTERINGS, (f"the answers of {who} would be clustered apart from the policy's, so its label would mean nothing among them", follows))
         for who in ("the teacher", "the second view")
     }
     limits = {
@@ -205,7 +214,7 @@ def check_clustering(config: RunConfig) -> None:
         "ema": apart["the teacher"],
         "stored": apart["the teacher"],
         "second_view": apart["the second view"],
-        "flip_damped": (("exact", "text"), ("clusters of two steps have other names, so every visit to a prompt would count as a flip", follows)),
+        "flip_damped": (ONE_ANSWER_CLUSTERINGS, ("clusters of two steps have other names, so every visit to a prompt would count as a flip", follows)),
     }
     if {"base", "stored"} & set(config.gate.conditions):
         limits["gate"] = apart["the teacher"]

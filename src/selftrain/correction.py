@@ -101,9 +101,9 @@ def agreement(scored: Sequence[ScoredGroup]) -> dict[str, float]:
     values = {"correction/no_room_frac": sum(rooms) / len(rooms)} if rooms else {}
     if not pairs:
         return values
-    shares = [share for share, _ in map(before_and_after, corrected)]
-    values["correction/agree_turn1_frac"] = sum(shares) / len(shares)
-    values["correction/agree_turn2_frac"] = sum(after for _, after in map(before_and_after, corrected)) / len(corrected)
+    shares = [before_and_after(one) for one in corrected]
+    values["correction/agree_turn1_frac"] = sum(before for before, _ in shares) / len(shares)
+    values["correction/agree_turn2_frac"] = sum(after for _, after in shares) / len(shares)
     for key, kind in (("correction/mended_frac", False), ("correction/broken_frac", True)):
         seconds = [second for first, second in pairs if first is kind]
         if seconds:

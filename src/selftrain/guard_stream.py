@@ -139,7 +139,7 @@ def measured(step: int, groups: Sequence[RawGroup]) -> Step:
         "completion/compress_ratio": compress_ratio(texts),
         "completion/repeat_frac": mean([repeat_frac(text.split()) for text in texts]),
     }
-    winners = {one.prompt: one.vote.winners[0] for one in voted if len(one.vote.winners) == 1}
+    winners = {one.prompt: winner for one in voted if (winner := one.vote.winner) is not None}
     return Step(StepMetrics(step, PolicyVersion(0, step), values), winners)
 
 

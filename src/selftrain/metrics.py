@@ -124,7 +124,7 @@ def share_of(scored: Sequence[ScoredGroup], holds: Callable[[ScoredGroup], bool]
 
 def collision_frac(votes: Sequence[Vote]) -> float:
     """Near 1 / P for prompts with different answers; near 1 when the policy writes one constant answer."""
-    winners = Counter(vote.winners[0] for vote in votes if len(vote.winners) == 1)
+    winners = Counter(vote.winner for vote in votes if vote.winner is not None)
     return max(winners.values()) / winners.total() if winners else 0.0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.config_labels import StepShareSection
-from selftrain.config_load import validate
+from selftrain.config_load import with_options
 from selftrain.errors import ConfigError
 from selftrain.ledger import BranchRecord, lineage, read
 from selftrain.ledger.objects import Place
@@ -88,17 +88,6 @@ def branch_config(config: RunConfig, branches: Sequence[BranchRecord]) -> RunCon
     for record in branches:
         config = with_options(config, record.remedy.get("options", {}))
     return config
-
-
-def with_options(config: RunConfig, options: Options) -> RunConfig:
-    """The config with other values for some options. Raises ConfigError where they are not allowed."""
-    if not options:
-        return config
-    values: dict[str, Any] = config.model_dump(mode="json")
-    for name, value in options.items():
-        section, _, field = name.partition(".")
-        values[section][field] = value
-    return validate(values)
 
 
 def branch_prompts(prompts: PromptSet, branches: Sequence[BranchRecord]) -> PromptSet:

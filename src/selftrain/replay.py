@@ -53,7 +53,6 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
 def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Verdict]]:
     """(recorded, recomputed) for each verdict, in order. After a rollback the guard goes on with what it knew at that place."""
     places = {(one.parent, one.step) for one in ledger.branches}
-    probed = probe_values(ledger)
     guard = Guard(config.guard, config.rollback)
     known = {place: deepcopy(guard.state()) for place in places if place[1] == 0}
     for entry in ledger.entries:
@@ -73,22 +72,11 @@ def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Ver
             verdict = verdict_from(ledger.line(entry).body)
             scored = ledger.groups(verdict.step, entry.branch)
             signals = measure(verdict.step, scored[0].voted.group.completions[0].version, scored)
-            signals = replace(signals, values={**signals.values, **probed.get((entry.branch, verdict.step), {})})
             yield verdict, guard.judge(guard.compared(signals, winners_of(scored)), scored)
         if entry.kind == "step":
             guard.learned(step_from(ledger.line(entry).body, entry.hash).metrics)
             if (entry.branch, int(entry.step or 0) + 1) in places:
                 known[entry.branch, int(entry.step or 0) + 1] = deepcopy(guard.state())
-
-
-def probe_values(ledger: Ledger) -> dict[tuple[int, int], dict[str, float]]:
-    """By (branch, step), what probes measured: a recorded input of the verdict, since it needs the model."""
-    found = {}
-    for entry in ledger.entries:
-        if entry.kind == "step":
-            values = step_from(ledger.line(entry).body, entry.hash).metrics.values
-            found[entry.branch, int(entry.step or 0)] = {key: value for key, value in values.items() if key.startswith("probe/")}
-    return found
 
 
 class StepLabels:

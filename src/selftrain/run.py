@@ -155,7 +155,7 @@ class Run:
     def _healthy_and_whole(self) -> str:
         """The healthiest checkpoint that can be read; further back where one is damaged."""
         there = self._scheduled()
-        while (name := handover.healthiest(there, self.steps_done, self._doubts(), self._schedule)) != START:
+        while (name := self._healthiest(there)) != START:
             try:
                 self.checkpoint(name)
             except CheckpointError:
@@ -244,19 +244,20 @@ class Run:
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
         state |= {"guard": self.guard.state(), "labels": self.labelling.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
-        keep = {self._chosen(), self._healthiest(), *handover.protected(self._scheduled(), self.steps_done, self._doubts(), self._schedule)}
+        there = self._scheduled()
+        keep = {self._chosen(there), self._healthiest(there), *handover.protected(there, self.steps_done, self._doubts(), self._schedule)}
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
-    def _chosen(self) -> str:
+    def _chosen(self, there: Mapping[int, str]) -> str:
         """The checkpoint a user should take, or `start`: the best on the validation problems where there are any, else the healthiest."""
         if self.problems.validation is None:
-            return self._healthiest()
+            return self._healthiest(there)
         avgs = {name.removeprefix(VALIDATED): one.avg.value for name, one in self._evaluations.items() if name.startswith(VALIDATED)}
-        return handover.best_validated(self._scheduled(), avgs)
+        return handover.best_validated(there, avgs)
 
-    def _healthiest(self) -> str:
+    def _healthiest(self, there: Mapping[int, str]) -> str:
         """The checkpoint that the guard would hand over, without labels."""
-        return handover.healthiest(self._scheduled(), self.steps_done, self._doubts(), self._schedule)
+        return handover.healthiest(there, self.steps_done, self._doubts(), self._schedule)
 
     def _doubts(self) -> Doubts:
         return Doubts(self.guard.harm_since_step, frozenset(self.guard.blocked_steps))
@@ -275,7 +276,7 @@ class Run:
 
     def _finish(self, reason: str) -> Iterator[Event]:
         """Evaluate what is handed over, then close the record: a run that is killed before that is taken up again and ends the same."""
-        name = self._chosen()
+        name = self._chosen(self._scheduled())
         if name == START:
             path = self.config.policy.model
             if before := self._evaluations.get("before"):

@@ -19,7 +19,7 @@ from typing import Any
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import reader
 from selftrain.compose import Problems, check_lengths, load_sets
-from selftrain.config import RunConfig
+from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.errors import ConfigError, RunFolderError
 from selftrain.evaluate_model import policy_of
 from selftrain.labels import Bounds
@@ -34,8 +34,6 @@ from selftrain.stored_file import FORMAT, Row, complete_rows, read_stored
 from selftrain.train import vote_params
 from selftrain.types import Outcome, Prompt, PromptSet, VotedGroup
 
-COMPARABLE = ("exact", "text")
-"""clusterings whose keys follow from each answer alone, so that those of a file mean something among the policy's"""
 POLICY_OPTIONS = ("sampler", "device", "dtype", "num_threads", "prompt_format", "plain_template", "system_prompt", "chat_template_args")
 ROLLOUT_OPTIONS = ("num_votes", "temperature", "max_new_tokens", "stop", "prompts_per_step", "cache_mib")
 
@@ -77,11 +75,11 @@ def prepare(config: RunConfig, file: Path) -> Work:
 def check(config: RunConfig) -> None:
     """Raises ConfigError for a clustering whose keys mean nothing outside their group."""
     clustering = config.labels.clustering
-    if clustering not in COMPARABLE:
+    if clustering not in ONE_ANSWER_CLUSTERINGS:
         raise ConfigError(
             f"labels.clustering = {clustering}",
             "its keys are names of clusters within one group, so those in a file could not be compared with the policy's in training",
-            f"Take one of {', '.join(COMPARABLE)}, whose keys follow from each answer alone.",
+            f"Take one of {', '.join(ONE_ANSWER_CLUSTERINGS)}, whose keys follow from each answer alone.",
         )
 
 

@@ -85,6 +85,11 @@ class PromptSet:
         return iter(self.prompts)
 
 
+def question_of(prompt: Prompt, questions: Mapping[str, tuple[Message, ...]]) -> str:
+    """The question without the template around it. questions: of the prompt's set (`PromptSet.questions`)."""
+    return questions.get(prompt.id, prompt.messages)[-1].content
+
+
 @dataclass(frozen=True, slots=True)
 class PolicyVersion:
     """Which weights: `branch` counts rollbacks, `updates` the optimizer steps applied. Prints as `0:17`."""
@@ -166,6 +171,11 @@ class Vote:
     @property
     def winners(self) -> tuple[AnswerKey, ...]:
         return tuple(key for key, count in self.counts if count == self.counts[0][1])
+
+    @property
+    def winner(self) -> AnswerKey | None:
+        """The key with the most votes; None in a tie, and when nothing was read."""
+        return self.winners[0] if len(self.winners) == 1 else None
 
     @property
     def is_tie(self) -> bool:

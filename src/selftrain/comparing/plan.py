@@ -13,7 +13,7 @@ from typing import Any
 from selftrain.compose import check_lengths, check_parts, load_policy, load_sets
 from selftrain.compose_labels import BOUND
 from selftrain.config import RunConfig
-from selftrain.config_load import load_config, read_toml, validate
+from selftrain.config_load import load_config, read_toml, with_options
 from selftrain.errors import ConfigError, RunFolderError
 from selftrain.labels import LABEL_SOURCES
 from selftrain.ledger.objects import Place, place
@@ -79,7 +79,7 @@ def make_plan(files: Sequence[str | Path], given: Mapping[str, Any], choice: Cho
     for seed, start, (source, options) in product(_distinct("--seeds", choice.seeds), starts, sources.items()):
         name = f"{slugs[start]}-{slug(source)}-seed-{seed}"
         own = {**options, "run.folder": str(folder), "run.name": name, "run.seed": seed, "policy.model": start}
-        cells[Cell(name, source, start, seed)] = changed(shared, own)
+        cells[Cell(name, source, start, seed)] = with_options(shared, own)
     twice = next(_twice([cell.name for cell in cells]), None)
     if twice is not None:
         both = " and ".join(f"{cell.source} from {cell.start}" for cell in cells if cell.name == twice)
@@ -134,15 +134,6 @@ def check_names(sources: Mapping[str, Mapping[str, Any]], otherwise: str) -> Non
                 f"in the table it would be taken for the label source {name}, and its labels.source is {source}",
                 f'Write source = "{name}" under [labels] in its file, or give it another name.',
             )
-
-
-def changed(config: RunConfig, options: Mapping[str, Any]) -> RunConfig:
-    """The config with some options replaced, checked again."""
-    values = config.model_dump()
-    for option, value in options.items():
-        section, _, field = option.partition(".")
-        values[section][field] = value
-    return validate(values)
 
 
 def check(cells: Mapping[Cell, RunConfig]) -> None:

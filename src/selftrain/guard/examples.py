@@ -36,14 +36,14 @@ def unread(scored: Sequence[ScoredGroup]) -> Iterator[tuple[int, int]]:
 
 
 def typical(scored: Sequence[ScoredGroup]) -> Iterator[tuple[int, int]]:
-    winners = Counter(one.voted.vote.winners[0] for one in scored if len(one.voted.vote.winners) == 1)
+    winners = Counter(one.voted.vote.winner for one in scored)
     found = [
-        (-winners[one.voted.vote.winners[0]], -one.voted.vote.share_frac, one.voted.group.index, at) for one in scored if (at := first_winner(one)) is not None
+        (-winners[one.voted.vote.winner], -one.voted.vote.share_frac, one.voted.group.index, at) for one in scored if (at := first_winner(one)) is not None
     ]
     return ((group, at) for _, _, group, at in sorted(found))
 
 
 def first_winner(one: ScoredGroup) -> int | None:
     """The first completion with the winner of a vote that is no tie."""
-    winners = one.voted.vote.winners
-    return one.voted.answers.keys.index(winners[0]) if len(winners) == 1 else None
+    winner = one.voted.vote.winner
+    return None if winner is None else one.voted.answers.keys.index(winner)

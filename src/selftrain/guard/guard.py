@@ -161,8 +161,8 @@ def remembered(metrics: StepMetrics) -> dict[str, float]:
 
 def winners_of(scored: Sequence[ScoredGroup]) -> dict[str, AnswerKey]:
     """By prompt id, the winners of votes that are no tie."""
-    votes = ((one.voted.group.prompt.id, one.voted.vote.winners) for one in scored)
-    return {prompt_id: winners[0] for prompt_id, winners in votes if len(winners) == 1}
+    votes = ((one.voted.group.prompt.id, one.voted.vote.winner) for one in scored)
+    return {prompt_id: winner for prompt_id, winner in votes if winner is not None}
 
 
 def is_blocked(verdict: Verdict) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from selftrain.errors import ConfigError
 from selftrain.prompts.templates import apply_template
-from selftrain.types import Message, Prompt
+from selftrain.types import Message, Prompt, question_of
 
 INSTRUCTION = (
     "Rewrite the following problem in other words. Keep its meaning, every number and every name, do not solve it, and reply with the rewritten problem "
@@ -64,7 +64,7 @@ class ParaphraseWording:
     num_paraphrases: int
 
     def asked(self, prompt: Prompt) -> tuple[Message, ...] | None:
-        return (Message("user", INSTRUCTION + self.questions.get(prompt.id, prompt.messages)[-1].content),)
+        return (Message("user", INSTRUCTION + question_of(prompt, self.questions)),)
 
     def second(self, prompt: Prompt, paraphrase: str | None) -> tuple[Message, ...] | None:
         *before, last = self.questions.get(prompt.id, prompt.messages)

@@ -9,7 +9,7 @@ from typing import Any
 
 from selftrain.reward import unrewarded
 from selftrain.seeds import Stream
-from selftrain.types import Check, Message, Submission, VotedGroup
+from selftrain.types import Check, Message, Submission, VotedGroup, question_of
 from selftrain.verifiers.pool import VerifierPool
 
 
@@ -44,7 +44,7 @@ class Verification:
         if reason == "truncated" or (reason and self.entries):
             return Check(None, reason)
         prompt = one.group.prompt
-        question = self.questions.get(prompt.id, prompt.messages)[-1].content
+        question = question_of(prompt, self.questions)
         submission = Submission(prompt.id, question, one.group.completions[index].text, one.answers.texts[index])
         return json.dumps({"submission": asdict(submission), "entry": self.entries.get(prompt.id)})
 

@@ -22,7 +22,7 @@ from selftrain.prompts.tasks.family import Family, Form, Problem, exact, slippin
 from selftrain.prompts.tasks.logic import TRUTH
 from selftrain.prompts.tasks.order import SORT, TALL
 from selftrain.seeds import Stream
-from selftrain.types import AnswerSheet, Message, Prompt, PromptSet
+from selftrain.types import AnswerSheet, Message, Prompt, PromptSet, question_of
 
 __all__ = ["TASKS", "Form", "Problem", "Task", "available", "ids_of_forms", "mixture", "same_in_symbols", "second_wording", "split", "task"]
 
@@ -223,7 +223,7 @@ def ids_of_forms(prompts: PromptSet) -> frozenset[str]:
     found = {prompt.id for prompt in prompts}
     for prompt in prompts:
         name, _, level = prompt.id.partition("/")[0].rpartition("-")
-        text = prompts.questions.get(prompt.id, prompt.messages)[-1].content
+        text = question_of(prompt, prompts.questions)
         if name in TASKS and level.isdecimal() and TASKS[name].solve(text) is not None:
             found.add(TASKS[name].prompt_id(int(level), TASKS[name].reword(text)))
     return frozenset(found)
