@@ -290,6 +290,9 @@ def test_a_second_turn_without_room_is_noted_and_costs_nothing_else(tmp_path: Pa
         ({"labels.clustering": "overlap"}, "clustered apart from those of the vote"),
         ({"labels.clustering": "judge"}, "clustered apart from those of the vote"),
         ({"labels.source": "random"}, "it names no pseudo-label"),
+        ({"labels.source": "token_entropy"}, "it names no pseudo-label"),
+        ({"labels.source": "self_certainty"}, "it names no pseudo-label"),
+        ({"labels.source": "self_judge"}, "it names no pseudo-label"),
         ({"labels.source": "mixture", "mixture.weights": {"random": 1.0, "format_only": 1.0}}, "labels.source = format_only, random"),
     ],
 )

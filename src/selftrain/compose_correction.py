@@ -17,7 +17,7 @@ TEXTS = {
     "Then give the final answer again.",
 }
 """what the user says in the second turn where correction.text is unset"""
-KEYLESS = ("random", "format_only", "inverted", "verifier")
+KEYLESS = ("random", "format_only", "inverted", "token_entropy", "self_certainty", "self_judge", "verifier")
 """label sources that name no pseudo-label, so that there is nothing that a correction could agree with"""
 
 
