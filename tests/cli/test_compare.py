@@ -18,6 +18,7 @@ import pytest
 from selftrain.cli import call
 from selftrain.compose import load_policy
 from selftrain.config_load import load_config
+from selftrain.errors import ConfigError
 from selftrain.evaluate_model import evaluate
 from selftrain.ledger import read
 from selftrain.ledger.objects import place
@@ -304,6 +305,15 @@ def test_true_answers_are_a_control_only_where_there_are_some(tmp_path: Path, mo
     bare = shared_config((), {"prompts.file": "bare.jsonl", "rollout.prompts_per_step": 1}, ())
     assert with_controls(bare, choice) == ("majority", *CONTROLS)
     assert with_controls(bare, Choice(sources=("majority",))) == ("majority",)
+
+
+def test_a_config_is_paired_with_its_controls_by_one_flag(tmp_path: Path) -> None:
+    from selftrain.comparing.plan import CONTROLS, Choice, make_plan
+
+    plan = make_plan((), {"policy.model": "toy", "labels.source": "split_vote", "run.folder": str(tmp_path)}, Choice(seeds=(0,), controls=True))
+    assert [(cell.source, config.labels.source) for cell, config in plan.cells.items()] == [(name, name) for name in ("split_vote", *CONTROLS, "reference")]
+    with pytest.raises(ConfigError, match="nothing is named that could be compared"):
+        make_plan((), {"policy.model": "toy", "run.folder": str(tmp_path)}, Choice(seeds=(0,)))
 
 
 def test_a_second_turn_has_a_table_of_its_own(home: Path, command: Selftrain) -> None:

@@ -95,11 +95,12 @@ def shared_config(files: Sequence[str | Path], given: Mapping[str, Any], models:
 
 
 def with_controls(shared: RunConfig, choice: Choice) -> tuple[str, ...]:
-    """The sources with the controls behind them, each once; true answers only where the prompts have some."""
+    """The sources, of which the config's own is one where none is named, with the controls behind them, each once; true answers only where there are some."""
     if not choice.controls:
         return choice.sources
+    sources = choice.sources or (shared.labels.source,)
     answered = bool(len(load_sets(shared).train.sheet))
-    return (*choice.sources, *(name for name in (*CONTROLS, *([REFERENCE] if answered else [])) if name not in choice.sources))
+    return (*sources, *(name for name in (*CONTROLS, *([REFERENCE] if answered else [])) if name not in sources))
 
 
 def variant(text: str) -> tuple[str, dict[str, Any]]:
