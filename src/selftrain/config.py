@@ -211,7 +211,13 @@ class UpdateSection(Section):
         1, "minibatches", "Optimizer steps on disjoint parts of a step's groups; above 1 importance ratios correct for the age of the samples.", ge=1
     )
     num_epochs: int = option(1, "passes", "Passes over a step's samples.", ge=1)
-    tokens_per_microbatch: int = option(16384, "tokens", "Padded tokens of one forward and backward pass; the gradient does not depend on it.", ge=1)
+    tokens_per_microbatch: int | None = option(
+        None,
+        "tokens",
+        "Padded tokens of one forward and backward pass; the gradient does not depend on it. Unset: counted, so that what is kept for the backward pass "
+        "fits 640 MiB on the CPU, an eighth of a GPU's memory; at most 4,096 and 16,384.",
+        ge=1,
+    )
 
 
 class VllmSection(Section):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -79,17 +79,52 @@ class Learning(NamedTuple):
     def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
         """[B, T, H, D]."""
         group = query_BHQD.shape[1] // keys.own.shape[1]
-        full = [torch.cat([part.prompt.index_select(0, self.prompts_B), part.own], 2) for part in (keys, values)]
-        keys_BHLD, values_BHLD = (part.repeat_interleave(group, 1) if group > 1 else part for part in full)
+        joined = [Joined(part.prompt, part.own, self.prompts_B, group) for part in (keys, values)]
+        keys_BHLD, values_BHLD = (one.made() for one in joined)
         mask = self.masks[keys.is_sliding]
         if softcap is None and (mask.is_cuda or mask.shape[-1] > SHORT_TOKENS):
-            out = torch.nn.functional.scaled_dot_product_attention(query_BHQD, keys_BHLD, values_BHLD, attn_mask=mask, scale=scaling)
+            with made_again(joined, (keys_BHLD, values_BHLD)):
+                out = torch.nn.functional.scaled_dot_product_attention(query_BHQD, keys_BHLD, values_BHLD, attn_mask=mask, scale=scaling)
         else:
             scores = (query_BHQD * scaling @ keys_BHLD.transpose(-1, -2)).float()
             if softcap is not None:
                 scores = torch.tanh(scores / softcap) * softcap
             out = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(query_BHQD.dtype) @ values_BHLD
         return out.transpose(1, 2)
+
+
+class Joined(NamedTuple):
+    """Keys (or values) of B sequences behind copies of their prompts', for all query heads: [B, H, L + T, D] of [P, K, L, D] and [B, K, T, D]."""
+
+    prompt: torch.Tensor
+    own: torch.Tensor
+    prompts_B: torch.Tensor
+    group: int
+
+    def made(self) -> torch.Tensor:
+        full = torch.cat([self.prompt.index_select(0, self.prompts_B), self.own], 2)
+        return full.repeat_interleave(self.group, 1) if self.group > 1 else full
+
+
+def made_again(joined: Sequence[Joined], made: Sequence[torch.Tensor]) -> AbstractContextManager[Any]:
+    """Inside, what is `made` is not kept for the backward pass: it is made again there. It is by far larger than what it is made of."""
+    bare = [one._replace(prompt=one.prompt.detach(), own=one.own.detach()) for one in joined]
+    known = {tensor.untyped_storage().data_ptr(): one for tensor, one in zip(made, bare, strict=True)}
+
+    def pack(tensor: torch.Tensor) -> Any:
+        parts = known.get(tensor.untyped_storage().data_ptr())
+        return tensor if parts is None else (parts, tensor.size(), tensor.stride(), tensor.storage_offset())
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpacked)
+
+
+def unpacked(packed: Any) -> torch.Tensor:
+    if isinstance(packed, torch.Tensor):
+        return packed
+    parts, size, stride, offset = packed
+    with torch.no_grad():
+        view: torch.Tensor = parts.made().as_strided(size, stride, offset)
+    return view
 
 
 def decoding_masks(

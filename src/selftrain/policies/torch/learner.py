@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -15,8 +16,10 @@ from selftrain.objective import Objective
 from selftrain.policies.base import UpdateStats
 from selftrain.policies.torch.behind import Prompts
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.head import Head
+from selftrain.policies.torch.memory import default_microbatch_tokens, give_back, one_gradient
 from selftrain.policies.torch.optimizer import make_optimizer
-from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches, rows_of, token_logprobs
+from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches, rows_of
 from selftrain.types import TrainingSample
 
 
@@ -48,9 +51,19 @@ class TorchLearner:
             enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
 
+    @cached_property
+    def tokens_per_microbatch(self) -> int:
+        """Padded tokens of one pass: the config's, or what fits (memory.py)."""
+        if self.config.tokens_per_microbatch is not None:
+            return self.config.tokens_per_microbatch
+        with self._training_mode():
+            return default_microbatch_tokens(self.forward)
+
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
         """One step on the plain sum of the samples' losses. Raises UpdateError, before a weight moves, when the loss or the gradient is not finite."""
         self.optimizer.zero_grad(set_to_none=True)
+        if self.forward.device.type == "cpu":
+            give_back()
         try:
             sums = self.accumulate(samples, objective)
             grad_norm = self._finite_norm(sums)
@@ -67,18 +80,16 @@ class TorchLearner:
         """Add the gradient of the samples' summed loss to the weights' gradients; samples without signal are not computed."""
         used = [sample for sample in samples if any(sample.mask) and (objective.kl_coef or any(sample.advantages))]
         sequences = [TokenSequence(sample.prompt_ids, sample.token_ids, [at for at, wanted in enumerate(sample.mask) if wanted]) for sample in used]
+        one_gradient(self.weights.values())
         sums = Sums()
         with self._training_mode():
             for prompts, chosen in self._parts(sequences):
                 lengths = [sequences[at].length if prompts is None else max(1, len(sequences[at].token_ids) - 1) for at in chosen]
-                for batch in microbatches(lengths, self.config.tokens_per_microbatch):
+                for batch in microbatches(lengths, self.tokens_per_microbatch):
                     part = [chosen[at] for at in batch]
                     sums = sums.plus(self._backward([used[at] for at in part], [sequences[at] for at in part], objective, prompts))
                 if prompts is not None:
                     prompts.backward()
-        for weight in self.weights.values():
-            if weight.grad is None:
-                weight.grad = torch.zeros_like(weight)
         return sums
 
     def _parts(self, sequences: Sequence[TokenSequence]) -> Iterator[tuple[Prompts | None, list[int]]]:
@@ -92,7 +103,7 @@ class TorchLearner:
         for at, sequence in enumerate(sequences):
             of_prompt.setdefault(sequence.prompt_ids, []).append(at)
         prompts = sorted(of_prompt, key=len, reverse=True)
-        for batch in microbatches([len(ids) for ids in prompts], self.config.tokens_per_microbatch, cut_padding=False):
+        for batch in microbatches([len(ids) for ids in prompts], self.tokens_per_microbatch, cut_padding=False):
             shared = Prompts(self.forward, [prompts[at] for at in batch])
             yield shared, [at for prompt in batch for at in of_prompt[prompts[prompt]]]
 
@@ -111,16 +122,16 @@ class TorchLearner:
         hidden_KH = self._hidden(sequences, prompts)
         targets_K = torch.tensor([sequence.token_ids[at] for sequence in sequences for at in sequence.wanted], device=self.forward.device)
         sums, slopes_KH = Sums(), torch.empty_like(hidden_KH)
-        for part in head_chunks(len(hidden_KH), self.forward.vocabulary):
+        for part in head_chunks(len(hidden_KH), self.forward):
             leaf_KH = hidden_KH[part].detach().requires_grad_()
-            logprobs_K = token_logprobs(self.forward, leaf_KH, targets_K[part], objective.temperature)
+            head = Head(self.forward, leaf_KH, targets_K[part], objective.temperature)
             reference_K = numbers["ref_logprobs"][part] if objective.kl_coef else None
             sampled_K = numbers["logprobs"][part]
-            terms = objective.token_loss(torch, logprobs_K.detach(), sampled_K, numbers["advantages"][part], reference_K)
-            (terms.slope * scale_K[part] * logprobs_K).sum().backward()
+            terms = objective.token_loss(torch, head.logprobs_K, sampled_K, numbers["advantages"][part], reference_K)
+            head.backward(terms.slope * scale_K[part])
             assert leaf_KH.grad is not None
             slopes_KH[part] = leaf_KH.grad
-            sums = sums.plus(sums_of(terms, scale_K[part], (logprobs_K.detach() - sampled_K).abs()))
+            sums = sums.plus(sums_of(terms, scale_K[part], (head.logprobs_K - sampled_K).abs()))
         torch.autograd.backward(hidden_KH, slopes_KH)
         return sums
 

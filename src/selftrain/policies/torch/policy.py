@@ -62,7 +62,6 @@ class TorchPolicy:
         self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, room_mib)
         self.learner = TorchLearner(self.forward, update, config.gradient_checkpointing)
         self.max_stale_updates = update.num_minibatches * update.num_epochs - 1
-        self.tokens_per_microbatch = update.tokens_per_microbatch
         self._version = PolicyVersion(0, 0)
         self._reference: Forward | None = None
         self._average: WeightAverage | None = None
@@ -108,7 +107,7 @@ class TorchPolicy:
 
     def _logprobs_of(self, forward: Forward, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
         sequences = [TokenSequence(group.prompt_ids, done.token_ids, range(len(done.token_ids))) for group in groups for done in group.completions]
-        values = iter(score(forward, sequences, temperature, self.tokens_per_microbatch))
+        values = iter(score(forward, sequences, temperature, self.learner.tokens_per_microbatch))
         return [[next(values) for _ in group.completions] for group in groups]
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:

@@ -9,8 +9,9 @@ import torch
 
 from selftrain.policies.torch.forward import Forward
 
-LOGITS_AT_ONCE = 1 << 24
-"""Logits are made for so many (position, vocabulary entry) pairs at a time: 64 MiB in float32."""
+LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
+"""Logits are made for so many (position, vocabulary entry) pairs at a time: 64 and 512 MiB in float32. Each time the head's weights are read and their gradient
+is added up, which a GPU should do seldom."""
 
 
 class Rows(NamedTuple):
@@ -62,9 +63,9 @@ def microbatches(lengths: Sequence[int], budget_tokens: int, cut_padding: bool =
     return batches
 
 
-def head_chunks(count: int, vocabulary: int) -> Iterator[slice]:
+def head_chunks(count: int, forward: Forward) -> Iterator[slice]:
     """Slices of `count` positions whose logits are made at one time."""
-    size = max(1, LOGITS_AT_ONCE // vocabulary)
+    size = max(1, LOGITS_AT_ONCE[forward.device.type] // forward.vocabulary)
     return (slice(begin, min(begin + size, count)) for begin in range(0, count, size))
 
 
@@ -85,7 +86,7 @@ def score(forward: Forward, sequences: Sequence[TokenSequence], temperature: flo
             chosen = [todo[at] for at in batch]
             rows = rows_of([sequences[at] for at in chosen], forward.pad_id, forward.device)
             hidden_KH = forward.hidden(rows.ids_BT).flatten(0, 1)[rows.positions_K]
-            parts = [token_logprobs(forward, hidden_KH[part], rows.targets_K[part], temperature) for part in head_chunks(len(hidden_KH), forward.vocabulary)]
+            parts = [token_logprobs(forward, hidden_KH[part], rows.targets_K[part], temperature) for part in head_chunks(len(hidden_KH), forward)]
             values, begin = torch.cat(parts).tolist(), 0
             for at in chosen:
                 end = begin + len(sequences[at].wanted)

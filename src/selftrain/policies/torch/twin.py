@@ -54,9 +54,8 @@ def gradient_to(weight: torch.nn.Parameter) -> Any:
     def move(half: torch.Tensor) -> None:
         assert half.grad is not None
         if weight.grad is None:
-            weight.grad = half.grad.to(weight.dtype)
-        else:
-            weight.grad.add_(half.grad)
+            weight.grad = torch.zeros_like(weight)
+        weight.grad.add_(half.grad)
         half.grad = None
 
     return move

@@ -1,0 +1,70 @@
+"""Memory of the update: how many tokens go through the model at one time, where the gradient lies, and what is given back to the system.
+
+What a forward pass keeps for its backward pass is the largest part that can be chosen. It is counted once, on a short sequence, so that batches follow
+from the model and the config and not from free memory (design law 8).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterable
+
+import torch
+
+from selftrain.policies.torch.forward import Forward
+
+CPU_ACTIVATIONS_MIB = 640
+"""Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
+MOST_TOKENS, LEAST_TOKENS = {"cpu": 4096, "cuda": 16384}, 64
+"""Larger micro-batches are no faster (docs/log.md); smaller ones spend their time on adding up gradients."""
+ALIGNED_WEIGHTS = 16
+"""Gradients begin at multiples of 64 bytes."""
+
+
+def kept_bytes(forward: Forward, num_tokens: int) -> int:
+    """Bytes of the distinct tensors that a forward pass of one sequence keeps for its backward pass, weights and buffers left out."""
+    kept: dict[int, int] = {}
+    model = forward.running
+    known = {tensor.untyped_storage().data_ptr() for tensors in (model.parameters(), model.buffers()) for tensor in tensors}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    ids_1T = torch.full((1, num_tokens), forward.pad_id, device=forward.device)
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        hidden_1TH = forward.hidden(ids_1T)
+    del hidden_1TH  # what it keeps lives until here, so that no address is used twice
+    return sum(size for address, size in kept.items() if address not in known)
+
+
+def default_microbatch_tokens(forward: Forward) -> int:
+    """Tokens of one pass where none are named: what prompts and completions keep fits 640 MiB on a CPU, an eighth of a GPU's memory."""
+    device = forward.device
+    room = torch.cuda.get_device_properties(device).total_memory >> 3 if device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
+    longest = min(64, forward.max_positions or 64)
+    each = (kept_bytes(forward, longest) - kept_bytes(forward, longest // 2)) / (longest - longest // 2)
+    return int(max(LEAST_TOKENS, min(MOST_TOKENS[device.type], room / 2 / max(each, 1))))
+
+
+def one_gradient(weights: Iterable[torch.nn.Parameter]) -> None:
+    """Give weights without a gradient one of zeros, all in one block: made before the activations, it does not lie scattered among them, and it is given
+    back as a whole.
+    """
+    bare = [weight for weight in weights if weight.grad is None]
+    for device, dtype in dict.fromkeys((weight.device, weight.dtype) for weight in bare):
+        alike = [weight for weight in bare if (weight.device, weight.dtype) == (device, dtype)]
+        sizes = [-(-weight.numel() // ALIGNED_WEIGHTS) * ALIGNED_WEIGHTS for weight in alike]
+        parts = torch.split(torch.zeros(sum(sizes), dtype=dtype, device=device), sizes)
+        for weight, part in zip(alike, parts, strict=True):
+            weight.grad = part[: weight.numel()].view(weight.shape)
+
+
+def give_back() -> None:
+    """Free memory that the C library keeps between allocations of different sizes goes back to the system. Nothing where the library has no such call."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
