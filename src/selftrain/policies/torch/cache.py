@@ -95,8 +95,8 @@ class DecodingCache(Cache):  # type: ignore[misc]
     def __init__(self, config: Any) -> None:
         super().__init__(layers=[DecodingLayer(is_sliding) for is_sliding in sliding_layers(config)])
 
-    def store(self, slots: Sequence[int], prompts: Cache, num_slots: int) -> None:
-        """Put the keys and values of prompts [P, K, L, D] into these slots."""
+    def store(self, slots: Sequence[int], prompts: Cache, num_slots: int, num_columns: int = 0) -> None:
+        """Put the keys and values of prompts [P, K, L, D] into these slots, of which there are so many, of at least `num_columns` columns."""
         index = torch.tensor(slots, device=prompts.layers[0].keys.device)
         for layer, filled in zip(self.layers, prompts.layers, strict=True):
             states = (filled.keys, filled.values)
@@ -104,7 +104,8 @@ class DecodingCache(Cache):  # type: ignore[misc]
                 layer.prompt = [state.new_zeros((num_slots, state.shape[1], 0, state.shape[3])) for state in states]
                 layer.own = [state.new_zeros((0, state.shape[1], 0, state.shape[3])) for state in states]
             for at, state in enumerate(states):
-                layer.prompt[at] = with_room(layer.prompt[at], num_slots, state.shape[2], state.shape[2])
+                width = max(num_columns, state.shape[2])
+                layer.prompt[at] = with_room(layer.prompt[at], num_slots, width, width)
                 layer.prompt[at][index, :, : state.shape[2]] = state
 
     def make_room(self, rows: int, columns: int, most_columns: int) -> None:

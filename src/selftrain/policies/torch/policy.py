@@ -17,6 +17,7 @@ from selftrain.policies.torch import checkpoint
 from selftrain.policies.torch.average import WeightAverage, load_average
 from selftrain.policies.torch.encoding import Encoder, check_format
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.graphs import graphs_for
 from selftrain.policies.torch.hardware import default_cache_mib
 from selftrain.policies.torch.learner import TorchLearner
 from selftrain.policies.torch.loading import LoadedModel, load_model, load_weights
@@ -59,11 +60,12 @@ class TorchPolicy:
         self.encoder = Encoder(loaded.tokenizer, config)
         self.forward = Forward(loaded, config.compute_dtype, self.adapters)
         room_mib = cache_mib or default_cache_mib(self.forward.device)
-        self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, room_mib)
+        self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, room_mib, graphs_for(self.forward))
         self.learner = TorchLearner(self.forward, update, config.gradient_checkpointing)
         self.max_stale_updates = update.num_minibatches * update.num_epochs - 1
         self._version = PolicyVersion(0, 0)
         self._reference: Forward | None = None
+        self.base_graphs = graphs_for(self.forward)  # made when the start is sampled from; under LoRA its steps leave the adapters out
         self._average: WeightAverage | None = None
 
     @property
@@ -175,7 +177,7 @@ class TorchBase:
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
-        sampler = replace(self.policy.sampler, forward=self.policy.start())
+        sampler = replace(self.policy.sampler, forward=self.policy.start(), graphs=self.policy.base_graphs)
         with self.policy.forward.without_adapters():
             return sampler.sample(requests, params, seeds, self.version)
 

@@ -15,6 +15,7 @@ from selftrain.policies.torch.cache import bytes_per_token
 from selftrain.policies.torch.decoding import Chunk, Decoder, Drawn, Plan
 from selftrain.policies.torch.encoding import Encoder
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.graphs import Graphs
 from selftrain.policies.torch.stops import StopTexts
 from selftrain.policies.torch.text import TextDecoder
 from selftrain.seeds import Stream
@@ -29,7 +30,7 @@ Text = tuple[str, tuple[int, ...]]
 @dataclass(frozen=True, slots=True)
 class TorchSampler:
     """Draws completions from the weights in `forward`. cache_mib: memory for keys and values; how many sequences go side by side follows from it, from the
-    lengths and from nothing else.
+    lengths and from nothing else. graphs: the decode step recorded, on a GPU; stop texts are looked for between steps, so with them no step is.
     """
 
     forward: Forward
@@ -37,6 +38,7 @@ class TorchSampler:
     text: TextDecoder
     stop_ids: frozenset[int]
     cache_mib: int
+    graphs: Graphs | None = None
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream, version: PolicyVersion) -> list[Group]:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
@@ -73,16 +75,19 @@ class TorchSampler:
     def _draw(self, plan: Plan, params: SamplingParams) -> tuple[Drawn, list[Text]]:
         """What is drawn, and its texts, which are read on another thread while the rest is still being drawn."""
         stop_texts = StopTexts(params.stop, self.text) if params.stop else None
+        graphs = None if params.stop or self.graphs is None or self.graphs.broken else self.graphs
         texts: dict[int, Future[Text]] = {}
         with ThreadPoolExecutor(1) as reader, torch.inference_mode():
-            decoder = Decoder(self.forward, params, plan, sorted(self.stop_ids), stop_texts)
+            decoder = Decoder(self.forward, params, plan, sorted(self.stop_ids), stop_texts, graphs)
 
             def read(sequences: list[int]) -> None:
-                tokens, lengths = decoder.tokens_ST[sequences].tolist(), decoder.lengths_S[sequences].tolist()
+                tokens, lengths = decoder.board.tokens_ST[sequences].tolist(), decoder.board.lengths_S[sequences].tolist()
                 for at, ids, length in zip(sequences, tokens, lengths, strict=True):
                     texts[at] = reader.submit(self.text.decode_with_ends, ids[:length])
 
             drawn = decoder.run(read)
+            if graphs is not None and graphs.broken:
+                graphs.drop()
         return drawn, [texts[at].result() for at in range(len(drawn.lengths_S))]
 
     def _check_prompts(self, requests: Sequence[SampleRequest], prompts: Sequence[tuple[int, ...]]) -> None:
