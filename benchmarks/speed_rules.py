@@ -9,14 +9,13 @@ from selftrain.types import AnswerKey, Label, Outcome, VotedGroup
 
 
 def labels(voted: Sequence[VotedGroup], _bounds: Bounds) -> list[Label]:
-    """Decided for every group, in favour of its most frequent answer or of none."""
-    chosen = [one.vote.winners[0] if one.vote.counts else AnswerKey("none") for one in voted]
-    return [Label(Outcome.DECIDED, (key,) * one.vote.num_votes, "fixed", "benchmark") for one, key in zip(voted, chosen, strict=True)]
-
-
-def reward(_voted: VotedGroup, _label: Label, index: int) -> float:
-    """1, 0, 1, 0, ... where something was read."""
-    return float(index % 2)
+    """Decided for every group, in favour of its most frequent answer or of none, with rewards 0, 1, 0, 1, ... whether something was read or not."""
+    made = []
+    for one in voted:
+        key, count = one.vote.winners[0] if one.vote.counts else AnswerKey("none"), one.vote.num_votes
+        rewards = tuple(float(at % 2) for at in range(count))
+        made.append(Label(Outcome.DECIDED, (key,) * count, "fixed", "benchmark", values=rewards, notes=("fixed",) * count))
+    return made
 
 
 def advantages(rewards: Sequence[float]) -> tuple[float, ...]:
