@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "self-train a model on prompts without answers",
     "resume": "go on with a run that was interrupted or killed",
     "compare": "label sources x starts x seeds on one budget: a table and a figure",
+    "calibrate": "before any training: how trustworthy the vote is, and a forecast of gain or loss",
     "label": "the votes of a model on the training prompts, stored in a file to train on",
     "evaluate": "avg@k, maj@k, pass@k of one or several models on problems with answers",
     "vote": "completions in, consensus answers out: a filter",
