@@ -16,6 +16,7 @@ PURE = (
     "answers",
     "labels",
     "guard",
+    "probes",
     "vote.py",
     "reward.py",
     "advantage.py",

@@ -35,6 +35,7 @@ METHOD_SECTIONS = (
     "correction.",
     "rollback.",
     "validation.",
+    "probes.",
 )
 """sections of one named method, of at most 4 options each"""
 DOCS = ROOT / "docs"

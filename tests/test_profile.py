@@ -30,9 +30,11 @@ def test_stages_and_tokens_of_the_toy_policy(tmp_path: Path, monkeypatch: pytest
     assert found.num_steps == 3
     assert tuple(found.seconds) == STAGES
     assert found.step_s == pytest.approx(sum(found.seconds.values()))
-    for stage in set(STAGES) - {"checkpoint", "display"}:
+    for stage in set(STAGES) - {"checkpoint", "probe", "display"}:
         assert found.seconds[stage] == pytest.approx(sum(report.seconds[stage] for report in seen[2:]) / 3)
-    assert found.seconds["checkpoint"] == pytest.approx(sum(report.seconds["checkpoint"] for report in seen[2:]) / 3 / 10)
+    for stage in ("checkpoint", "probe"):
+        assert found.seconds[stage] == pytest.approx(sum(report.seconds[stage] for report in seen[2:]) / 3 / 10)
+    assert all("probe/share_mean_frac" in report.metrics.values for report in seen)
     assert (found.prompt_tokens, found.sampled_tokens) == (4, 4 * 6 * 2)
     trained = [2 * len(one.trained) for report in seen[2:] for one in report.scored]
     assert found.trained_tokens == pytest.approx(sum(trained) / 3)

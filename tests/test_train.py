@@ -58,7 +58,7 @@ def test_a_vote_that_is_mostly_wrong_is_hacked(tmp_path: Path) -> None:
 
 
 def test_a_collapse_is_seen_stopped_and_not_handed_over(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, "a", CONSTANT))
+    outcome = train_to_end(config(tmp_path, "a", CONSTANT, probes__num_prompts=0))
     assert outcome.reason == "halted"
     verdicts = list(read(outcome.folder).verdicts())
     assert [finding.rule for finding in verdicts[-1].findings] == ["constant_answer"]
@@ -87,7 +87,9 @@ def change_all_truth(monkeypatch: pytest.MonkeyPatch) -> None:
     real = compose.load_sets
     monkeypatch.setattr(
         "selftrain.run.load_sets",
-        lambda config: compose.Problems(shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train)),
+        lambda config: compose.Problems(
+            shuffled_truth(real(config).train), shuffled_truth(real(config).held_out or real(config).train), aside=real(config).aside
+        ),
     )
 
 
@@ -143,7 +145,9 @@ def test_an_evaluation_on_the_way_is_made_up_for(tmp_path: Path) -> None:
 def test_changed_reference_answers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(config(tmp_path, "a", SMALL, labels__source="reference")).ledger.close()
     real = compose.load_sets
-    monkeypatch.setattr("selftrain.run.load_sets", lambda config: compose.Problems(shuffled_truth(real(config).train), real(config).held_out))
+    monkeypatch.setattr(
+        "selftrain.run.load_sets", lambda config: compose.Problems(shuffled_truth(real(config).train), real(config).held_out, aside=real(config).aside)
+    )
     with pytest.raises(RunFolderError, match="the reference answers"):
         resume(tmp_path / "a")
 
@@ -209,7 +213,7 @@ def test_a_changed_config_or_prompt_set_is_refused(tmp_path: Path, monkeypatch: 
     run.ledger.close()
     real = compose.load_sets
     with monkeypatch.context() as patch:
-        patch.setattr("selftrain.run.load_sets", lambda config: compose.Problems(toy.problems(99), real(config).held_out))
+        patch.setattr("selftrain.run.load_sets", lambda config: compose.Problems(toy.problems(99), real(config).held_out, aside=real(config).aside))
         with pytest.raises(RunFolderError, match="the training prompts"):
             resume(tmp_path / "a")
     document = tmp_path / "a" / "run.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -15,18 +15,21 @@ from selftrain.answers.freeform import CLUSTERINGS, reader
 from selftrain.compose_correction import check_correction, check_second_turns
 from selftrain.compose_labels import KNOWN_SOURCES, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.compose_order import make_strata
+from selftrain.compose_probes import NO_PROMPTS, make_probes, set_aside
 from selftrain.compose_stored import stored_header
 from selftrain.config import RunConfig
-from selftrain.errors import ConfigError, ModelError, PromptError
+from selftrain.errors import ConfigError, ModelError, PromptError, RunFolderError
 from selftrain.evals import true_answers
 from selftrain.extension import imported, resolve, source_hash
 from selftrain.extras import RoleReader
 from selftrain.labels import Labelling
 from selftrain.labels.reference import answers_hash
+from selftrain.ledger.objects import Place
 from selftrain.models import folder as embedded_folder
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import START, ToyPolicy, is_toy
 from selftrain.policies.toy import problems as toy_problems
+from selftrain.probes import ProbeSet
 from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, load_validation, prompt_set_hash
 from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge, read_paraphrases
 from selftrain.reward import REWARD_RULES
@@ -46,16 +49,17 @@ Verify = Callable[[Sequence[VotedGroup]], list[VotedGroup]]
 
 @dataclass(frozen=True, slots=True)
 class Problems:
-    """The prompts to train on and, where there are any, the held-out problems and those that choose the checkpoint."""
+    """The prompts to train on and, where there are any, the held-out problems, those that choose the checkpoint, and the prompts held aside for probes."""
 
     train: PromptSet
     held_out: PromptSet | None
     validation: PromptSet | None = None
+    aside: PromptSet = NO_PROMPTS
 
 
 def load_sets(config: RunConfig) -> Problems:
     """Training prompts and held-out problems, disjoint, the held-out ones with true answers. Raises PromptError or ConfigError."""
-    sets = toy_sets(config) if is_toy(config.policy.model) else named_sets(config)
+    sets = with_aside(config, toy_sets(config) if is_toy(config.policy.model) else named_sets(config))
     train, held_out, validation = sets.train, sets.held_out, sets.validation
     for labelled in (held_out, validation):
         if labelled is not None:
@@ -70,6 +74,13 @@ def load_sets(config: RunConfig) -> Problems:
             "Give more prompts or lower --rollout.prompts-per-step.",
         )
     return sets
+
+
+def with_aside(config: RunConfig, sets: Problems) -> Problems:
+    """The sets with the prompts of probes held aside."""
+    labelled = [one for one in (sets.held_out, sets.validation) if one is not None]
+    train, aside = set_aside(config, sets.train, labelled, config.probes.num_prompts)
+    return replace(sets, train=train, aside=aside)
 
 
 def named_sets(config: RunConfig) -> Problems:
@@ -128,7 +139,7 @@ def load_policy(config: RunConfig) -> Policy:
 
 def check_lengths(config: RunConfig, policy: Policy, problems: Problems) -> None:
     """Raises PromptError when a prompt is longer than `prompts.max_prompt_tokens` or than the model can take."""
-    sets = [problems.train] if problems.held_out is None else [problems.train, problems.held_out]
+    sets = [one for one in (problems.train, problems.aside, problems.held_out) if one is not None]
     found = [one for prompts in sets for one in policy.too_long(prompts.prompts, config.prompts.max_prompt_tokens)]
     if not found:
         return check_second_turns(config, policy, problems.train.prompts[0])
@@ -201,6 +212,7 @@ def check_parts(config: RunConfig, problems: Problems) -> None:
     make_strata(config, problems.train)
     make_scorer(config)
     make_reading(config, problems.train.questions)
+    make_probes(config, problems.aside)
 
 
 def deciding(config: RunConfig) -> dict[str, Any]:
@@ -217,6 +229,12 @@ def config_hash(config: RunConfig) -> str:
 def about(prompts: PromptSet | None) -> Mapping[str, Any] | None:
     """What the header says of a prompt set; its hash leaves answers out."""
     return None if prompts is None else {"origin": prompts.origin, "count": len(prompts), "hash": prompt_set_hash(prompts)}
+
+
+def about_probes(probes: ProbeSet) -> Mapping[str, Any] | None:
+    """What the header says of the prompts of probes, all wordings together; None without probes."""
+    prompts = [one.prompt for one in probes.probes]
+    return {"count": len(prompts), "hash": prompt_set_hash(prompts)} if prompts else None
 
 
 def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
@@ -244,7 +262,25 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         "prompts": about(problems.train),
         "held_out": about(problems.held_out),
         "validation": about(problems.validation),
+        "probes": about_probes(make_probes(config, problems.aside)),
         "model_hash": policy.weights_hash(),
         "key_version": KEY_VERSION,
         "selftrain_version": installed_version("selftrain"),
     }
+
+
+def check_header(folder: Place, recorded: Mapping[str, Any], header: Mapping[str, Any]) -> None:
+    """Raises RunFolderError when a run that is taken up would go on with other prompts, another model or other functions than it began with."""
+    for name, what in (
+        ("prompts", "the training prompts"),
+        ("held_out", "the held-out problems"),
+        ("validation", "the validation problems"),
+        ("probes", "the prompts of the probes"),
+        ("model_hash", "the model at the start"),
+        ("key_version", "the answer keys"),
+        ("outside_code", "the functions of yours that its config names"),
+        ("answers_hash", "the reference answers"),
+        ("stored_labels", "the stored labels"),
+    ):
+        if header.get(name) != recorded.get(name):
+            raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")

@@ -190,5 +190,6 @@ def uses_reference(config: RunConfig) -> bool:
 
 
 def truth_channels(config: RunConfig) -> list[str]:
-    """The named channels by which truth can reach an update or the choice of the checkpoint; empty means label-free (design law 1)."""
-    return [*(f"{option}={name}" for option, name in config.label_sources if name in TRUTH_CHANNELS), *([VALIDATION] if config.validation.is_on else [])]
+    """The named channels by which truth can reach an update, a verdict or the choice of the checkpoint; empty means label-free (design law 1)."""
+    sources = [f"{option}={name}" for option, name in config.label_sources if name in TRUTH_CHANNELS]
+    return [*sources, *(f"probes.canaries={name}" for name in config.probes.canaries), *([VALIDATION] if config.validation.is_on else [])]

@@ -263,6 +263,22 @@ class RollbackSection(Section):
     )
 
 
+class ProbesSection(Section):
+    """Prompts that are never trained on, asked in several wordings at intervals: what the guard sees without a label."""
+
+    every_steps: int = option(10, "steps", "Distance of probes, from the first step on.", ge=1)
+    num_prompts: int = option(16, "prompts", "Prompts held aside; 0: no probes. See docs/probes.md for where they come from.", ge=0)
+    num_votes: int = option(
+        4,
+        "completions",
+        "Completions of each of them; half as many of its other wordings, and once, before the first step, twice as many of the start.",
+        ge=2,
+    )
+    canaries: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(
+        (), "names", "Built-in tasks, such as add:2, whose answers a program knows (uses the truth: the run is then not label-free)."
+    )
+
+
 class EvalsSection(Section):
     """Held-out problems with true answers: they are reported and never reach training, stopping or the choice of a checkpoint."""
 
@@ -317,6 +333,7 @@ class RunConfig(Section):
     vllm: VllmSection = VllmSection()
     guard: GuardSection = GuardSection()
     rollback: RollbackSection = RollbackSection()
+    probes: ProbesSection = ProbesSection()
     evals: EvalsSection = EvalsSection()
     validation: ValidationSection = ValidationSection()
 

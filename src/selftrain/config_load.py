@@ -194,6 +194,12 @@ def check_combination(config: RunConfig) -> None:
             "a group is never split, so there cannot be more minibatches than groups",
             "Lower update.num_minibatches.",
         )
+    if config.probes.canaries and not config.probes.num_prompts:
+        raise ConfigError(
+            f"probes.canaries = {', '.join(config.probes.canaries)}, probes.num_prompts = 0",
+            "without probes no canary is asked",
+            "Leave probes.canaries out, or give --probes.num-prompts a number of prompts.",
+        )
     check_devices(config)
 
 

@@ -40,7 +40,7 @@ class Extras:
 
     def _draw(self, served: Sequence[Served], wanted: Sequence[ExtraRequest]) -> list[VotedGroup]:
         """One read group per request, in their order; without a completion where the prompt leaves no room for one."""
-        step, first = group_of(served[0]).step, len(served) + sum(len(group_of(one).extras) for one in served)
+        step, first = group_of(served[0]).step, next_index(served)
         too_long = {prompt_id for prompt_id, _ in self.policy.too_long([one.prompt for one in wanted])}
         groups: dict[int, Group] = {}
         calls: dict[tuple[Role, str, SamplingParams], list[SampleRequest]] = {}
@@ -53,6 +53,11 @@ class Extras:
             sampler: Sampler = {"current": lambda: self.policy, "base": self.policy.base, "ema": self.policy.ema}[policy]()
             groups.update((group.index, group) for group in sampler.sample(requests, params, self.seeds.at(stream=role.value)))
         return [self.readers[one.role](replace(groups[index], role=one.role)) for index, one in enumerate(wanted, first)]
+
+
+def next_index(served: Sequence[Group | VotedGroup]) -> int:
+    """The first group index of a step that is free: behind those that vote and their extras."""
+    return len(served) + sum(len(group_of(one).extras) for one in served)
 
 
 def group_of(one: Group | VotedGroup) -> Group:

@@ -20,6 +20,8 @@ class Role(StrEnum):
     """to be a second wording of the prompt"""
     CORRECTION = "correction"
     """to answer again after a look at a completion that voted"""
+    PROBE = "probe"
+    """to show how the policy changed, on prompts that are never trained on"""
 
 
 class Finish(StrEnum):

@@ -64,6 +64,20 @@ METRICS: Mapping[str, Metric] = {
     "correction/broken_frac": Metric("fraction", "corrections that do not agree with the label / corrections of completions that did"),
     "correction/admitted_frac": Metric("fraction", "corrected completions whose corrections train / all of them"),
     "correction/no_room_frac": Metric("fraction", "second turns that left no room for a completion / all of them"),
+    "cost/probe_tokens": Metric("tokens", "tokens sampled for a probe; not there in a step without one"),
+    "probe/share_mean_frac": Metric("fraction", "probe: mean over held-aside prompts of winner's votes / N"),
+    "probe/read_mean_frac": Metric("fraction", "probe: readable completions of held-aside prompts / all"),
+    "probe/collision_frac": Metric("fraction", "probe: held-aside prompts whose winner is the most common one / those with a winner"),
+    "probe/length_mean_tokens": Metric("tokens", "probe: mean tokens of a completion of a held-aside prompt"),
+    "probe/base_agree_frac": Metric("fraction", "probe: mean over the half of the prompts that was surest at the start of the share with its winner then"),
+    "probe/number_unchanged_frac": Metric("fraction", "probe: mean share of read answers that stay the winner although a number changed; where digits are"),
+    "probe/reword_agree_frac": Metric("fraction", "probe: 1 - (agreement within one wording - agreement between two), at most 1 (docs/probes.md)"),
+    "probe/swap_changed_frac": Metric("fraction", "probe: 1 - the same agreement with other people in the prompt; where people are"),
+    "probe/kl_base_nats": Metric("nats", "probe: KL(policy || start) per token of the policy's completions, k3"),
+    "probe/kl_answer_nats": Metric("nats", "probe: the same per token of the final answers"),
+    "probe/kl_reasoning_nats": Metric("nats", "probe: the same per token of everything else"),
+    "probe/drift_nats": Metric("nats", "probe: KL(start || policy) per token of the start's completions of off-domain texts, k3"),
+    "probe/canary_right_frac": Metric("fraction", "probe: mean share of right completions of canaries; where the config names them"),
     "update/loss": Metric("loss", "value of the objective, mean over the step's updates"),
     "update/grad_norm": Metric("norm", "gradient norm before clipping, mean over the step's updates"),
     "update/learning_rate": Metric("1/update", "rate that was applied"),
@@ -77,9 +91,13 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
-def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup]) -> StepMetrics:
-    """The metrics of a step before its update: what the guard judges. Only `correction/` and `cost/` look at other groups than those that vote."""
-    return StepMetrics(step, version, {**vote_values(scored), **completion_values(scored), **agreement(scored), **cost_values(scored)})
+def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup], probed: Mapping[str, float] | None = None) -> StepMetrics:
+    """The metrics of a step before its update: what the guard judges. Only `correction/` and `cost/` look at other groups than those that vote.
+
+    probed: what its probe said, where it had one.
+    """
+    of_votes = {**vote_values(scored), **completion_values(scored), **agreement(scored)}
+    return StepMetrics(step, version, {**of_votes, **cost_values(scored), **(probed or {})})
 
 
 def with_update(before: StepMetrics, version: PolicyVersion, updates: Sequence[UpdateStats]) -> StepMetrics:

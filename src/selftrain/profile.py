@@ -1,6 +1,7 @@
 """Where the time of a training step goes: the share of each stage, tokens a second, memory, and the distance to the arithmetic floor.
 
-The steps are those of a run with the same options, without evaluations; a checkpoint is written at every step and counted at the config's distance.
+The steps are those of a run with the same options, without evaluations; a checkpoint is written and a probe made at every step, and both are counted at the
+config's distance.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from selftrain.run import start
 from selftrain.train import StepReport, train
 from selftrain.types import Action, ScoredGroup
 
-STAGES = ("sample", "vote", "verify", "label", "reference", "score", "ledger", "metrics", "guard", "update", "checkpoint", "display")
+STAGES = ("sample", "vote", "verify", "label", "reference", "score", "probe", "ledger", "metrics", "guard", "update", "checkpoint", "display")
 LEARNING = ("sample", "reference", "update")
 """stages that do what the step is for; all others together are its overhead"""
 OPERATIONS_SAMPLED, OPERATIONS_TRAINED = 2, 6
@@ -108,7 +109,8 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
     parent = config.run.folder if keep else tempfile.mkdtemp(prefix="selftrain-profile-")
     run_section = {"folder": parent, "num_steps": num_warmup + num_steps, "checkpoint_every_steps": 1}
     try:
-        run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section)}))
+        probes = config.probes.model_copy(update={"every_steps": 1})
+        run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section), "probes": probes}))
         measured, displays, decodes = [], [], []
         for report in train(run.parts(), 0):
             run.ledger.record_timing({"step": report.metrics.step, "seconds": dict(report.seconds)})
@@ -139,6 +141,7 @@ def summary(
     reports = [report for report, _ in measured]
     seconds = {stage: fmean([report.seconds.get(stage, 0.0) for report in reports]) for stage in STAGES}
     seconds["checkpoint"] /= distance
+    seconds["probe"] /= config.probes.every_steps
     seconds["display"] = fmean(displays)
     names = dict.fromkeys(name for _, parts in measured for name in parts)
     parts = {name: fmean([parts.get(name, 0.0) for _, parts in measured]) for name in names}

@@ -24,6 +24,7 @@ from selftrain.ledger import Ledger, ReplayReport, verify_replay
 from selftrain.ledger.records import request_from, step_from, verdict_from
 from selftrain.metrics import measure
 from selftrain.reading import Reading
+from selftrain.replay_probes import probe_values, probes_that_differ
 from selftrain.reward import rewards_of
 from selftrain.run_folder import relocated
 from selftrain.types import AnswerSheet, Label, PromptSet, ScoredGroup, Verdict
@@ -32,28 +33,31 @@ from selftrain.vote import count
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """groups: what was recomputed of the groups. verdicts: steps whose recorded verdict does not follow from the recorded groups."""
+    """groups: what was recomputed of the groups. verdicts, probes: steps whose recorded verdict or probe does not follow from the recorded groups."""
 
     groups: ReplayReport
     num_verdicts: int
     verdicts: tuple[int, ...]
+    num_probes: int
+    probes: tuple[int, ...]
 
     @property
     def agrees(self) -> bool:
-        return not self.groups.num_mismatches and not self.verdicts
+        return not self.groups.num_mismatches and not self.verdicts and not self.probes
 
 
 def replay(ledger: Ledger, config: RunConfig) -> Replay:
     """Recompute what follows from the completions. Prompts are loaded again only where true answers or stored labels decided."""
     found = verify_replay(ledger, recomputations(ledger, config))
     judged = [(verdict, again) for verdict, again in judgements(ledger, config)]
-    return Replay(found, len(judged), tuple(verdict.step for verdict, again in judged if again != verdict))
+    num_probes, probes = probes_that_differ(ledger, config)
+    return Replay(found, len(judged), tuple(verdict.step for verdict, again in judged if again != verdict), num_probes, probes)
 
 
 def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Verdict]]:
     """(recorded, recomputed) for each verdict, in order. After a rollback the guard goes on with what it knew at that place."""
     places = {(one.parent, one.step) for one in ledger.branches}
-    guard = Guard(config.guard, config.rollback)
+    guard, probed = Guard(config.guard, config.rollback), probe_values(ledger)
     known = {place: deepcopy(guard.state()) for place in places if place[1] == 0}
     for entry in ledger.entries:
         if entry.kind == "branch":
@@ -71,7 +75,7 @@ def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Ver
         if entry.kind == "verdict":
             verdict = verdict_from(ledger.line(entry).body)
             scored = ledger.groups(verdict.step, entry.branch)
-            signals = measure(verdict.step, scored[0].voted.group.completions[0].version, scored)
+            signals = measure(verdict.step, scored[0].voted.group.completions[0].version, scored, probed.get((entry.branch, verdict.step)))
             yield verdict, guard.judge(guard.compared(signals, winners_of(scored)), scored)
         if entry.kind == "step":
             guard.learned(step_from(ledger.line(entry).body, entry.hash).metrics)

@@ -15,6 +15,7 @@ from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
     Verify,
+    check_header,
     check_lengths,
     check_parts,
     config_hash,
@@ -29,6 +30,7 @@ from selftrain.compose import (
 )
 from selftrain.compose_correction import make_correction, second_turns
 from selftrain.compose_order import make_strata
+from selftrain.compose_probes import make_prober
 from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
 from selftrain.errors import CheckpointError, LedgerError, RunFolderError
@@ -66,6 +68,7 @@ class Run:
         self.branch_config = remedies.branch_config(config, ledger.branches)
         self.guard = self._new_guard()
         self.labelling = make_labelling(self.branch_config, problems.train)
+        self.prober = make_prober(config, problems.aside, policy)
         self.seeds = Stream(config.run.seed)
         self.steps_done = 0
         self.refused: tuple[checkpoints.Refused, ...] = ()
@@ -186,6 +189,7 @@ class Run:
             label=self.labelling,
             correction=make_correction(config),
             extras=Extras(self.policy, replace(vote_params(config), certainties=False), role_readers(reading), seeds),
+            probe=self.prober,
             scorer=make_scorer(config),
             guard=self.guard,
             ledger=self.ledger,
@@ -242,7 +246,7 @@ class Run:
             self.policy.save_optimizer(folder)
 
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
-        state |= {"guard": self.guard.state(), "labels": self.labelling.state()}
+        state |= {"guard": self.guard.state(), "labels": self.labelling.state(), "probes": self.prober.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
         there = self._scheduled()
         keep = {self._chosen(there), self._healthiest(there), *handover.protected(there, self.steps_done, self._doubts(), self._schedule)}
@@ -291,8 +295,9 @@ class Run:
         yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, self._evaluations.get("before"), self._evaluations.get("after"))
 
     def _remember(self, state: Mapping[str, Any], then: RunConfig) -> None:
-        """What guard and label source knew when a checkpoint was made; a label source that is another one since has nothing to remember. then: its config."""
+        """What guard, probes and label source knew when a checkpoint was made; a source that is another one since has nothing to remember. then: its config."""
         self.guard.load(state["guard"])
+        self.prober.load(state["probes"])
         if then.labels.source == self.branch_config.labels.source:
             self.labelling.load(state["labels"])
 
@@ -352,18 +357,7 @@ def resume(folder: Place) -> Run:
     problems = load_sets(at_home)
     policy = load_policy(at_home)
     header = header_of(config, problems, policy)
-    for name, what in (
-        ("prompts", "the training prompts"),
-        ("held_out", "the held-out problems"),
-        ("validation", "the validation problems"),
-        ("model_hash", "the model at the start"),
-        ("key_version", "the answer keys"),
-        ("outside_code", "the functions of yours that its config names"),
-        ("answers_hash", "the reference answers"),
-        ("stored_labels", "the stored labels"),
-    ):
-        if header.get(name) != record.header.get(name):
-            raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")
+    check_header(folder, record.header, header)
     found = kept_checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")

@@ -13,7 +13,7 @@ from functools import partial
 
 from selftrain.config import RunConfig
 from selftrain.correction import Correction
-from selftrain.extras import Extras
+from selftrain.extras import Extras, next_index
 from selftrain.guard import Guard, winners_of
 from selftrain.labels import Labelling
 from selftrain.labels.confidence import NEEDS_CERTAINTIES
@@ -21,6 +21,7 @@ from selftrain.ledger import LedgerWriter
 from selftrain.metrics import measure, with_update
 from selftrain.objective import Objective
 from selftrain.policies.base import Policy, SamplingParams, UpdateStats
+from selftrain.probes import Prober
 from selftrain.prompts import Stratum, draw
 from selftrain.reading import Reading
 from selftrain.rollout import rollout
@@ -37,6 +38,7 @@ class Parts:
     strata: what the prompts of a step are drawn from.
     read: completions to answers and votes. label: the label source with its bounds. Both may ask for samples beyond the votes; `extras` draws them.
     verify: the groups with what a verifier says of their completions. correction: the second turns that the labels call for; none where it is off.
+    probe: what the policy says on prompts that are held aside, from time to time.
     checkpoint: called with the number of steps done after each step that the guard let pass.
     """
 
@@ -48,6 +50,7 @@ class Parts:
     label: Labelling
     correction: Correction
     extras: Extras
+    probe: Prober
     scorer: Scorer
     guard: Guard
     ledger: LedgerWriter
@@ -106,9 +109,12 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("reference")
         scored = parts.scorer.score(voted, labels, reference, parts.seeds)
         clock.lap("score")
-        ledger.append_groups(step, scored)
+        probed = parts.probe(policy, step, next_index(voted))
+        clock.lap("probe")
+        ledger.append_groups(step, scored, probed.groups)
+        ledger.append_probe(step, probed.values)
         clock.lap("ledger")
-        signals = parts.guard.compared(measure(step, policy.version, scored), winners_of(scored))
+        signals = parts.guard.compared(measure(step, policy.version, scored, probed.values), winners_of(scored))
         clock.lap("metrics")
         verdict = parts.guard.judge(signals, scored)
         ledger.append_verdict(verdict)

@@ -38,6 +38,8 @@ num_votes = 6
 num_problems = 30
 num_samples = 4
 every_steps = 4
+[probes]
+num_prompts = 0
 [run]
 num_steps = 8
 checkpoint_every_steps = 4

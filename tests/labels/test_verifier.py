@@ -242,7 +242,9 @@ def test_changed_true_answers_do_not_reach_a_run_with_a_verifier(tmp_path: Path,
     """The answer sheet is another channel than the verifier."""
     honest = train_to_end(config(tmp_path, "a", small(module, "toy")))
     real = compose.load_sets
-    monkeypatch.setattr("selftrain.run.load_sets", lambda config: compose.Problems(shuffled_truth(real(config).train), real(config).held_out))
+    monkeypatch.setattr(
+        "selftrain.run.load_sets", lambda config: compose.Problems(shuffled_truth(real(config).train), real(config).held_out, aside=real(config).aside)
+    )
     assert train_to_end(config(tmp_path, "b", small(module, "toy"))).head == honest.head
 
 

@@ -36,6 +36,7 @@ TOY = {
     "rollout.num_votes": 8,
     "evals.num_problems": 24,
     "evals.num_samples": 4,
+    "probes.num_prompts": 0,
 }
 FORMAT_1 = Path(__file__).parent.parent / "ledger" / "format_1"
 COLLAPSES = {**TOY, "policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
@@ -47,6 +48,7 @@ EMBEDDED = {
     "run.num_steps": 2,
     "prompts.count": 32,
     "policy.num_threads": 1,
+    "probes.num_prompts": 0,
 }
 
 
@@ -167,6 +169,20 @@ def test_after_a_rollback_the_views_show_the_newest_branch(tmp_path: Path) -> No
         assert database.query("select step from steps order by 1").rows == tuple((step,) for step in range(6))
         assert database.query("select max(branch), count(*) filter (where kind = 'branch') from records").rows == ((1, 1),)
         assert database.query("select distinct name from timings order by 1").rows == (("branch-01",), ("step",))
+
+
+def test_probes_stand_apart_from_votes(tmp_path: Path) -> None:
+    options = {**TOY, "run.num_steps": 3, "probes.num_prompts": 8, "probes.every_steps": 2, "run.folder": str(tmp_path)}
+    ledger = read(train_to_end(load_config((), options)).folder)
+    probed = [one for step in ledger.group_steps() for one in ledger.probed(step)]
+    first = next(iter(ledger.steps())).metrics.values
+    with Database(ledger) as database:
+        assert database.query("select role, count(*) from groups group by 1 order by 1").rows == (("probe", len(probed)), ("vote", 18))
+        assert database.query("select count(*) from prompts where prompt_id like '%:%'").rows == ((0,),)
+        found = database.query("select step, probe_base_agree_frac from steps where probe_base_agree_frac is not null order by 1").rows
+        assert [row[0] for row in found] == [0, 2]
+        assert found[0][1] == first["probe/base_agree_frac"]
+        assert database.query("select count(*) from records where kind = 'probe'").rows == ((2,),)
 
 
 def test_extra_samples_stand_apart_from_votes(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from selftrain.types import Action, Finding, Verdict
 SMALL = {"rollout.prompts_per_step": 6, "rollout.num_votes": 8, "evals.num_problems": 24, "evals.num_samples": 4}
 LEARNS = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 4, "evals.every_steps": 4, **SMALL}
 COLLAPSES = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2, "evals.num_problems": 24}
+COLLAPSES |= {"probes.num_prompts": 0}  # the rules about steps see this collapse one window later than a probe
 HOSTILE = "</pre><script>alert(1)</script> ````\n``` & \x00\x1b[31m |cell| \ud800 #### "
 
 
@@ -108,7 +109,7 @@ def test_a_finished_run(tmp_path: Path) -> None:
         assert "One run with one seed (0)" in text
         assert "selftrain train --policy.model toy " in text
         assert read(outcome.folder).head in text
-    assert page.tags.count("figure") == 9
+    assert page.tags.count("figure") == 12
     assert page.text.count("Accuracy on held-out problems") == 1
     assert "better" not in page.text
     assert "better" not in markdown
@@ -266,14 +267,16 @@ def test_the_cost_adds_up_and_the_energy_says_what_it_assumes(tmp_path: Path) ->
     record = read_record(outcome.folder)
     with Database(record.ledger) as database:
         cost = cost_of(record, database)
-    completions = [one for step in range(12) for group in record.ledger.groups(step) for one in group.voted.group.completions]
+    votes = [one for step in range(12) for group in record.ledger.groups(step) for one in group.voted.group.completions]
+    probed = [one for step in range(12) for group in record.ledger.probed(step) for one in group.group.completions]
+    completions = [*votes, *probed]
     assert (cost.completions, cost.sampled_tokens) == (len(completions), sum(len(one.token_ids) for one in completions))
     assert cost.learned_tokens == sum(step.values.get("update/num_tokens", 0) for step in record.steps)
     assert outcome.before is not None
     assert cost.evaluated_tokens == 2 * 24 * 4 * 4  # before, after and two on the way; every completion of the toy policy has two tokens
     assert cost.watts == 20
     assert cost.energy_wh == pytest.approx(cost.seconds * 20 / 3600)
-    assert cost.tokens_per_second == pytest.approx(cost.sampled_tokens / {name: seconds for name, seconds, _ in cost.stages}["sample"])
+    assert cost.tokens_per_second == pytest.approx(sum(len(one.token_ids) for one in votes) / {name: seconds for name, seconds, _ in cost.stages}["sample"])
     page, markdown = reported(outcome.folder)
     for text in (page.text, markdown):
         assert f"{count(cost.sampled_tokens)} tokens sampled" in text
@@ -377,7 +380,7 @@ def test_the_card_has_metadata_that_yaml_reads(tmp_path: Path) -> None:
 
 def test_a_long_run_is_reported_within_seconds(tmp_path: Path) -> None:
     """100 steps of 64 prompts x 16 completions: 102,400."""
-    run = start(config(tmp_path, {**LEARNS, "rollout.prompts_per_step": 64, "rollout.num_votes": 16, "run.num_steps": 100}))
+    run = start(config(tmp_path, {**LEARNS, "rollout.prompts_per_step": 64, "rollout.num_votes": 16, "run.num_steps": 100, "probes.num_prompts": 0}))
     reports = [event for _, event in zip(range(2), run.events(), strict=False) if isinstance(event, StepReport)]
     scored = reports[0].scored
     for step in range(1, 100):

@@ -51,7 +51,8 @@ def write_empty(folder: Path) -> None:
 
 def write_collapsed(folder: Path) -> None:
     """A run that the guard halted."""
-    outcome = train_to_end(toy(folder, **{"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}))
+    options = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2, "probes.num_prompts": 0}
+    outcome = train_to_end(toy(folder, **options))
     assert outcome.reason == "halted"
 
 

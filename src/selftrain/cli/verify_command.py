@@ -80,11 +80,16 @@ def replayed(folder: Place) -> None:
 
     result = replay(read(folder), read_config(folder))
     groups = result.groups
-    click.echo(f"replayed: {groups.num_groups} groups, {groups.num_mismatches} differences; {result.num_verdicts} verdicts, {len(result.verdicts)} differ")
+    click.echo(
+        f"replayed: {groups.num_groups} groups, {groups.num_mismatches} differences; {result.num_verdicts} verdicts, {len(result.verdicts)} differ; "
+        f"{result.num_probes} probes, {len(result.probes)} differ"
+    )
     for one in groups.mismatches[:MAX_SHOWN]:
         click.echo(f"difference: step {one.step}, group {one.group_index}, {one.name}: recorded {one.recorded}, recomputed {one.recomputed}")
     for step in result.verdicts[:MAX_SHOWN]:
         click.echo(f"difference: step {step}, verdict")
+    for step in result.probes[:MAX_SHOWN]:
+        click.echo(f"difference: step {step}, probe")
     if not result.agrees:
         why = "what is recorded does not follow from the recorded completions"
         raise LedgerError(

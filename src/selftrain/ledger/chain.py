@@ -27,7 +27,7 @@ FORMAT = 3
 NO_HASH = "0" * 64
 """`prev` of the header."""
 
-KINDS = ("header", "segment", "verdict", "step", "checkpoint", "request", "branch", "fork", "end")
+KINDS = ("header", "segment", "probe", "verdict", "step", "checkpoint", "request", "branch", "fork", "end")
 
 _ESCAPE = "\ufdd0"
 _UNSTORABLE = re.compile("[\ud800-\udfff\ufdd0]")

@@ -43,8 +43,8 @@ class Column:
 GROUPS = (
     Column("step", "i64", "the step that sampled the group"),
     Column("group_index", "i64", "position of the group in its step, from 0; those that vote come first"),
-    Column("role", "str", "what its completions are for: `vote`, or an extra sample: `judge`, `teacher`, `view`, `paraphrase`, `correction`"),
-    Column("serves", "i64", "`group_index` of the group that an extra sample is for; null for `vote`", nullable=True),
+    Column("role", "str", "what its completions are for: `vote`, an extra sample: `judge`, `teacher`, `view`, `paraphrase`, `correction`; or `probe`"),
+    Column("serves", "i64", "`group_index` of the group that an extra sample is for; null for `vote` and `probe`", nullable=True),
     Column("prompt_id", "str", "id of the prompt in its set; of an extra sample, unique among those of its role and step"),
     Column("message_roles", "list<str>", "role of each turn of the prompt"),
     Column("message_contents", "list<str>", "text of each turn of the prompt, beside `message_roles`"),

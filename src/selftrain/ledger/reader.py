@@ -15,7 +15,7 @@ from selftrain.ledger.migrations import columns_of, filled, migrated
 from selftrain.ledger.objects import ObjectPath, Place
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
 from selftrain.ledger.sidefiles import latest
-from selftrain.types import ScoredGroup, Verdict
+from selftrain.types import ScoredGroup, Verdict, VotedGroup
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -163,11 +163,16 @@ class Ledger:
 
         Raises LedgerError when a segment is damaged.
         """
-        found: list[ScoredGroup] = []
+        return [group for tables in self._tables(step, branch) for group in records.from_tables(**tables)]
+
+    def probed(self, step: int, branch: int | None = None) -> list[VotedGroup]:
+        """The groups of the probe of a step, as they were appended; none for a step that has none. Otherwise as `groups`."""
+        return [group for tables in self._tables(step, branch) for group in records.probes_from_tables(**tables)]
+
+    def _tables(self, step: int, branch: int | None) -> Iterator[dict[str, Any]]:
         for entry in self.entries:
             if entry.kind == "segment" and entry.step == step and (self.counts(entry.branch, step) if branch is None else entry.branch == branch):
-                found += records.from_tables(**read_segment(segments_folder(self.folder), self.line(entry), self.format))
-        return found
+                yield read_segment(segments_folder(self.folder), self.line(entry), self.format)
 
     def rows(self, entry: Entry, table: str, columns: Collection[str]) -> dict[str, list[Any]]:
         """Some columns of a segment's `groups` or `completions`, read alone and not checked against the chain: for views that must be quick.

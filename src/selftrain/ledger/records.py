@@ -117,19 +117,22 @@ def lineage(branches: Sequence[BranchRecord], branch: int) -> dict[int, tuple[in
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A group as it is recorded: one that votes, or an extra sample for the group with index `serves`. scored: what was decided; None for most extras."""
+    """A group as it is recorded: one that votes or is of a probe, or an extra sample for the group `serves`. scored: what was decided; None for most others."""
 
     voted: VotedGroup
     scored: ScoredGroup | None
     serves: int | None
 
 
-def to_tables(step: int, scored: Sequence[ScoredGroup]) -> dict[str, pa.Table]:
+def to_tables(step: int, scored: Sequence[ScoredGroup], probed: Sequence[VotedGroup] = ()) -> dict[str, pa.Table]:
     """The rows of both tables, by table name. Raises LedgerError when a group is of another step or its parts do not fit together."""
     for item in scored:
         _check(step, item)
+    for one in probed:
+        _check_read(step, one)
     extras = [_Row(extra, _correction(item, extra), item.voted.group.index) for item in scored for extra in item.voted.group.extras]
     rows = [*(_Row(item.voted, item, None) for item in scored), *sorted(extras, key=lambda row: row.voted.group.index)]
+    rows += [_Row(one, None, None) for one in probed]
     indexes = [row.voted.group.index for row in rows]
     if len(set(indexes)) != len(indexes):
         raise LedgerError(f"the groups of step {step} with indexes {indexes}", "two of them share an index", "give each group of a step its own index")
@@ -265,20 +268,32 @@ def _trained(row: _Row, size: int) -> list[bool]:
 
 
 def from_tables(groups: pa.Table, completions: pa.Table) -> list[ScoredGroup]:
-    """The groups behind the rows, equal to those that were written (log-probabilities and entropies rounded to 32 bits).
+    """The groups that vote behind the rows, equal to those that were written (log-probabilities and entropies rounded to 32 bits).
 
     Raises LedgerError when the completions are not those of the groups, or an extra sample serves no group.
     """
+    return _read_tables(groups, completions)[0]
+
+
+def probes_from_tables(groups: pa.Table, completions: pa.Table) -> list[VotedGroup]:
+    """The groups of a probe behind the rows."""
+    return _read_tables(groups, completions)[1]
+
+
+def _read_tables(groups: pa.Table, completions: pa.Table) -> tuple[list[ScoredGroup], list[VotedGroup]]:
     group_rows, rows = from_table(GROUPS, groups), from_table(COMPLETIONS, completions)
     owners = list(zip(rows["step"], rows["group_index"], strict=True))
-    voting, extras, corrections, start = [], defaultdict[int, list[VotedGroup]](list), defaultdict[int, list[ScoredGroup]](list), 0
+    voting, probed, start = [], list[VotedGroup](), 0
+    extras, corrections = defaultdict[int, list[VotedGroup]](list), defaultdict[int, list[ScoredGroup]](list)
     for at in range(groups.num_rows):
         row = {name: values[at] for name, values in group_rows.items()}
         owner, end = (row["step"], row["group_index"]), start
         while end < len(owners) and owners[end] == owner and rows["completion_index"][end] == end - start:
             end += 1
         own = {name: values[start:end] for name, values in rows.items()}
-        if row["serves"] is None:
+        if row["role"] == Role.PROBE:
+            probed.append(_voted(row, own, ()))
+        elif row["serves"] is None:
             voting.append((row, own))
         else:
             extras[row["serves"]].append(_voted(row, own, ()))
@@ -290,7 +305,7 @@ def from_tables(groups: pa.Table, completions: pa.Table) -> list[ScoredGroup]:
     scored = [_scored(row, own, tuple(extras.pop(row["group_index"], ())), tuple(corrections.pop(row["group_index"], ()))) for row, own in voting]
     if extras:
         raise LedgerError(f"the extra samples for group {min(extras)}", "that group is not in the segment", "run `selftrain verify`")
-    return scored
+    return scored, probed
 
 
 def _voted(row: dict[str, Any], rows: dict[str, list[Any]], extras: tuple[VotedGroup, ...]) -> VotedGroup:

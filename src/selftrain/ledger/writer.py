@@ -20,7 +20,7 @@ from selftrain.ledger.layout import abandoned_folder, chain_path, read_run_json,
 from selftrain.ledger.objects import Place
 from selftrain.ledger.records import BranchRecord, RequestRecord
 from selftrain.ledger.sidefiles import SideFile
-from selftrain.types import ScoredGroup, StepMetrics, Verdict
+from selftrain.types import ScoredGroup, StepMetrics, Verdict, VotedGroup
 
 
 class LedgerWriter:
@@ -109,12 +109,12 @@ class LedgerWriter:
         line = next((line for line in self._recorded if line.kind != "fork"), None)
         return records.request_from(line.body) if line is not None and line.kind == "request" else None
 
-    def append_groups(self, step: int, scored: Sequence[ScoredGroup]) -> str:
-        """Record the groups of a step with everything that was decided about them; before the update. Returns the new head.
+    def append_groups(self, step: int, scored: Sequence[ScoredGroup], probed: Sequence[VotedGroup] = ()) -> str:
+        """Record the groups of a step with everything that was decided about them, and those of its probe; before the update. Returns the new head.
 
         Raises LedgerError when a group's parts do not fit together.
         """
-        tables = records.to_tables(step, scored)
+        tables = records.to_tables(step, scored, probed)
         number = self._num_segments + 1
         body: dict[str, Any] = {"step": step, "segment": number}
         body |= {name: {"rows": table.num_rows, "sha256": digest(name, table)} for name, table in tables.items()}
@@ -129,6 +129,10 @@ class LedgerWriter:
             storage.publish(segments_folder(self._folder) / name, data, sync=False)
         storage.sync_folder(segments_folder(self._folder))
         return self._advance(recorded) if recorded is not None else self._write("segment", body, files)
+
+    def append_probe(self, step: int, values: Mapping[str, float]) -> str:
+        """Record what the probe of a step says, before it is judged; nothing where there are no values. Returns the head."""
+        return self._append("probe", {"step": step, "values": dict(values)}) if values else self.head
 
     def append_verdict(self, verdict: Verdict) -> str:
         """Record what the guard decided; before it is obeyed. Returns the new head."""

@@ -107,6 +107,10 @@ class Learner(Protocol):
         """Log-probabilities in nats under the frozen start, per group, completion and token ([P][N][T])."""
         ...
 
+    def logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        """The same under the weights as they are: of completions that another policy may have drawn."""
+        ...
+
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
         """One optimizer step on the sum of the samples' losses; the version grows by one.
 

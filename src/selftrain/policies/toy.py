@@ -256,9 +256,14 @@ class ToyPolicy:
         return np.array([styles[first], answers[second]]), gradients / temperature
 
     def reference_logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        return self._logprobs(groups, temperature, self._reference)
+
+    def logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        return self._logprobs(groups, temperature, self.weights)
+
+    def _logprobs(self, groups: Sequence[Group], temperature: float, weights: Floats) -> list[list[tuple[float, ...]]]:
         return [
-            [tuple(self.token_logprobs(group.prompt_ids, one.token_ids, temperature, self._reference)[0].tolist()) for one in group.completions]
-            for group in groups
+            [tuple(self.token_logprobs(group.prompt_ids, one.token_ids, temperature, weights)[0].tolist()) for one in group.completions] for group in groups
         ]
 
     def gradient(self, samples: Sequence[TrainingSample], objective: Objective) -> tuple[float, Floats, list[tuple[float, float, float, float]]]:

@@ -101,7 +101,7 @@ VIEWS: Mapping[str, View] = {
                 *stored(COMPLETIONS),
                 ViewColumn("num_tokens", "BIGINT", "tokens of the completion, the end token included", 'len(stored."token_ids")'),
                 ViewColumn("prompt_id", "VARCHAR", "prompt of its group", 'asked."prompt_id"'),
-                ViewColumn("role", "VARCHAR", "what it is for: `vote`, or an extra sample: see `groups`", 'asked."role"'),
+                ViewColumn("role", "VARCHAR", "what it is for: `vote`, an extra sample, or `probe`: see `groups`", 'asked."role"'),
             ),
             'stored_completions as stored join stored_groups as asked on stored."step" = asked."step" and stored."group_index" = asked."group_index"',
         ),
@@ -232,7 +232,7 @@ VIEWS: Mapping[str, View] = {
             ("seq",),
             (
                 ViewColumn("seq", "BIGINT", "number of the record, from 0"),
-                ViewColumn("kind", "VARCHAR", "header, segment, verdict, step, checkpoint, fork, end, ..."),
+                ViewColumn("kind", "VARCHAR", "header, segment, probe, verdict, step, checkpoint, fork, end, ..."),
                 ViewColumn("step", "BIGINT", "its step; null where it belongs to none"),
                 ViewColumn("branch", "BIGINT", "how many rollbacks stand before it"),
                 ViewColumn("prev", "VARCHAR", "hash of the record before it"),

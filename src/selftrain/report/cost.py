@@ -14,12 +14,16 @@ WATTS_OF_ITS_HOST = 100.0
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """seconds: wall time of the steps, by stage (name, seconds, share), longest first. Tokens are counts; energy_wh is an estimate at `watts`."""
+    """seconds: wall time of the steps, by stage (name, seconds, share), longest first. Tokens are counts; energy_wh is an estimate at `watts`.
+
+    probe_tokens: those of sampled_tokens that probes sampled, in a stage of their own.
+    """
 
     stages: tuple[tuple[str, float, float], ...]
     seconds: float
     completions: int
     sampled_tokens: int
+    probe_tokens: int
     prompt_tokens: int
     learned_tokens: int
     evaluated_tokens: int
@@ -32,9 +36,9 @@ class Cost:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Sampled tokens over the time of the sampling stage; None without timings."""
+        """Tokens sampled to train over the time of the sampling stage; None without timings."""
         sampling = next((seconds for stage, seconds, _ in self.stages if stage == "sample"), 0.0)
-        return self.sampled_tokens / sampling if sampling else None
+        return (self.sampled_tokens - self.probe_tokens) / sampling if sampling else None
 
 
 def cost_of(record: RunRecord, database: Database) -> Cost:
@@ -49,6 +53,7 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
         seconds=sum(seconds for _, seconds, _ in stages),
         completions=int(completions),
         sampled_tokens=int(sampled),
+        probe_tokens=int(sum(step.values.get("cost/probe_tokens", 0.0) for step in record.steps)),
         prompt_tokens=int(prompts),
         learned_tokens=int(sum(step.values.get("update/num_tokens", 0.0) for step in record.steps)),
         evaluated_tokens=round(evaluated),

@@ -55,7 +55,7 @@ def not_label_free(record: RunRecord) -> str | None:
         return None
     if record.header["truth_channels"] == [VALIDATION]:
         return "The checkpoint was chosen on labelled problems: without them another one might have been handed over."
-    return f"True answers reached training through {', '.join(record.header['truth_channels'])}: this run says nothing about label-free training."
+    return f"True answers reached this run through {', '.join(record.header['truth_channels'])}: it says nothing about label-free training."
 
 
 def truncated(record: RunRecord) -> str | None:

@@ -25,6 +25,10 @@ CURVES: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     ("Reward", (("reward/mean_frac", "reward"),)),
     ("Token entropy", (("policy/entropy_mean_nats", "entropy"),)),
     ("KL to the start", (("reward/kl_penalty_mean_nats", "in the reward, per completion"), ("update/kl_loss_nats", "in the loss, per token"))),
+    ("Drift at probes", (("probe/kl_base_nats", "from the start"), ("probe/kl_answer_nats", "in answers"), ("probe/drift_nats", "off-domain"))),
+    ("Agreement at probes", (("probe/base_agree_frac", "with the start"), ("probe/reword_agree_frac", "of two wordings"))),
+    ("Answers at probes", (("probe/number_unchanged_frac", "same with another number"), ("probe/swap_changed_frac", "other with other people"))),
+    ("Canaries at probes", (("probe/canary_right_frac", "right"),)),
     ("Completion length", (("completion/length_mean_tokens", "length"),)),
     (
         "Second turn: agreement with the label",

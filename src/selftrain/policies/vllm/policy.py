@@ -100,6 +100,9 @@ class VllmPolicy:
     def reference_logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
         return self.learner.reference_logprobs(groups, temperature)
 
+    def logprobs(self, groups: Sequence[Group], temperature: float) -> list[list[tuple[float, ...]]]:
+        return self.learner.logprobs(groups, temperature)
+
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
         return self.learner.update(samples, objective, learning_rate)
 

@@ -218,6 +218,20 @@ def second_wording(text: str) -> str | None:
     return next((one.second_wording(text) for one in TASKS.values() if one.solve(text) is not None), None)
 
 
+def is_problem_where(before: str, after: str) -> bool:
+    """Whether a text that takes the place of another is a problem where that one was: of the same task; any text where that one was of no task."""
+    found = next((one for one in TASKS.values() if one.solve(before) is not None), None)
+    return found is None or found.solve(after) is not None
+
+
+def solved(text: str) -> str:
+    """The answer to a problem of any task. PromptError for any other text."""
+    problem = next((problem for one in TASKS.values() if (problem := one.solve(text)) is not None), None)
+    if problem is None:
+        raise PromptError(f"prompt {text[:80]!r}", f"it is not a problem of the tasks {', '.join(TASKS)}", "give a prompt that a task wrote")
+    return problem.answer
+
+
 def ids_of_forms(prompts: PromptSet) -> frozenset[str]:
     """The ids of these prompts and, for those of a task, of the same problems in the other form."""
     found = {prompt.id for prompt in prompts}

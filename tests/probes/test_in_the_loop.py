@@ -1,0 +1,187 @@
+"""Probes in a run: recorded before the verdict, replayed from the record, kept over resumes and rollbacks, and without a trace in what is learned."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.config import RunConfig
+from selftrain.config_load import load_config
+from selftrain.errors import ConfigError, RunFolderError
+from selftrain.ledger import Ledger, Status, read, verify
+from selftrain.policies.base import Policy
+from selftrain.probes import Kind, Prober, ProbeResult
+from selftrain.probes.probe_set import address
+from selftrain.replay import replay
+from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
+from selftrain.train import StepReport
+from selftrain.types import Role
+from tests.killing import cut_off_and_resumed, killed_and_resumed
+
+TOY = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 3, "probes.every_steps": 5}
+TOY |= {"evals.num_problems": 8, "evals.num_samples": 2}
+
+
+def config(tmp_path: Path, name: str, options: Mapping[str, Any] = TOY, **more: Any) -> RunConfig:
+    return load_config(overrides={**options, "run.folder": str(tmp_path), "run.name": name, **{key.replace("__", "."): value for key, value in more.items()}})
+
+
+def recorded(outcome: Outcome) -> tuple[Ledger, RunConfig]:
+    return read(outcome.folder), read_config(outcome.folder)
+
+
+def probe_keys(values: Mapping[str, float]) -> set[str]:
+    return {key for key in values if key.startswith(("probe/", "cost/probe"))}
+
+
+def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(tmp_path: Path) -> None:
+    ledger, _ = recorded(train_to_end(config(tmp_path, "a")))
+    kinds = [(entry.kind, entry.step) for entry in ledger.entries if entry.kind in ("segment", "probe", "verdict")]
+    assert [step for kind, step in kinds if kind == "probe"] == [0, 5, 10]
+    for step in (0, 5, 10):
+        at = kinds.index(("probe", step))
+        assert kinds[at - 1 : at + 2] == [("segment", step), ("probe", step), ("verdict", step)]
+    for step in ledger.steps():
+        assert bool(probe_keys(step.metrics.values)) == (step.metrics.step % 5 == 0)
+    assert verify(ledger.folder).status is Status.INTACT
+    assert ledger.header["label_free"] is True
+
+
+def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(tmp_path: Path) -> None:
+    ledger, _ = recorded(train_to_end(config(tmp_path, "a")))
+    first, later = ledger.probed(0), ledger.probed(5)
+    assert ledger.probed(3) == []
+    assert {one.group.role for one in [*first, *later]} == {Role.PROBE}
+    kinds = [address(one.group.prompt.id)[0] for one in first]
+    assert {kind: kinds.count(kind) for kind in Kind} == {
+        **dict.fromkeys((Kind.BASE, Kind.OWN, Kind.NUMBER, Kind.REWORD), 16),
+        Kind.OFF_DOMAIN: 12,
+        Kind.SWAP: 0,
+        Kind.CANARY: 0,
+    }
+    assert {address(one.group.prompt.id)[0] for one in later} == {Kind.OWN, Kind.NUMBER, Kind.REWORD}
+    assert {one.vote.num_votes for one in first if one.group.prompt.id.startswith("base:")} == {8}
+    trained = {one.voted.group.prompt.text for step in ledger.group_steps() for one in ledger.groups(step)}
+    assert not trained & {one.group.prompt.text for one in [*first, *later]}
+    indexes = [one.group.index for one in first] + [one.voted.group.index for one in ledger.groups(0)]
+    assert sorted(indexes) == list(range(len(indexes)))
+
+
+def test_probes_change_nothing_of_what_is_learned(tmp_path: Path) -> None:
+    runs = [start(config(tmp_path, name, probes__num_prompts=count, labels__source="frozen")) for name, count in (("with", 16), ("without", 0))]
+    folders = [next(event for event in run.events() if isinstance(event, Outcome)).folder for run in runs]
+    assert runs[0].policy.weights_hash() == runs[1].policy.weights_hash()
+    one, other = map(read, folders)
+    assert other.header["probes"] is None
+    assert not [entry for entry in other.entries if entry.kind == "probe"]
+    for step in one.group_steps():
+        assert one.groups(step) == other.groups(step)
+    for first, second in zip(one.steps(), other.steps(), strict=True):
+        assert {key: value for key, value in first.metrics.values.items() if key not in probe_keys(first.metrics.values)} == second.metrics.values
+
+
+def test_signals_follow_from_the_record(tmp_path: Path) -> None:
+    found = replay(*recorded(train_to_end(config(tmp_path, "a"))))
+    assert found.agrees
+    assert (found.num_probes, found.probes) == (3, ())
+
+
+@pytest.mark.parametrize("key", ["probe/share_mean_frac", "probe/base_agree_frac", "cost/probe_tokens"])
+def test_a_signal_that_does_not_follow_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    honest = Prober.__call__
+
+    def lying(self: Prober, policy: Policy, step: int, first_index: int) -> ProbeResult:
+        found = honest(self, policy, step, first_index)
+        return replace(found, values={**found.values, key: found.values[key] + 0.01}) if step == 5 else found
+
+    monkeypatch.setattr(Prober, "__call__", lying)
+    found = replay(*recorded(train_to_end(config(tmp_path, "a"))))
+    assert (found.agrees, found.probes) == (False, (5,))
+
+
+@pytest.mark.parametrize("step", [3, 7])
+def test_a_run_that_was_cut_off_has_the_same_probes(tmp_path: Path, step: int) -> None:
+    whole = train_to_end(config(tmp_path, "whole"))
+    assert cut_off_and_resumed(config(tmp_path, "cut"), step).head == whole.head
+
+
+def test_a_killed_run_has_the_same_probes(tmp_path: Path) -> None:
+    whole = train_to_end(config(tmp_path, "whole", run__num_steps=30))
+    assert killed_and_resumed(config(tmp_path, "killed", run__num_steps=30), times=3, max_events=6) > 0
+    assert read(tmp_path / "killed").head == whole.head
+
+
+@pytest.mark.parametrize("place", ["start", "step-000003"])
+def test_after_a_rollback_the_start_is_not_asked_again(tmp_path: Path, place: str) -> None:
+    run = start(config(tmp_path, "a"))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 6:
+            break
+    assert isinstance(run, Run)
+    run.roll_back(place, "a test", "a tester")
+    outcome = next(event for event in run.events() if isinstance(event, Outcome))
+    ledger, its_config = recorded(outcome)
+    again = [(branch, step) for branch, step in ledger.group_keys(rolled_back=True) if ledger.probed(step, branch)]
+    assert again == [(0, 0), (0, 5), *([(1, 0)] if place == "start" else []), (1, 5), (1, 10)]
+    asked = {place: {address(one.group.prompt.id)[0] for one in ledger.probed(place[1], place[0])} for place in again}
+    assert [place for place, kinds in asked.items() if Kind.BASE in kinds] == [(0, 0)]
+    assert replay(ledger, its_config).agrees
+
+
+def test_the_example_of_the_page_probes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first probe of a run is that of the start, so the example gives what the run recorded."""
+    outcome = train_to_end(config(tmp_path, "a"))
+    page = (Path(__file__).parent.parent.parent / "docs" / "probes.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(example.replace("step-000040", "step-000006"), {"folder": outcome.folder})
+    checkpoint = ast.literal_eval(capsys.readouterr().out)
+    exec(example.replace('policy.load(folder / "checkpoints" / "step-000040")', ""), {"folder": outcome.folder})
+    at_start = ast.literal_eval(capsys.readouterr().out)
+    recorded_first = next(iter(read(outcome.folder).steps())).metrics.values
+    assert at_start == {key: value for key, value in recorded_first.items() if key.startswith("probe/")}
+    assert checkpoint["probe/kl_base_nats"] > 0.001
+
+
+def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: Path) -> None:
+    options = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
+    outcome = train_to_end(config(tmp_path, "a", options))
+    assert (outcome.reason, outcome.steps) == ("halted", 11)
+    assert "deaf" in [finding.rule for finding in list(read(outcome.folder).verdicts())[-1].findings]
+
+
+def test_other_probe_prompts_are_refused_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(config(tmp_path, "a")).ledger.close()
+    monkeypatch.setattr("selftrain.compose_probes.TOY_ASIDE_FIRST", 2_000_001)
+    with pytest.raises(RunFolderError, match="the prompts of the probes"):
+        resume(tmp_path / "a")
+
+
+def test_canaries_without_probes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"probes\.num_prompts"):
+        load_config(overrides={"prompts.task": "add:2", "probes.canaries": ["add:2"], "probes.num_prompts": 0})
+
+
+EMBEDDED = {"prompts.task": "add:2", "prompts.count": 64, "run.num_steps": 3, "run.checkpoint_every_steps": 1, "policy.num_threads": 1}
+EMBEDDED |= {"rollout.prompts_per_step": 4, "rollout.num_votes": 4, "rollout.max_new_tokens": 24, "update.learning_rate": 1e-3}
+EMBEDDED |= {"evals.num_problems": 2, "evals.num_samples": 1, "probes.every_steps": 2, "probes.num_prompts": 6, "probes.num_votes": 2}
+EMBEDDED |= {"probes.canaries": ["add:1", "sort:1"]}
+
+
+def test_the_embedded_model_is_probed_with_canaries(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", EMBEDDED))
+    ledger, its_config = recorded(outcome)
+    assert (ledger.header["label_free"], ledger.header["truth_channels"]) == (False, ["probes.canaries=add:1", "probes.canaries=sort:1"])
+    before, after = (step.metrics.values for step in ledger.steps() if step.metrics.step % 2 == 0)
+    assert before["probe/kl_base_nats"] == pytest.approx(0, abs=1e-5)
+    assert before["probe/drift_nats"] == pytest.approx(0, abs=1e-5)
+    assert after["probe/kl_base_nats"] > 1e-4
+    assert after["probe/drift_nats"] > 1e-4
+    assert before["probe/canary_right_frac"] > 0.2
+    assert replay(ledger, its_config).agrees
+    assert cut_off_and_resumed(config(tmp_path, "cut", EMBEDDED), 1).head == outcome.head
