@@ -90,11 +90,10 @@ def test_every_rule_about_steps_is_tried_above() -> None:
 @pytest.mark.parametrize(
     ("rule", "late"),
     [
-        ("off_base", {"probe/base_agree_frac": 0.3}),
+        ("off_base", {"probe/base_agree_frac": 0.15}),
         ("deaf", {"probe/number_unchanged_frac": 0.6}),
         ("rewording", {"probe/reword_agree_frac": 0.2}),
         ("probe_shortcut", {"probe/length_mean_tokens": 50.0, "probe/share_mean_frac": 0.6}),
-        ("answer_drift", {"probe/kl_answer_nats": 0.9, "probe/kl_reasoning_nats": 0.05}),
         ("canaries", {"probe/canary_right_frac": 0.2}),
         ("bias", {"probe/swap_changed_frac": 0.6}),
         ("off_domain", {"probe/drift_nats": 0.5, "probe/kl_base_nats": 0.2}),

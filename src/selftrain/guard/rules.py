@@ -16,7 +16,7 @@ from selftrain.guard.window import Window, log_ratio
 SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "completion/length_mean_tokens"
 MIN_ENTROPY_NATS = 0.05
 """below it a policy is near-deterministic, and ratios of entropies say nothing"""
-MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM, MIN_KL_NATS = 0.01, 1.0, 1e-6, 0.02
+MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
 
 
 class Kind(StrEnum):
@@ -150,7 +150,7 @@ STEP_RULES = (
 
 PROBE_RULES = (
     Rule(
-        "off_base", Kind.HARM, ("probe/base_agree_frac",), off_base, 0.6, "fraction",
+        "off_base", Kind.HARM, ("probe/base_agree_frac",), off_base, 0.75, "fraction",
         "1 - agreement with the base on prompts that are easy for it, now / at the start", "answers that were right are lost",
         "on prompts that are easy for the base model most answers are no longer the base's",
     ),
@@ -169,12 +169,6 @@ PROBE_RULES = (
         "on the same prompts completions become shorter faster than agreement rises: reasoning is being skipped",
     ),
     Rule(
-        "answer_drift", Kind.HARM, ("probe/kl_answer_nats", "probe/kl_reasoning_nats"),
-        lambda window: log_ratio(window.probe["probe/kl_answer_nats"], window.probe["probe/kl_reasoning_nats"], MIN_KL_NATS), math.log(8.0), "nats",
-        "ln(KL to the base per answer token / per token of reasoning), both at least 0.02", "a shortcut in the answer tokens",
-        "the policy has moved from the base in its answers, far more than in its reasoning",
-    ),
-    Rule(
         "canaries", Kind.HARM, ("probe/canary_right_frac",), lambda window: -window.probe_rise("probe/canary_right_frac"), 0.15, "fraction",
         "canaries answered right, the base's minus now", "skills that are lost", "prompts whose answers a program knows are answered wrong more often",
     ),
@@ -185,8 +179,8 @@ PROBE_RULES = (
     ),
     Rule(
         "off_domain", Kind.BLOCK, ("probe/drift_nats", "probe/kl_base_nats"),
-        lambda window: window.probe["probe/drift_nats"] - max(0.1, window.probe["probe/kl_base_nats"]), 0.0, "nats",
-        "KL to the base per token on other prompts, minus the same on training prompts (at least 0.1)", "changes far from the task",
+        lambda window: window.probe["probe/drift_nats"] - max(0.25, window.probe["probe/kl_base_nats"]), 0.0, "nats",
+        "KL to the base per token on other prompts, minus the same on training prompts (at least 0.25)", "changes far from the task",
         "the policy has moved from the base on prompts of other domains more than on its own",
     ),
 )  # fmt: skip
