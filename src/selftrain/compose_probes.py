@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from selftrain.answers import key
 from selftrain.answers.freeform import reader
-from selftrain.config import RunConfig
+from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.errors import ConfigError, PromptError
 from selftrain.policies import toy
 from selftrain.policies.base import Policy
@@ -25,8 +25,6 @@ from selftrain.types import AnswerKey, AnswerSheet, Prompt, PromptSet
 
 NO_PROMPTS = PromptSet((), AnswerSheet({}), "none")
 TOY_ASIDE_FIRST, TOY_OFF_DOMAIN_FIRST = 2_000_000, 3_000_000
-COMPARABLE = ("exact", "text")
-"""clusterings whose keys follow from each answer alone"""
 LEAST_LEFT = 7
 """Prompts of a file or dataset are taken out of training only where this many times as many stay in it."""
 
@@ -94,7 +92,7 @@ def make_prober(config: RunConfig, aside: PromptSet, policy: Policy) -> Prober:
 
 def drawing(config: RunConfig) -> Drawing:
     """How probes are drawn and read: as the votes are. Free-form answers are compared by their text, as clusters of two steps have other names."""
-    read = reader(config.labels.clustering if config.labels.clustering in COMPARABLE else "text")
+    read = reader(config.labels.clustering if config.labels.clustering in ONE_ANSWER_CLUSTERINGS else "text")
     return Drawing(replace(vote_params(config), certainties=False), config.probes.num_votes, Stream(config.run.seed), lambda group: read_and_count(group, read))
 
 

@@ -35,6 +35,7 @@ def assert_equal(mine: list[Group], its: list[Group]) -> None:
             assert (done.text, done.finish, done.token_ends) == (same.text, same.finish, same.token_ends)
             assert done.logprobs == pytest.approx(same.logprobs, abs=2e-5)
             assert done.entropies == pytest.approx(same.entropies, abs=2e-5)
+            assert done.certainties == pytest.approx(same.certainties, abs=2e-5)
 
 
 @pytest.fixture
@@ -71,18 +72,20 @@ def test_a_board_serves_as_long_as_it_is_large_enough(tmp_path: Path) -> None:
     eager, recorded = policy_of(source), policy_of(source)
     made = with_graphs(recorded, OperationRecorder())
     long = [Prompt("long", (Message("user", "9" * 60),))]
+    certain = SamplingParams(40, certainties=True)
     greedy, short, truncated = SamplingParams(40, temperature=0), SamplingParams(20), SamplingParams(40, top_k=4, top_p=0.9, min_p=0.01)
     boards = []
     for prompts, count, params in (
         (PROMPTS, 4, PARAMS), (PROMPTS[:2], 3, PARAMS), (long, 3, PARAMS), (PROMPTS, 4, PARAMS), (PROMPTS, 6, PARAMS),
-        (PROMPTS, 6, short), (PROMPTS, 6, truncated), (PROMPTS, 2, greedy),
+        (PROMPTS, 6, short), (PROMPTS, 6, truncated), (PROMPTS, 2, greedy), (PROMPTS, 2, certain),
     ):  # fmt: skip
         requests = requests_for(prompts, count)
         assert_equal(recorded.sample(requests, params, Stream(7)), eager.sample(requests, params, Stream(7)))
         assert made.board is not None
         boards.append(made.board)
     same = [one is other for one, other in pairwise(boards)]
-    assert same == [True, False, True, False, True, False, False]
+    assert same == [True, False, True, False, True, False, False, False]
+    assert all(done.certainties for group in recorded.sample(requests_for(PROMPTS, 2), certain, Stream(7)) for done in group.completions)
     assert boards[2].sizes.sequences == 13  # kept from the first, beside a longer prompt
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from selftrain.compose import Verify, make_labelling, make_reading, make_scorer, make_verification, role_readers
 from selftrain.compose_wording import make_wording
-from selftrain.config import RunConfig
+from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.errors import ConfigError
 from selftrain.extras import Extras
 from selftrain.labels import Labelling
@@ -19,7 +19,6 @@ from selftrain.policies.base import Policy, SampleRequest, SamplingParams
 from selftrain.reading import Reading
 from selftrain.scoring import Scorer, compile_samples
 from selftrain.seeds import Stream
-from selftrain.stored_labels import COMPARABLE
 from selftrain.train import objective_of, vote_params
 from selftrain.types import Admission, AnswerKey, Group, Prompt, PromptSet, ScoredGroup, Vote, VotedGroup
 
@@ -142,13 +141,13 @@ class Drawer:
         return [Probe(one, greedy.get(at), views.get(at)) for at, one in enumerate(scored)]
 
     def _greedy(self, prompts: Sequence[Prompt], step: int) -> dict[int, Vote]:
-        if self.config.labels.clustering not in COMPARABLE:
+        if self.config.labels.clustering not in ONE_ANSWER_CLUSTERINGS:
             return {}
         params = replace(vote_params(self.config), temperature=0.0, certainties=False)
         return self._votes(self._drawn([(at, prompt) for at, prompt in enumerate(prompts)], step, params, "calibrate greedy", 1))
 
     def _views(self, prompts: Sequence[Prompt], step: int) -> dict[int, Vote]:
-        if self.wording is None or self.config.labels.clustering not in COMPARABLE:
+        if self.wording is None or self.config.labels.clustering not in ONE_ANSWER_CLUSTERINGS:
             return {}
         seconds = [(at, prompt.id, self.wording.second(prompt, None)) for at, prompt in enumerate(prompts)]
         worded = [(at, Prompt(f"{prompt_id} view", messages)) for at, prompt_id, messages in seconds if messages is not None]

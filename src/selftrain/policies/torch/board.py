@@ -34,8 +34,8 @@ class Sizes(NamedTuple):
 
 
 class Board:
-    """tokens_ST, logprobs_ST, entropies_ST, certainties_ST (no columns where they are not asked for), lengths_S, stopped_S: what has been drawn. uniforms_ST, limits_S: what it is drawn from and how far.
-    state: [5, R]. prompt_lengths: [P]. cache: keys and values.
+    """tokens_ST, logprobs_ST, entropies_ST, certainties_ST, lengths_S, stopped_S: what has been drawn; certainties have no columns where they are not
+    asked for. uniforms_ST, limits_S: what it is drawn from and how far. state: [5, R]. prompt_lengths: [P]. cache: keys and values.
     """
 
     def __init__(self, forward: Forward, sizes: Sizes, params: SamplingParams, stop_ids: Sequence[int]) -> None:
