@@ -66,7 +66,12 @@ class PolicySection(Section):
     chat_template_args: dict[str, Any] = option({}, "table", "Extra arguments of the chat template, for example enable_thinking = false.")
     lora_rank: int | None = option(None, "rank", "Train LoRA adapters of this rank (extra `lora`); unset: all weights.", ge=1)
     lora_alpha: float = option(32.0, "factor", "LoRA scale, divided by the rank.", gt=0)
-    gradient_checkpointing: bool = option(False, "yes/no", "Recompute activations in the backward pass: less memory, about a third more time.")
+    gradient_checkpointing: bool | None = option(
+        None,
+        "yes/no",
+        "Recompute activations in the backward pass: less memory, about a third more time. Unset: where one sequence alone would keep more than 4 GiB "
+        "on the CPU, a quarter of a GPU's memory.",
+    )
 
     @property
     def compute_dtype(self) -> Literal["float32", "bfloat16"]:

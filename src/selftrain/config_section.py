@@ -14,7 +14,7 @@ class Section(BaseModel):
     @classmethod
     def _no_truth_value_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         """`num_steps = true` would be 1."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation not in (bool, bool | None):
             raise ValueError("it is no yes-or-no option")
         return value
 

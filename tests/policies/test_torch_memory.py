@@ -49,6 +49,32 @@ def test_tokens_of_a_pass_where_none_are_named(tmp_path: Path, monkeypatch: pyte
     assert policy_of(source, {"gradient_checkpointing": True}).learner.tokens_per_microbatch == 64
 
 
+def test_activations_are_recomputed_where_one_sequence_would_keep_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_model(tmp_path)
+    kept, asked, never = policy_of(source), policy_of(source), policy_of(source, {"gradient_checkpointing": False})
+    samples = samples_of(groups_of(kept))
+    longest = max(len(sample.prompt_ids) + len(sample.token_ids) - 1 for sample in samples)  # the last token is not run
+    modes: list[bool] = []  # of each pass without shared prompts
+    for policy in (kept, asked, never):
+        hidden = policy.forward.hidden
+        monkeypatch.setattr(policy.forward, "hidden", lambda ids, hidden=hidden, model=policy.forward.running: (modes.append(model.training), hidden(ids))[1])
+    expected = kept.learner.accumulate(samples, Objective())
+    assert not any(modes)
+    for limit, is_recomputed in ((longest * kept.learner.kept_per_token + 1, False), (longest * kept.learner.kept_per_token - 1, True)):
+        monkeypatch.setattr("selftrain.policies.torch.learner.sequence_room", lambda _, limit=limit: limit)
+        modes.clear()
+        assert asked.learner.accumulate(samples, Objective()).loss == pytest.approx(expected.loss, abs=1e-5)
+        assert any(modes) is is_recomputed
+    modes.clear()
+    never.learner.accumulate(samples, Objective())
+    assert not any(modes)
+    for (name, mine), its in zip(asked.learner.weights.items(), kept.learner.weights.values(), strict=True):
+        assert mine.grad is not None
+        assert its.grad is not None
+        assert torch.allclose(mine.grad, 2 * its.grad, atol=1e-5), name
+    assert not asked.forward.running.training
+
+
 def test_gradients_lie_in_one_block_and_those_that_are_there_stay(tmp_path: Path) -> None:
     policy = policy_of(write_model(tmp_path))
     weights = list(policy.learner.weights.values())

@@ -17,7 +17,7 @@ from selftrain.policies.base import UpdateStats
 from selftrain.policies.torch.behind import Prompts
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.head import Head
-from selftrain.policies.torch.memory import default_microbatch_tokens, give_back, one_gradient
+from selftrain.policies.torch.memory import default_microbatch_tokens, give_back, kept_per_token, one_gradient, sequence_room
 from selftrain.policies.torch.optimizer import make_optimizer
 from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches, rows_of
 from selftrain.types import TrainingSample
@@ -40,24 +40,41 @@ class Sums(NamedTuple):
 
 
 class TorchLearner:
-    """AdamW over the trainable weights of `forward.model`."""
+    """AdamW over the trainable weights of `forward.model`. gradient_checkpointing: whether activations are recomputed; None: in updates with a sequence
+    that alone would keep more than memory.sequence_room.
+    """
 
-    def __init__(self, forward: Forward, config: UpdateSection, gradient_checkpointing: bool = False) -> None:
+    def __init__(self, forward: Forward, config: UpdateSection, gradient_checkpointing: bool | None = None) -> None:
         self.forward, self.config, self.checkpointing = forward, config, gradient_checkpointing
         self.weights: dict[str, torch.nn.Parameter] = {name: weight for name, weight in sorted(forward.model.named_parameters()) if weight.requires_grad}
         self.optimizer = make_optimizer(list(self.weights.values()), config)
-        if gradient_checkpointing:
-            model = forward.running  # transformers 5.20 renamed it
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+        self._microbatch_tokens: dict[bool, int] = {}
 
     @cached_property
+    def kept_per_token(self) -> float:
+        """Bytes that a pass keeps for each token where nothing is recomputed."""
+        return kept_per_token(self.forward)
+
+    @property
     def tokens_per_microbatch(self) -> int:
+        """Padded tokens of one pass, of an update in which no sequence is too long to be kept."""
+        return self.microbatch_tokens(bool(self.checkpointing))
+
+    def microbatch_tokens(self, recompute: bool) -> int:
         """Padded tokens of one pass: the config's, or what fits (memory.py)."""
         if self.config.tokens_per_microbatch is not None:
             return self.config.tokens_per_microbatch
-        with self._training_mode():
-            return default_microbatch_tokens(self.forward)
+        if recompute not in self._microbatch_tokens:
+            with self._recomputing(recompute):
+                self._microbatch_tokens[recompute] = default_microbatch_tokens(self.forward)
+        return self._microbatch_tokens[recompute]
+
+    def recomputes(self, sequences: Sequence[TokenSequence]) -> bool:
+        """Whether the activations of an update with these sequences are recomputed in its backward pass."""
+        if self.checkpointing is not None:
+            return self.checkpointing
+        longest = max((sequence.length for sequence in sequences), default=0)
+        return longest * self.kept_per_token > sequence_room(self.forward)
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
         """One step on the plain sum of the samples' losses. Raises UpdateError, before a weight moves, when the loss or the gradient is not finite."""
@@ -82,28 +99,29 @@ class TorchLearner:
         sequences = [TokenSequence(sample.prompt_ids, sample.token_ids, [at for at, wanted in enumerate(sample.mask) if wanted]) for sample in used]
         one_gradient(self.weights.values())
         sums = Sums()
-        with self._training_mode():
-            for prompts, chosen in self._parts(sequences):
+        recompute = self.recomputes(sequences)
+        with self._recomputing(recompute):
+            for prompts, chosen in self._parts(sequences, recompute):
                 lengths = [sequences[at].length if prompts is None else max(1, len(sequences[at].token_ids) - 1) for at in chosen]
-                for batch in microbatches(lengths, self.tokens_per_microbatch):
+                for batch in microbatches(lengths, self.microbatch_tokens(recompute)):
                     part = [chosen[at] for at in batch]
                     sums = sums.plus(self._backward([used[at] for at in part], [sequences[at] for at in part], objective, prompts))
                 if prompts is not None:
                     prompts.backward()
         return sums
 
-    def _parts(self, sequences: Sequence[TokenSequence]) -> Iterator[tuple[Prompts | None, list[int]]]:
+    def _parts(self, sequences: Sequence[TokenSequence], recompute: bool) -> Iterator[tuple[Prompts | None, list[int]]]:
         """Prompts, as many as the budget holds, run once, and the indices of their sequences; all at once and no prompts where activations are recomputed,
         which transformers does without a cache only.
         """
-        if self.checkpointing:
+        if recompute:
             yield None, list(range(len(sequences)))
             return
         of_prompt: dict[tuple[int, ...], list[int]] = {}
         for at, sequence in enumerate(sequences):
             of_prompt.setdefault(sequence.prompt_ids, []).append(at)
         prompts = sorted(of_prompt, key=len, reverse=True)
-        for batch in microbatches([len(ids) for ids in prompts], self.tokens_per_microbatch, cut_padding=False):
+        for batch in microbatches([len(ids) for ids in prompts], self.microbatch_tokens(recompute), cut_padding=False):
             shared = Prompts(self.forward, [prompts[at] for at in batch])
             yield shared, [at for prompt in batch for at in of_prompt[prompts[prompt]]]
 
@@ -156,9 +174,14 @@ class TorchLearner:
             )
         return norm
 
-    def _training_mode(self) -> AbstractContextManager[Any]:
+    def _recomputing(self, recompute: bool) -> AbstractContextManager[Any]:
         """Transformers recomputes activations only in training mode; every dropout is off (see loading), so nothing else changes."""
-        return TrainingMode(self.forward.running) if self.checkpointing else nullcontext()
+        if not recompute:
+            return nullcontext()
+        model = self.forward.running  # transformers 5.20 renamed what switches it on
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+        return TrainingMode(model)
 
 
 class TrainingMode:

@@ -16,6 +16,8 @@ from selftrain.policies.torch.forward import Forward
 
 CPU_ACTIVATIONS_MIB = 640
 """Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
+CPU_SEQUENCE_MIB = 4096
+"""What one sequence may keep on a CPU before its activations are recomputed instead."""
 MOST_TOKENS, LEAST_TOKENS = {"cpu": 4096, "cuda": 16384}, 64
 """Larger micro-batches are no faster (docs/log.md); smaller ones spend their time on adding up gradients."""
 ALIGNED_WEIGHTS = 16
@@ -40,13 +42,25 @@ def kept_bytes(forward: Forward, num_tokens: int) -> int:
     return sum(size for address, size in kept.items() if address not in known)
 
 
+def kept_per_token(forward: Forward) -> float:
+    """Bytes that a forward pass keeps for each further token."""
+    longest = min(64, forward.max_positions or 64)
+    return (kept_bytes(forward, longest) - kept_bytes(forward, longest // 2)) / (longest - longest // 2)
+
+
 def default_microbatch_tokens(forward: Forward) -> int:
     """Tokens of one pass where none are named: what prompts and completions keep fits 640 MiB on a CPU, an eighth of a GPU's memory."""
-    device = forward.device
-    room = torch.cuda.get_device_properties(device).total_memory >> 3 if device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
-    longest = min(64, forward.max_positions or 64)
-    each = (kept_bytes(forward, longest) - kept_bytes(forward, longest // 2)) / (longest - longest // 2)
-    return int(max(LEAST_TOKENS, min(MOST_TOKENS[device.type], room / 2 / max(each, 1))))
+    room = device_bytes(forward) >> 3 if forward.device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
+    return int(max(LEAST_TOKENS, min(MOST_TOKENS[forward.device.type], room / 2 / max(kept_per_token(forward), 1))))
+
+
+def sequence_room(forward: Forward) -> int:
+    """Bytes that one sequence, which cannot be split, may keep: 4 GiB on a CPU, a quarter of a GPU's memory."""
+    return device_bytes(forward) >> 2 if forward.device.type == "cuda" else CPU_SEQUENCE_MIB << 20
+
+
+def device_bytes(forward: Forward) -> int:
+    return int(torch.cuda.get_device_properties(forward.device).total_memory)
 
 
 def one_gradient(weights: Iterable[torch.nn.Parameter]) -> None:
