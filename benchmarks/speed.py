@@ -174,7 +174,8 @@ def print_row(row: Row, ours: Sequence[dict[str, Any]], peer: Sequence[dict[str,
         numbers[1:3] = its, its / mine
         memory = [median([one["memory_mib"] for one in side]) for side in (ours, peer)]
         last = f"{memory[0]:8.0f}/{memory[1]:.0f} MiB{memory[0] / memory[1]:7.0%}"
-        last += f"   peer's micro-batch {peer[0]['batch']}" if "batch" in peer[0] else ""
+        batches = sorted({one["batch"] for one in peer if "batch" in one})
+        last += f"   peer's fastest micro-batches {', '.join(map(str, batches))}" if batches else ""
     line = f"{row.name:14}" + "".join(f"{'-':>10}" if number is None else f"{number:10.2f}" for number in numbers) + last
     print(line, flush=True)
 

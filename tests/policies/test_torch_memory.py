@@ -40,7 +40,7 @@ def test_tokens_of_a_pass_where_none_are_named(tmp_path: Path, monkeypatch: pyte
     source = write_model(tmp_path)
     policy = policy_of(source)
     each = (kept_bytes(policy.forward, 64) - kept_bytes(policy.forward, 32)) / 32
-    assert default_microbatch_tokens(policy.forward) == 4096
+    assert default_microbatch_tokens(policy.forward) == 2048
     monkeypatch.setattr(memory, "CPU_ACTIVATIONS_MIB", 8)
     assert default_microbatch_tokens(policy.forward) == int((4 << 20) / each) == policy.learner.tokens_per_microbatch
     monkeypatch.setattr(memory, "CPU_ACTIVATIONS_MIB", 0)

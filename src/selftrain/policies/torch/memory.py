@@ -18,7 +18,7 @@ CPU_ACTIVATIONS_MIB = 640
 """Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
 CPU_SEQUENCE_MIB = 4096
 """What one sequence may keep on a CPU before its activations are recomputed instead."""
-MOST_TOKENS, LEAST_TOKENS = {"cpu": 4096, "cuda": 16384}, 64
+MOST_TOKENS, LEAST_TOKENS = {"cpu": 2048, "cuda": 16384}, 64
 """Larger micro-batches are no faster (docs/log.md); smaller ones spend their time on adding up gradients."""
 ALIGNED_WEIGHTS = 16
 """Gradients begin at multiples of 64 bytes."""
