@@ -23,6 +23,7 @@ METHOD_SECTIONS = (
     "ema.",
     "stored.",
     "second_view.",
+    "views.",
     "self_judge.",
     "reference.",
     "verifier.",

@@ -13,8 +13,9 @@ from selftrain import compose
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.labels import Bounds
+from selftrain.labels.means import harmonic_means
 from selftrain.labels.rules import outcome_of
-from selftrain.labels.second_view import RULES, SecondView, harmonic_means
+from selftrain.labels.second_view import RULES, SecondView
 from selftrain.ledger import read
 from selftrain.policies.base import ExtraRequest
 from selftrain.policies.toy import ToyPolicy, second_wording
@@ -71,7 +72,7 @@ def test_harmonic_means_and_bounds() -> None:
     """A: shares 3/4 and 1/4 give 2 * 3/16 / 1 = 3/8; B: 1/4 and 2/4 give 2 * 2/16 / (3/4) = 1/3."""
     one = seen_twice([A, A, A, B], [A, B, B, None])
     view = one.group.extras[0].vote
-    assert {key: float(mean) for key, mean in harmonic_means(one.vote, view).items()} == pytest.approx({A: 0.375, B: 1 / 3})
+    assert {key: float(mean) for key, mean in harmonic_means((one.vote, view)).items()} == pytest.approx({A: 0.375, B: 1 / 3})
     rule = RULES["harmonic"]
     assert rule(one.vote, view, Bounds(0.75, 0.375)) == (Decision.DECIDED, A)
     assert rule(one.vote, view, Bounds(0.75, 0.376)) == (Decision.BELOW_MIN_SHARE, None)

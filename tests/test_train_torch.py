@@ -11,6 +11,7 @@ import pytest
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.ledger import read
+from selftrain.policies.torch.average import EMA_FILE
 from selftrain.replay import replay
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
@@ -90,6 +91,27 @@ def test_extra_samples_are_drawn_again_after_a_resume_and_replayed(tmp_path: Pat
     judges_itself = options.get("labels.source") == "self_judge"  # the embedded model's grades can hardly be read, so that nothing trains
     assert current == "0:2" or judges_itself
     assert {str(done.version) for group in extras for done in group.completions} == {"0:0" if role is Role.TEACHER else current}
+    assert replay(ledger, read_config(whole.folder)).agrees
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"views.templates": ["{prompt}=", "0+{prompt}"], "views.rule": "mean", "labels.min_read_frac": 0.0}], ids=["task", "templates"]
+)
+def test_the_average_answers_several_wordings(tmp_path: Path, options: Mapping[str, Any]) -> None:
+    """Its weights are in the checkpoints; a resumed run ends the same, and the record is replayed."""
+    chosen = {**SMALL, "run.num_steps": 3, "run.checkpoint_every_steps": 1, "labels.source": "views", "views.voter": "ema", **options}
+    whole = train_to_end(config(tmp_path, "whole", {**chosen, "update.learning_rate": 1e-3}))
+    assert cut_off_and_resumed(config(tmp_path, "cut", {**chosen, "update.learning_rate": 1e-3}), step=1).head == whole.head
+    averages = [(tmp_path / name / "checkpoints" / "step-000003" / EMA_FILE).read_bytes() for name in ("whole", "cut")]
+    assert averages[0] == averages[1]
+    ledger = read(whole.folder)
+    for one in ledger.groups(2):
+        extras = [extra.group for extra in one.voted.group.extras]
+        assert [extra.prompt.id for extra in extras] == [f"{one.voted.group.prompt.id} wording {at}" for at in range(3 if options else 2)]
+        assert {extra.role for extra in extras} == {Role.TEACHER}
+        assert {done.version for extra in extras for done in extra.completions} == {one.voted.group.completions[0].version}
+    if not options:  # the embedded model does not answer in other templates, so that nothing trains there
+        assert str(ledger.groups(2)[0].voted.group.completions[0].version) == "0:2"
     assert replay(ledger, read_config(whole.folder)).agrees
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftrain.compose_stored import stored_votes
-from selftrain.compose_wording import second_view
+from selftrain.compose_wording import second_view, views
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.extension import imported, requests_of, resolve
@@ -33,7 +33,7 @@ VALIDATION = "validation"
 """the channel through which truth chooses the checkpoint and nothing else"""
 OWN_REWARDS = ("random", "format_only", "inverted", "restrained", "novelty", "token_entropy", "self_certainty", "self_judge", "verifier", "mixture")
 """label sources that give the rewards themselves, so that no reward rule is asked"""
-OTHER_VOTES = ("split_vote", "frozen", "ema", "stored", "second_view", "reference")
+OTHER_VOTES = ("split_vote", "frozen", "ema", "stored", "second_view", "views", "reference")
 """label sources whose label is not the vote of the whole group, which is all that reward.rule = share looks at"""
 
 
@@ -153,6 +153,7 @@ BOUND: Mapping[str, Callable[[Needs, str], LabelSource]] = {
     "stored": lambda needs, option: Stored(stored_votes(needs.config, needs.prompts, option)),
     "random": lambda needs, option: Random(needs.seeds),
     "second_view": lambda needs, option: second_view(needs.config, needs.prompts),
+    "views": lambda needs, option: views(needs.config, needs.prompts),
     "restrained": restrained,
     "novelty": novelty,
     "self_judge": self_judge,

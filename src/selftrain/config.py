@@ -24,6 +24,7 @@ from selftrain.config_labels import (
     StepShareSection,
     StoredSection,
     VerifierSection,
+    ViewsSection,
 )
 from selftrain.config_section import Section, option
 
@@ -128,7 +129,7 @@ class LabelsSection(Section):
         "name",
         "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
         "ema: the vote of a moving average of the weights; stored: votes that `selftrain label` wrote to a file; "
-        "second_view: an answer that survives another wording of the prompt; "
+        "second_view: an answer that survives another wording of the prompt; views: several wordings vote together; "
         "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
         "token_entropy and self_certainty: how sure the policy is of its tokens; "
         "self_judge: the policy grades its own completions; "
@@ -320,6 +321,7 @@ class RunConfig(Section):
     ema: EmaSection = EmaSection()
     stored: StoredSection = StoredSection()
     second_view: SecondViewSection = SecondViewSection()
+    views: ViewsSection = ViewsSection()
     judge: JudgeSection = JudgeSection()
     self_judge: SelfJudgeSection = SelfJudgeSection()
     reference: ReferenceSection = ReferenceSection()

@@ -47,6 +47,27 @@ class SecondViewSection(Section):
     max_paraphrases: int = option(4, "completions", "wording = paraphrase: how many are drawn; the first that keeps the question's numbers is used.", ge=1)
 
 
+class ViewsSection(Section):
+    """labels.source = views: several wordings of a problem vote together."""
+
+    templates: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(
+        (),
+        "texts",
+        "Further templates in which the question is put, each of them one more wording: raw, boxed, or a text with {prompt}, other than prompts.template. "
+        "Empty: the built-in task's own second wording.",
+    )
+    voter: Literal["current", "ema", "base"] = option(
+        "current",
+        "name",
+        "Who answers. current: the policy, whose own completions are the votes under the first wording; ema: the moving average of its weights (ema.decay); "
+        "base: the policy as it was at the start. ema and base answer the first wording, too, and the policy's own completions do not vote.",
+    )
+    rule: Literal["harmonic", "mean"] = option(
+        "harmonic", "name", "The label is the answer with the highest mean of its vote shares over the wordings. harmonic, or mean: the arithmetic one."
+    )
+    min_agreeing: int = option(1, "wordings", "Under how many wordings, the first among them, the label must be the single winner.", ge=1)
+
+
 class JudgeSection(Section):
     """labels.clustering = judge: how a model is asked whether two free-form answers say the same."""
 

@@ -209,7 +209,7 @@ def check_clustering(config: RunConfig) -> None:
     follows = "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source."
     apart = {
         who: (ONE_ANSWER_CLUSTERINGS, (f"the answers of {who} would be clustered apart from the policy's, so its label would mean nothing among them", follows))
-        for who in ("the teacher", "the second view")
+        for who in ("the teacher", "the second view", "the other wordings")
     }
     limits = {
         "reference": (
@@ -220,6 +220,7 @@ def check_clustering(config: RunConfig) -> None:
         "ema": apart["the teacher"],
         "stored": apart["the teacher"],
         "second_view": apart["the second view"],
+        "views": apart["the other wordings" if config.views.voter == "current" else "the teacher"],
         "flip_damped": (ONE_ANSWER_CLUSTERINGS, ("clusters of two steps have other names, so every visit to a prompt would count as a flip", follows)),
     }
     if {"base", "stored"} & set(config.gate.conditions):

@@ -51,7 +51,7 @@ METRICS: Mapping[str, Metric] = {
     "cost/vote_tokens": Metric("tokens", "tokens sampled for the completions that vote"),
     "cost/judge_tokens": Metric("tokens", "tokens sampled for judgements, of two answers or of one completion; not there in a step without any"),
     "cost/teacher_tokens": Metric("tokens", "tokens sampled for the votes of a teacher; not there in a step without any"),
-    "cost/view_tokens": Metric("tokens", "tokens sampled under a second wording of the prompts; not there in a step without any"),
+    "cost/view_tokens": Metric("tokens", "tokens sampled under other wordings of the prompts; not there in a step without any"),
     "cost/paraphrase_tokens": Metric("tokens", "tokens sampled for second wordings of the prompts; not there in a step without any"),
     "cost/correction_tokens": Metric("tokens", "tokens sampled in second turns; not there in a step without any"),
     "correction/agree_turn1_frac": Metric("fraction", "completions that agree with the label / N, mean over the groups with corrections"),

@@ -181,7 +181,7 @@ def test_better_votes_agree_more_and_are_forecast_to_gain_more() -> None:
     assert good.forecast.gain_chance > weak.forecast.gain_chance
 
 
-@pytest.mark.parametrize("source", ["majority", "frozen", "ema", "random", "mixture", "gate", "second_view", "restrained"])
+@pytest.mark.parametrize("source", ["majority", "frozen", "ema", "random", "mixture", "gate", "second_view", "views", "restrained"])
 def test_label_free_evidence_does_not_see_true_answers(monkeypatch: pytest.MonkeyPatch, source: str) -> None:
     """Design law 1: with all true answers changed only the part that says so differs."""
     config = of_config(labels__source=source)

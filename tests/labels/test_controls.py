@@ -98,7 +98,7 @@ def test_a_reward_rule_that_would_never_be_asked_is_refused(options: Mapping[str
     assert caught.value.given == given_as
 
 
-@pytest.mark.parametrize("source", ["split_vote", "frozen", "ema", "second_view", "reference"])
+@pytest.mark.parametrize("source", ["split_vote", "frozen", "ema", "second_view", "views", "reference"])
 def test_the_rule_share_is_refused_where_it_would_never_look_at_the_label(source: str) -> None:
     for options in ({"labels.source": source}, {"labels.source": "first_of", "first_of.sources": ["gate", source]}):
         config = load_config(overrides={"policy.model": "toy", **options, "reward.rule": "share"})

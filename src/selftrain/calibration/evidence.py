@@ -120,7 +120,9 @@ def label_evidence(probes: Sequence[Probe]) -> dict[str, float | None]:
 
 
 def follows(decided_by: str, source: str) -> float:
-    """How much the label moves with the policy. decided_by: for a mixture the mean over those it names."""
+    """How much the label moves with the policy. decided_by: for a mixture the mean over those it names, for views who answered."""
+    if source == "views":
+        return FOLLOWS.get({"average": "ema", "teacher": "frozen"}.get(decided_by.split(" ")[0], source), 1.0)
     names = decided_by.removeprefix("mixture of ").split(", ") if source == "mixture" else [source]
     return fmean(FOLLOWS.get(name, 1.0) for name in names)
 

@@ -12,10 +12,10 @@ paraphrases the few in which the policy rewrites the prompt (`cost/paraphrase_to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from fractions import Fraction
 from typing import Protocol
 
-from selftrain.labels.rules import Bounds, below_quorum, outcome_of
+from selftrain.labels.means import by_mean, harmonic_means
+from selftrain.labels.rules import Bounds, outcome_of
 from selftrain.policies.base import ExtraRequest
 from selftrain.types import AnswerKey, Label, Message, Outcome, Prompt, Role, Vote, VotedGroup
 
@@ -33,37 +33,21 @@ class Wording(Protocol):
     def second(self, prompt: Prompt, paraphrase: str | None) -> tuple[Message, ...] | None: ...
 
 
+SUFFIX = " view"
+"""of the prompt ids of the votes under the second wording, which are told from another source's by it"""
 Rule = Callable[[Vote, Vote, Bounds], tuple[Outcome, AnswerKey | None]]
 """(votes of the prompt, votes of its second wording, bounds) -> the outcome and, where it is decided, the pseudo-label."""
 
 
-def harmonic_means(first: Vote, second: Vote) -> dict[AnswerKey, Fraction]:
-    """2 p0 p1 / (p0 + p1) of each answer with votes in both views, exact, so that ties are seen. Example: 3 of 4 and 1 of 4 votes give 3/8."""
-    other = dict(second.counts)
-    return {key: Fraction(2 * votes * other[key], votes * second.num_votes + other[key] * first.num_votes) for key, votes in first.counts if key in other}
-
-
 def harmonic(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, AnswerKey | None]:
     """The answer with the highest harmonic mean; the quorum holds for each view, the least share for the mean."""
-    for vote in (first, second):
-        if not vote.counts:
-            return Outcome.NO_ANSWER, None
-        if below_quorum(vote, bounds):
-            return Outcome.BELOW_QUORUM, None
-    means = harmonic_means(first, second)
-    highest = max(means.values(), default=None)
-    best = [key for key, mean in means.items() if mean == highest]
-    if not best:
-        return Outcome.VIEWS_DIFFER, None
-    if len(best) > 1:
-        return Outcome.TIE, None
-    return (Outcome.BELOW_MIN_SHARE, None) if float(means[best[0]]) < bounds.min_share_frac else (Outcome.DECIDED, best[0])
+    return by_mean((first, second), harmonic_means, bounds)
 
 
 def crossed(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, AnswerKey | None]:
     """The winner under the second wording, to whose vote the bounds apply; undecided too when no answer has votes in both views."""
     outcome = outcome_of(second, bounds)
-    if outcome is Outcome.DECIDED and not harmonic_means(first, second):
+    if outcome is Outcome.DECIDED and not harmonic_means((first, second)):
         outcome = Outcome.VIEWS_DIFFER if first.counts else Outcome.NO_ANSWER
     return outcome, second.winners[0] if outcome is Outcome.DECIDED else None
 
@@ -79,14 +63,14 @@ class SecondView:
 
     def requests(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[ExtraRequest]:  # noqa: ARG002
         """What each group still needs: paraphrases of its prompt, then as many votes as it has under the second wording."""
-        return [request for one in voted if not one.group.extras_of(Role.VIEW) for request in self._requests_of(one)]
+        return [request for one in voted if view_of(one) is None for request in self._requests_of(one)]
 
     def __call__(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[Label]:
         """One label per group: the rule's answer for all N completions, or the reason why there is none."""
         labels = []
         for one in voted:
-            views = one.group.extras_of(Role.VIEW)
-            outcome, key = self._rule(one.vote, views[0].vote, bounds) if views else (Outcome.NO_SECOND_VIEW, None)
+            view = view_of(one)
+            outcome, key = (Outcome.NO_SECOND_VIEW, None) if view is None else self._rule(one.vote, view.vote, bounds)
             labels.append(Label(outcome, (key,) * one.vote.num_votes, "second_view", f"views {one.group.completions[0].version}"))
         return labels
 
@@ -100,4 +84,9 @@ class SecondView:
         second = self._wording.second(group.prompt, offered[0] if offered else None)
         if second is None:
             return []
-        return [ExtraRequest(group.index, Role.VIEW, Prompt(f"{group.prompt.id} view", second), one.vote.num_votes)]
+        return [ExtraRequest(group.index, Role.VIEW, Prompt(group.prompt.id + SUFFIX, second), one.vote.num_votes)]
+
+
+def view_of(one: VotedGroup) -> VotedGroup | None:
+    """The votes of a group under its second wording; None where there are none."""
+    return next((extra for extra in one.group.extras_of(Role.VIEW) if extra.group.prompt.id == one.group.prompt.id + SUFFIX), None)

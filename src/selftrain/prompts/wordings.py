@@ -85,13 +85,16 @@ def read_paraphrase(reply: str, asked: str) -> str | None:
     return text if Counter(_NUMBER.findall(text)) == Counter(_NUMBER.findall(question)) else None
 
 
-def check_wordings(second: Callable[[Prompt, None], tuple[Message, ...] | None], prompts: Iterable[Prompt], given: str) -> None:
-    """Raises ConfigError, before the first sample, when a prompt has no second wording although nobody has to be asked for it."""
+def check_wordings(second: Callable[[Prompt, None], tuple[Message, ...] | None], prompts: Iterable[Prompt], given: str, others: str) -> None:
+    """Raises ConfigError, before the first sample, when a prompt has no second wording although nobody has to be asked for it.
+
+    others: what the error says of prompts that no task words anew.
+    """
     missing = [prompt for prompt in prompts if second(prompt, None) is None]
     if missing:
         shown = ", ".join(f"{prompt.id} ({prompt.text[:40]!r})" for prompt in missing[:3])
         raise ConfigError(
             given,
             f"{len(missing)} training prompts have no second wording of this kind: {shown}{', ...' if len(missing) > 3 else ''}",
-            "Prompts of built-in tasks are worded anew by `task`; others take --second-view.wording template with a --second-view.template, or paraphrase.",
+            f"Prompts of built-in tasks are worded anew by the task; {others}",
         )

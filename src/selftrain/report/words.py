@@ -21,6 +21,7 @@ SOURCES: Mapping[str, str] = {
     "ema": "the vote of a moving average of the model's weights",
     "stored": "votes that a model gave on the prompts before the run, stored in a file",
     "second_view": "the votes of the model's own completions under two wordings of each prompt: an answer has to survive rewording",
+    "views": "the votes on several wordings of each prompt together: an answer has to survive rewording",
     "reference": "true answers (labels.source = reference)",
     "first_of": "the first of several sources that decides about a group",
     "mixture": "the weighted average of several sources",

@@ -71,7 +71,7 @@ export const STATES = {
   halted: "halted by the guard",
   damaged: "damaged",
 };
-export const outcomeWords = (outcome) => ({ decided: "decided", tie: "tie", no_answer: "no answer", below_quorum: "too few read", below_min_share: "share too low", no_reference: "no reference", gate_closed: "gate closed", no_verifier: "not verified", no_verdict: "no verdict", no_second_view: "no second wording", views_differ: "the two wordings differ", not_stored: "no stored label" })[outcome] ?? outcome;
+export const outcomeWords = (outcome) => ({ decided: "decided", tie: "tie", no_answer: "no answer", below_quorum: "too few read", below_min_share: "share too low", no_reference: "no reference", gate_closed: "gate closed", no_verifier: "not verified", no_verdict: "no verdict", no_second_view: "no second wording", views_differ: "the wordings differ", not_stored: "no stored label" })[outcome] ?? outcome;
 export const admissionWords = (admission) => ({ admitted: "trains", undecided: "no label", no_signal: "no signal" })[admission] ?? admission;
 export const checkpointWords = (name) => (name === "start" ? "the start" : name);
 /** The same where there is little room. */
