@@ -74,7 +74,7 @@ def test_truth_values_are_no_numbers_and_stay_truth_values() -> None:
         ({"labels.source": "flip_damped", "labels.clustering": "overlap"}, "every visit to a prompt would count as a flip"),
         ({"labels.source": "gate", "gate.conditions": ["base"], "labels.clustering": "judge"}, "would be clustered apart"),
         ({"labels.source": "first_of", "labels.clustering": "overlap"}, "first_of.sources = reference, labels.clustering = overlap"),
-        ({"gate.conditions": ["moon"]}, "'share', 'halves', 'base' or 'stored'"),
+        ({"gate.conditions": ["moon"]}, "'share', 'halves', 'base', 'ema', 'second_view' or 'stored'"),
         ({"gate.conditions": []}, "at least 1 item"),
         ({"mixture.weights": {"majority": 1.0, "frozen": 0.0}}, "mixture.weights.frozen = 0.0: input should be greater than 0"),
         ({"mixture.weights": {"majority": 1e308, "frozen": 1e308}}, "less than or equal to 1000000"),

@@ -16,6 +16,7 @@ from selftrain.labels.composed import FirstOf, Mixture
 from selftrain.labels.controls import Random
 from selftrain.labels.flip_damped import FlipDamped
 from selftrain.labels.gate import Condition, Gate
+from selftrain.labels.gate import second_view as second_view_holds
 from selftrain.labels.novelty import Novelty
 from selftrain.labels.reference import Reference
 from selftrain.labels.restrained import Restrained
@@ -116,10 +117,12 @@ def verifier(needs: Needs, option: str) -> LabelSource:
 
 def gate(needs: Needs, option: str) -> Gate:  # noqa: ARG001
     section = needs.config.gate
-    if "stored" not in section.conditions:
-        return Gate(section.conditions, section.min_share_frac)
-    votes = stored_votes(needs.config, needs.prompts, "gate.conditions")
-    return Gate(section.conditions, section.min_share_frac, {"stored": Condition(votes.agree)})
+    bound: dict[str, Condition] = {}
+    if "stored" in section.conditions:
+        bound["stored"] = Condition(stored_votes(needs.config, needs.prompts, "gate.conditions").agree)
+    if "second_view" in section.conditions:
+        bound["second_view"] = second_view_holds(second_view(needs.config, needs.prompts))
+    return Gate(section.conditions, section.min_share_frac, bound)
 
 
 def restrained(needs: Needs, option: str) -> Restrained:  # noqa: ARG001

@@ -112,10 +112,11 @@ class MixtureSection(Section):
 class GateSection(Section):
     """labels.source = gate: the majority where it can be trusted."""
 
-    conditions: tuple[Literal["share", "halves", "base", "stored"], ...] = option(
+    conditions: tuple[Literal["share", "halves", "base", "ema", "second_view", "stored"], ...] = option(
         ("share", "halves"),
         "names",
         "All must hold. share: the winner's share; halves: both halves of the group have this winner; base: the frozen start's vote has it; "
+        "ema: the moving average's has it (ema.decay); second_view: the vote under the second wording has it ([second_view]); "
         "stored: the vote in stored.file has it.",
         min_length=1,
     )

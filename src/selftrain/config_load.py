@@ -223,7 +223,9 @@ def check_clustering(config: RunConfig) -> None:
         "views": apart["the other wordings" if config.views.voter == "current" else "the teacher"],
         "flip_damped": (ONE_ANSWER_CLUSTERINGS, ("clusters of two steps have other names, so every visit to a prompt would count as a flip", follows)),
     }
-    if {"base", "stored"} & set(config.gate.conditions):
+    if "second_view" in config.gate.conditions:
+        limits["gate"] = apart["the second view"]
+    if {"base", "ema", "stored"} & set(config.gate.conditions):
         limits["gate"] = apart["the teacher"]
     if config.restrained.prompt_sigma_frac is not None and clustering == "judge":
         why = "nobody judges the start's answers, so its vote share, by which restrained.prompt_sigma_frac weighs the prompt, would be that of equal words"

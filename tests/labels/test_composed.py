@@ -119,8 +119,8 @@ def test_the_gate_that_closed_is_named(answers: list[str | None], teacher: list[
         assert (label.outcome, label.key, label.decided_by) == (Outcome.GATE_CLOSED, None, f"gate {closed}")
 
 
-def test_a_gate_without_the_base_asks_for_nothing_and_leaves_a_tie_a_tie() -> None:
-    gate = Gate([name for name in CONDITIONS if name != "base"], 0.5)
+def test_a_gate_without_teachers_asks_for_nothing_and_leaves_a_tie_a_tie() -> None:
+    gate = Gate([name for name, condition in CONDITIONS.items() if condition.asks is None], 0.5)
     assert gate.requests([voted(["1", "1"])], Bounds()) == []
     assert gate([voted(["1", "2"])], Bounds())[0].outcome is Outcome.TIE
 

@@ -44,6 +44,7 @@ LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
     "mixture that remembers": {"labels.source": "mixture", "mixture.weights": {"flip_damped": 2.0, "random": 1.0}, "policy.model": "toy:weak"},
     "first_of": {"labels.source": "first_of", "first_of.sources": ["gate", "restrained"]},
     "gate": {"labels.source": "gate", "gate.conditions": ["share", "halves", "base"], "gate.min_share_frac": 0.4},
+    "gate, second view and average": {"labels.source": "gate", "gate.conditions": ["second_view", "ema", "base"]},
     "flip_damped": {"labels.source": "flip_damped", "policy.model": "toy:weak"},
 }
 RUNS = {

@@ -17,16 +17,21 @@ SUFFIX = " ema"
 """of the prompt ids of its samples, which are drawn from streams of their own and told from another teacher's by it"""
 
 
+def average_requests(voted: Sequence[VotedGroup]) -> list[ExtraRequest]:
+    """As many completions of the average as vote, for each group that has none yet."""
+    return [
+        ExtraRequest(one.group.index, Role.TEACHER, replace(one.group.prompt, id=one.group.prompt.id + SUFFIX), one.vote.num_votes, policy="ema")
+        for one in voted
+        if not teachers_of(one)
+    ]
+
+
 class Ema:
     """A label source with two phases. The bounds of votes apply to the teacher's vote."""
 
     def requests(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[ExtraRequest]:  # noqa: ARG002
         """As many completions of the average as vote, for each group that has none yet."""
-        return [
-            ExtraRequest(one.group.index, Role.TEACHER, replace(one.group.prompt, id=one.group.prompt.id + SUFFIX), one.vote.num_votes, policy="ema")
-            for one in voted
-            if not teachers_of(one)
-        ]
+        return average_requests(voted)
 
     def __call__(self, voted: Sequence[VotedGroup], bounds: Bounds) -> list[Label]:
         """One label per group: the teacher's winner for all N completions, or the reason why there is none."""

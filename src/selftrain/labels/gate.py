@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from selftrain.labels import ema
 from selftrain.labels.frozen import teacher_requests, teachers_of
 from selftrain.labels.majority import majority
 from selftrain.labels.rules import Bounds
+from selftrain.labels.second_view import SecondView, view_of
 from selftrain.policies.base import ExtraRequest
 from selftrain.types import AnswerKey, Label, Outcome, VotedGroup
 from selftrain.vote import count
@@ -34,10 +36,30 @@ def halves(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  #
 
 def base(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
     """The vote of the frozen start on the same prompt has this single winner."""
-    return all(teacher.vote.winners == (key,) for teacher in teachers_of(one))
+    return [teacher.vote.winners for teacher in teachers_of(one)] == [(key,)]
 
 
-CONDITIONS: Mapping[str, Condition] = {"share": Condition(share), "halves": Condition(halves), "base": Condition(base, teacher_requests)}
+def average(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
+    """The vote of the moving average on the same prompt has this single winner."""
+    return [teacher.vote.winners for teacher in ema.teachers_of(one)] == [(key,)]
+
+
+def second_view(source: SecondView) -> Condition:
+    """The votes under the second wording have this single winner; closed where a prompt has no second wording. source: asks for them."""
+
+    def holds(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
+        view = view_of(one)
+        return view is not None and view.vote.winners == (key,)
+
+    return Condition(holds, lambda voted: source.requests(voted, Bounds()))
+
+
+CONDITIONS: Mapping[str, Condition] = {
+    "share": Condition(share),
+    "halves": Condition(halves),
+    "base": Condition(base, teacher_requests),
+    "ema": Condition(average, ema.average_requests),
+}
 
 
 class Gate:
