@@ -14,7 +14,7 @@ import torch
 
 from selftrain.policies.torch.forward import Forward
 
-CPU_ACTIVATIONS_MIB = 640
+CPU_ACTIVATIONS_MIB = 256
 """Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
 CPU_SEQUENCE_MIB = 4096
 """What one sequence may keep on a CPU before its activations are recomputed instead."""
@@ -49,7 +49,7 @@ def kept_per_token(forward: Forward) -> float:
 
 
 def default_microbatch_tokens(forward: Forward) -> int:
-    """Tokens of one pass where none are named: what prompts and completions keep fits 640 MiB on a CPU, an eighth of a GPU's memory."""
+    """Tokens of one pass where none are named: what prompts and completions keep fits 256 MiB on a CPU, an eighth of a GPU's memory."""
     room = device_bytes(forward) >> 3 if forward.device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
     return int(max(LEAST_TOKENS, min(MOST_TOKENS[forward.device.type], room / 2 / max(kept_per_token(forward), 1))))
 
