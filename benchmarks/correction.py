@@ -110,7 +110,7 @@ def make_start(folder: Path, num_steps: int, barred: set[str]) -> None:
 def compare(args: argparse.Namespace, start: Path, folder: Path) -> None:
     """The runs, by `selftrain compare`."""
     own = folder.parent / "own.toml"
-    own.write_text('[correction]\nmode = "own"\n', "utf-8")
+    own.write_text('[labels]\nsource = "majority"\n[correction]\nmode = "own"\n', "utf-8")
     given = {name: value for name, value in options(args, 0).items() if name != "run.seed"}
     words_ = ["compare", str(RECIPE), "--sources", "majority", f"own={own}", "--seeds", *map(str, args.seeds), "--models", str(start), "--folder", str(folder)]
     words_ += [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -101,8 +101,11 @@ WRITING = ("append_groups", "append_verdict", "append_step", "append_checkpoint"
 
 
 def share_of_step(place: Path, num_steps: int = 12) -> tuple[float, float, float]:
-    """(milliseconds of writing in a step and seconds of a step, medians; share of all steps' time that is writing) of the default run. Two steps warm up."""
+    """(milliseconds of writing in a step and seconds of a step, medians; share of all steps' time that is writing) of the default run with the plain vote. Two
+    steps warm up. A teacher's samples would add to both.
+    """
     sections = {f"{section}.{name}": value for section, values in recipe("embedded").items() for name, value in values.items()}
+    sections["labels.source"] = "majority"
     run = start(load_config((), {**sections, "run.folder": str(place), "run.num_steps": num_steps, "evals.num_problems": 8, "evals.num_samples": 2}))
     spent = [0.0]
 
@@ -132,7 +135,7 @@ def main() -> None:
     """Measure both lengths and print the table, or the share of a step."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
-    parser.add_argument("--share-of-step", action="store_true", help="measure a default run instead")
+    parser.add_argument("--share-of-step", action="store_true", help="measure a default run with the plain vote instead")
     given = parser.parse_args()
     place = given.folder
     if given.share_of_step:

@@ -57,6 +57,7 @@ def write(folder: Path, steps: int, shape: tuple[int, int], num_tokens: int, fin
     config: dict[str, Any] = RunConfig().model_dump(mode="json")
     config["run"] |= {"num_steps": steps}
     config["prompts"] |= {"file": "made.jsonl"}
+    config["labels"] |= {"source": "majority"}
     header = {
         "config": config,
         "class": "exact",

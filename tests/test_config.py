@@ -68,6 +68,10 @@ def test_truth_values_are_no_numbers_and_stay_truth_values() -> None:
         ({"labels.source": "reference", "labels.clustering": "overlap"}, "not by clusters"),
         ({"labels.source": "frozen", "labels.clustering": "judge"}, "would be clustered apart"),
         (
+            {"labels.clustering": "overlap"},
+            "so its label would mean nothing among them\n  Take labels.source majority, the policy's own vote, or labels.clustering",
+        ),
+        (
             {"labels.source": "restrained", "restrained.prompt_sigma_frac": 0.5, "labels.clustering": "judge"},
             "Leave restrained.prompt_sigma_frac unset, or take another labels.clustering.",
         ),

@@ -24,7 +24,7 @@ from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start
 from selftrain.train import StepReport
 from tests.killing import killed_and_resumed
 
-SMALL = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 3}
+SMALL = {"policy.model": "toy", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 3}
 SMALL |= {"evals.num_problems": 8, "evals.num_samples": 4, "evals.every_steps": 3, "rollout.prompts_per_step": 4, "rollout.num_votes": 6}
 
 

@@ -297,7 +297,7 @@ def test_a_second_turn_without_room_is_noted_and_costs_nothing_else(tmp_path: Pa
     ],
 )
 def test_what_cannot_work_is_said_before_the_first_sample(options: dict[str, Any], words: str) -> None:
-    given = load_config(overrides={"prompts.task": "add:2", "correction.mode": "own", **options})
+    given = load_config(overrides={"prompts.task": "add:2", "correction.mode": "own", "labels.source": "majority", **options})
     with pytest.raises(ConfigError) as caught:
         compose.check_parts(given, compose.load_sets(given))
     assert words in str(caught.value)

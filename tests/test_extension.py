@@ -19,6 +19,7 @@ from tests.builders import voted
 
 SMALL = {
     "policy.model": "toy",
+    "labels.source": "majority",
     "run.num_steps": 2,
     "rollout.prompts_per_step": 4,
     "rollout.num_votes": 4,

@@ -231,7 +231,9 @@ def test_a_question_without_room_is_recorded_without_a_reply_and_its_pair_is_dif
 
 def test_a_judge_is_told_the_question_without_the_template() -> None:
     prompt = Prompt("q", (Message("user", "Why? Think step by step."),))
-    reading = compose.make_reading(load_config(overrides={"policy.model": "toy", "labels.clustering": "judge"}), {"q": (Message("user", "Why?"),)})
+    reading = compose.make_reading(
+        load_config(overrides={"policy.model": "toy", "labels.source": "majority", "labels.clustering": "judge"}), {"q": (Message("user", "Why?"),)}
+    )
     group = Group(0, 0, prompt, (1,), (completion("Because."), completion("Therefore."), completion("Cut", Finish.LENGTH)))
     (asked,) = reading.requests([group])
     assert asked.prompt.text.startswith("Question: Why?\n\nAnswer 1: Because.\n\nAnswer 2: Therefore.\n\n")

@@ -180,7 +180,14 @@ def test_the_command_judges_a_run(made_run: Path, command: Any) -> None:
 
 def test_a_run_gets_the_verdicts_that_its_own_guard_gave(tmp_path: Path) -> None:
     """All but the completions that a finding names, which need the groups."""
-    options = {"policy.model": "toy:weak", "update.learning_rate": 3.0, "run.num_steps": 16, "guard.action": "warn", "guard.window_steps": 2}
+    options = {
+        "policy.model": "toy:weak",
+        "labels.source": "majority",
+        "update.learning_rate": 3.0,
+        "run.num_steps": 16,
+        "guard.action": "warn",
+        "guard.window_steps": 2,
+    }
     options |= {"guard.baseline_steps": 2, "rollout.prompts_per_step": 8, "rollout.num_votes": 8, "evals.num_problems": 8, "evals.num_samples": 4}
     config = load_config(overrides={**options, "prompts.count": 40, "run.folder": str(tmp_path), "run.name": "a"})
     outcome = train_to_end(config)

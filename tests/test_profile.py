@@ -17,7 +17,14 @@ from selftrain.train import StepReport
 
 
 def settings(folder: Path, **more: Any) -> Any:
-    values = {"policy.model": "toy", "update.learning_rate": 0.1, "run.folder": str(folder), "rollout.prompts_per_step": 4, "rollout.num_votes": 6}
+    values = {
+        "policy.model": "toy",
+        "labels.source": "majority",
+        "update.learning_rate": 0.1,
+        "run.folder": str(folder),
+        "rollout.prompts_per_step": 4,
+        "rollout.num_votes": 6,
+    }
     return load_config(overrides={**values, **more})
 
 

@@ -27,7 +27,14 @@ from tests.killing import killed_and_resumed
 from tests.test_guard import HEALTHY, PROBE
 from tests.test_stages import SCORER
 
-COLLAPSES = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 40, "run.checkpoint_every_steps": 2, "guard.action": "roll_back"}
+COLLAPSES = {
+    "policy.model": "toy:weak",
+    "labels.source": "majority",
+    "update.learning_rate": 1.5,
+    "run.num_steps": 40,
+    "run.checkpoint_every_steps": 2,
+    "guard.action": "roll_back",
+}
 COLLAPSES |= {"guard.window_steps": 3, "guard.baseline_steps": 3, "evals.num_problems": 8, "evals.num_samples": 4}
 ONCE = {"rollback__max_rollbacks": 1, "run__num_steps": 26}
 
@@ -208,6 +215,7 @@ def test_remedies_lie_one_over_the_other() -> None:
     ("options", "words"),
     [
         ({"labels.source": "frozen", "rollback.remedy": "frozen_teacher"}, "labels.source = frozen already"),
+        ({"labels.source": "ema", "rollback.remedy": "ema_teacher"}, "labels.source = ema already"),
         ({"rollout.num_votes": 2, "rollback.remedy": "fewer_votes"}, "rollout.num_votes = 2 already"),
         ({"labels.source": "reference", "reference.frac": 0.5, "step_share.reference_frac": 0.5, "rollback.remedy": "easier_prompts"}, "a safety net holds"),
         ({"reward.rule": "share", "rollback.remedy": "ema_teacher"}, "reward.rule = share"),

@@ -22,9 +22,9 @@ from selftrain.train import StepReport
 from selftrain.types import Action, AnswerSheet, PromptSet
 from tests.killing import killed_and_resumed
 
-LEARNS = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 30}
-HACKED = {"policy.model": "toy:weak", "update.learning_rate": 0.1, "run.num_steps": 40, "guard.action": "off"}
-CONSTANT = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
+LEARNS = {"policy.model": "toy", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 30}
+HACKED = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 40, "guard.action": "off"}
+CONSTANT = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
 SMALL = {**LEARNS, "run.num_steps": 12, "run.checkpoint_every_steps": 3, "evals.num_problems": 16, "evals.num_samples": 4}
 
 

@@ -17,7 +17,14 @@ from selftrain.run import start, train_to_end
 from selftrain.train import StepReport
 from tests.killing import cut_off_and_resumed
 
-HACKED = {"policy.model": "toy:weak", "update.learning_rate": 0.1, "run.num_steps": 20, "run.checkpoint_every_steps": 4, "guard.action": "off"}
+HACKED = {
+    "policy.model": "toy:weak",
+    "labels.source": "majority",
+    "update.learning_rate": 0.1,
+    "run.num_steps": 20,
+    "run.checkpoint_every_steps": 4,
+    "guard.action": "off",
+}
 HACKED |= {"evals.num_problems": 16, "evals.num_samples": 4, "validation.task": "toy", "validation.num_problems": 40, "validation.num_samples": 16}
 
 

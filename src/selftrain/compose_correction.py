@@ -71,7 +71,7 @@ def check_correction(config: RunConfig) -> None:
         raise ConfigError(
             f"{given}, labels.source = {', '.join(asked)}",
             "it names no pseudo-label, so there is nothing that a corrected answer could agree with",
-            "Take a label source with a label, such as majority, or leave the second turn off.",
+            "Take a label source with a label, such as ema, or leave the second turn off.",
         )
 
 

@@ -76,7 +76,7 @@ def reference(needs: Needs, option: str) -> Reference:
         raise ConfigError(
             f"{option} = reference",
             f"no prompt has a true answer in column {needs.config.prompts.answer_field}",
-            "Name the column with --prompts.answer-field, or train label-free with --labels.source majority.",
+            "Name the column with --prompts.answer-field, or train label-free with --labels.source ema.",
         )
     return Reference(needs.sheet, needs.config.reference.frac, needs.seeds)
 
@@ -181,7 +181,7 @@ def check_reward_rule(config: RunConfig) -> None:
         raise ConfigError(
             f"{other}, reward.rule = share",
             "share rewards each answer by its own votes in the group, whatever the label is, so who labels would change nothing but which groups train",
-            "Take reward.rule match, or a source whose label is the group's own vote: majority, gate or flip_damped.",
+            "Take labels.source majority (or gate or flip_damped), whose label is the group's own vote, or leave reward.rule at match.",
         )
 
 

@@ -125,10 +125,11 @@ class LabelsSection(Section):
     """Who decides what is rewarded."""
 
     source: str = option(
-        "majority",
+        "ema",
         "name",
-        "majority: the vote; split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
-        "ema: the vote of a moving average of the weights; stored: votes that `selftrain label` wrote to a file; "
+        "ema: the vote of a moving average of the weights; majority: the vote of the policy as it is, half the samples; "
+        "split_vote: each half of the group labels the other; frozen: the vote of the model as it was at the start; "
+        "stored: votes that `selftrain label` wrote to a file; "
         "second_view: an answer that survives another wording of the prompt; views: several wordings vote together; "
         "restrained: soft weights over all answers; novelty: the vote, ranked by novelty; flip_damped: the vote, less where it changed often; "
         "token_entropy and self_certainty: how sure the policy is of its tokens; "

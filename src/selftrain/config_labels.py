@@ -97,7 +97,7 @@ class FirstOfSection(Section):
     """labels.source = first_of: the first source that decides."""
 
     sources: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(
-        ("reference", "majority"), "names", "Label sources in the order in which they are asked.", min_length=2
+        ("reference", "ema"), "names", "Label sources in the order in which they are asked.", min_length=2
     )
 
 

@@ -206,7 +206,7 @@ def check_combination(config: RunConfig) -> None:
 def check_clustering(config: RunConfig) -> None:
     """Raises ConfigError for a label source that compares keys which the clustering does not make comparable."""
     clustering = config.labels.clustering
-    follows = "Take labels.clustering exact or text, whose keys follow from each answer alone, or another label source."
+    follows = "Take labels.source majority, the policy's own vote, or labels.clustering exact or text, whose keys follow from each answer alone."
     apart = {
         who: (ONE_ANSWER_CLUSTERINGS, (f"the answers of {who} would be clustered apart from the policy's, so its label would mean nothing among them", follows))
         for who in ("the teacher", "the second view", "the other wordings")

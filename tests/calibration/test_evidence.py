@@ -28,7 +28,15 @@ from selftrain.vote import count
 from tests.builders import completion, group
 from tests.test_train import shuffled_truth
 
-TOY = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 40, "prompts.count": 64, "rollout.num_votes": 8, "rollout.prompts_per_step": 16}
+TOY = {
+    "policy.model": "toy",
+    "labels.source": "majority",
+    "update.learning_rate": 0.1,
+    "run.num_steps": 40,
+    "prompts.count": 64,
+    "rollout.num_votes": 8,
+    "rollout.prompts_per_step": 16,
+}
 CONFIG = load_config(overrides=TOY)
 
 

@@ -33,7 +33,7 @@ def test_tables_and_pages(command: Selftrain, tmp_path: Path) -> None:
     assert [size for size, _ in quality["maj_by_votes"]] == [1, 2, 4, 8, 16]
     assert quality["maj_by_votes"][0][1]["value"] == quality["avg"]["value"]
     assert sum(one["num_prompts"] for one in quality["bins"]) <= 48
-    assert found["subject"]["label_source"] == "majority"
+    assert (found["subject"]["label_source"], found["evidence"]["follows_frac"]) == ("ema", 0.25)
 
 
 def test_without_answers_one_line_says_so(command: Selftrain, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from tests.cli.conftest import Selftrain, assert_refused
 CONFIG = """
 [policy]
 model = "toy"
+[labels]
+source = "majority"
 [update]
 learning_rate = 0.1
 [rollout]
@@ -244,7 +246,7 @@ def test_what_the_last_weights_are_worth_is_known_where_an_earlier_checkpoint_is
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ((), ("--sources", "nothing is named", "majority frozen reference")),
+        ((), ("--sources", "nothing is named", "ema majority reference")),
         (("--sources", "majorty"), ("labels.source = majorty", "there is no such name", "Did you mean majority?")),
         (("--sources", "majority", "majority"), ("--sources majority", "it is given twice")),
         (("--sources", "majority", "--seeds", "1", "1"), ("--seeds 1", "it is given twice")),
@@ -307,6 +309,7 @@ def test_true_answers_are_a_control_only_where_there_are_some(tmp_path: Path, mo
     bare = shared_config((), {"prompts.file": "bare.jsonl", "rollout.prompts_per_step": 1}, ())
     assert with_controls(bare, choice) == ("majority", *CONTROLS)
     assert with_controls(bare, Choice(sources=("majority",))) == ("majority",)
+    assert with_controls(bare, Choice(controls=True)) == ("ema", *CONTROLS)
 
 
 def test_a_config_is_paired_with_its_controls_by_one_flag(tmp_path: Path) -> None:

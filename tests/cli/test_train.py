@@ -26,6 +26,7 @@ from tests.cli.conftest import TOY, Selftrain, assert_refused
 
 OPTIONS = {
     "policy.model": "toy",
+    "labels.source": "majority",
     "update.learning_rate": 0.1,
     "rollout.prompts_per_step": 4,
     "rollout.num_votes": 6,
@@ -41,7 +42,9 @@ def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> No
     assert (called.status, called.err) == (0, "")
     lines = called.out.splitlines()
     assert lines[0] == "toy trains on 256 prompts of toy:0+256: 7 steps of 4 prompts x 6 completions."
-    assert "Label-free: no true answer reaches training" in lines[1]
+    assert lines[1].startswith(
+        "What is rewarded is decided by the vote of a moving average of the model's weights. Label-free: no true answer reaches training"
+    )
     assert lines[3] == "Run folder: runs/train-0001"
     steps = [line for line in lines if "  vote share " in line]
     assert [line.split()[:3] for line in steps] == [[f"{i + 1}/7", "step", str(i)] for i in range(7)]

@@ -28,6 +28,7 @@ from selftrain.train import StepReport
 
 TOY = {
     "policy.model": "toy",
+    "labels.source": "majority",
     "update.learning_rate": 0.1,
     "rollout.prompts_per_step": 4,
     "rollout.num_votes": 6,

@@ -24,7 +24,14 @@ from selftrain.train import StepReport
 from selftrain.types import Role
 from tests.killing import cut_off_and_resumed, killed_and_resumed
 
-TOY = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 3, "probes.every_steps": 5}
+TOY = {
+    "policy.model": "toy",
+    "labels.source": "majority",
+    "update.learning_rate": 0.1,
+    "run.num_steps": 12,
+    "run.checkpoint_every_steps": 3,
+    "probes.every_steps": 5,
+}
 TOY |= {"evals.num_problems": 8, "evals.num_samples": 2}
 
 
@@ -149,7 +156,7 @@ def test_the_example_of_the_page_probes_a_checkpoint(tmp_path: Path, capsys: pyt
 
 
 def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: Path) -> None:
-    options = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
+    options = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
     outcome = train_to_end(config(tmp_path, "a", options))
     assert (outcome.reason, outcome.steps) == ("halted", 11)
     assert "deaf" in [finding.rule for finding in list(read(outcome.folder).verdicts())[-1].findings]

@@ -31,6 +31,7 @@ from tests.builders import group
 
 TOY = {
     "policy.model": "toy",
+    "labels.source": "majority",
     "update.learning_rate": 0.1,
     "rollout.prompts_per_step": 6,
     "rollout.num_votes": 8,

@@ -38,8 +38,23 @@ from selftrain.train import StepReport
 from selftrain.types import Action, Finding, Verdict
 
 SMALL = {"rollout.prompts_per_step": 6, "rollout.num_votes": 8, "evals.num_problems": 24, "evals.num_samples": 4}
-LEARNS = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 4, "evals.every_steps": 4, **SMALL}
-COLLAPSES = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2, "evals.num_problems": 24}
+LEARNS = {
+    "policy.model": "toy",
+    "labels.source": "majority",
+    "update.learning_rate": 0.1,
+    "run.num_steps": 12,
+    "run.checkpoint_every_steps": 4,
+    "evals.every_steps": 4,
+    **SMALL,
+}
+COLLAPSES = {
+    "policy.model": "toy:weak",
+    "labels.source": "majority",
+    "update.learning_rate": 1.5,
+    "run.num_steps": 60,
+    "run.checkpoint_every_steps": 2,
+    "evals.num_problems": 24,
+}
 COLLAPSES |= {"probes.num_prompts": 0}  # the rules about steps see this collapse one window later than a probe
 HOSTILE = "</pre><script>alert(1)</script> ````\n``` & \x00\x1b[31m |cell| \ud800 #### "
 

@@ -51,13 +51,20 @@ def write_empty(folder: Path) -> None:
 
 def write_collapsed(folder: Path) -> None:
     """A run that the guard halted."""
-    options = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2, "probes.num_prompts": 0}
+    options = {
+        "policy.model": "toy:weak",
+        "labels.source": "majority",
+        "update.learning_rate": 1.5,
+        "run.num_steps": 60,
+        "run.checkpoint_every_steps": 2,
+        "probes.num_prompts": 0,
+    }
     outcome = train_to_end(toy(folder, **options))
     assert outcome.reason == "halted"
 
 
 def toy(folder: Path, **more: object) -> RunConfig:
-    quick = {"policy.model": "toy", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 3}
+    quick = {"policy.model": "toy", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 3}
     quick |= {"evals.num_problems": 16, "evals.num_samples": 4, "run.folder": str(folder.parent), "run.name": folder.name}
     return load_config(overrides={**quick, **more})
 

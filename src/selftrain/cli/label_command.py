@@ -48,4 +48,5 @@ def command(files: tuple[str, ...], out: str | None, log: str | None, **given: A
     from selftrain.cli.labelling import write_labels
     from selftrain.config_load import load_config
 
-    return write_labels(load_config(config_files(files), overrides(given)), out, log)
+    chosen = {**overrides(given), "labels.source": "majority"}  # a file holds the model's own votes, whatever source a run then takes
+    return write_labels(load_config(config_files(files), chosen), out, log)

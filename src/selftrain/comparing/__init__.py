@@ -6,7 +6,7 @@ measuring.py  what is found out after a run and only for the table: accuracy of 
 table.py      run folders -> values by source
 pages.py      values -> comparison.md, comparison.csv, comparison.json, comparison.html
 
-plan = make_plan((), {}, Choice(sources=("majority", "reference"), seeds=(0, 1, 2)), Path("runs/compare-0001"))
+plan = make_plan((), {}, Choice(sources=("ema", "majority", "reference"), seeds=(0, 1, 2)), Path("runs/compare-0001"))
 for cell in plan.cells:
     ...
 """

@@ -68,7 +68,7 @@ def make_plan(files: Sequence[str | Path], given: Mapping[str, Any], choice: Cho
     named = _distinct("--sources", with_controls(shared, choice))
     sources = dict(variant(text) for text in named)
     if not sources:
-        raise ConfigError("--sources", "nothing is named that could be compared", "For example --sources majority frozen reference, or NAME=FILE.toml.")
+        raise ConfigError("--sources", "nothing is named that could be compared", "For example --sources ema majority reference, or NAME=FILE.toml.")
     if len(sources) < len(named):
         raise ConfigError("--sources", "two of them have one name", "Give each variant a name of its own: NAME=FILE.toml.")
     check_names(sources, shared.labels.source)
