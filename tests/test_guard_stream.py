@@ -13,6 +13,7 @@ import pytest
 from selftrain.config import GuardSection
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError, PromptError
+from selftrain.guard import RULES
 from selftrain.guard_stream import names_from, rows_in, steps_of_rows, steps_of_run, verdicts
 from selftrain.ledger import read
 from selftrain.run import train_to_end
@@ -62,6 +63,16 @@ def test_a_collapse_in_rows_of_signals_is_found_and_learning_is_left_alone() -> 
     rules = {finding.rule for verdict in found[: halted + 1] for finding in verdict.findings}
     assert rules & {"shortcut", "shrinking"}
     assert not any(verdict.findings for verdict in judged(list(learning(30))))
+
+
+def test_other_limits_and_fewer_rules_give_other_verdicts() -> None:
+    steps = list(steps_of_rows(list(collapse(30)), "rows", NAMES, None))
+    for_length = ("shortcut", "shrinking", "probe_shortcut")
+    loose = [replace(rule, limit=10 * rule.limit) for rule in RULES.values()]
+    without = [rule for rule in RULES.values() if rule.name not in for_length]
+    for rules in (loose, without):
+        assert not any(verdict.findings for verdict in verdicts(steps, GuardSection(), rules))
+    assert halted_at(list(verdicts(steps, GuardSection(), [RULES[name] for name in for_length]))) == halted_at(judged(list(collapse(30))))
 
 
 def test_truth_in_the_rows_changes_nothing() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from selftrain.answers import read as read_answers
 from selftrain.config import GuardSection
 from selftrain.errors import ConfigError, PromptError
-from selftrain.guard import RULES, Guard
+from selftrain.guard import RULES, Guard, Rule
 from selftrain.ledger import read
 from selftrain.ledger.objects import Place
 from selftrain.metrics import METRICS, collision_frac, compress_ratio, halves_agree, mean, repeat_frac
@@ -44,9 +44,9 @@ class Step:
     learned: StepMetrics | None = None
 
 
-def verdicts(steps: Iterable[Step], section: GuardSection) -> Iterator[Verdict]:
-    """One verdict a step, as the loop's guard would give it."""
-    guard = Guard(section)
+def verdicts(steps: Iterable[Step], section: GuardSection, rules: Sequence[Rule] = tuple(RULES.values())) -> Iterator[Verdict]:
+    """One verdict a step, as the loop's guard would give it. rules: other than its own, to see what they would say."""
+    guard = Guard(section, rules=rules)
     for step in steps:
         yield guard.judge(guard.compared(step.metrics, step.winners))
         if step.learned is not None:

@@ -17,6 +17,7 @@ from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, Ste
 PATIENCE_STEPS = 3
 """harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is"""
 PROBE, KL = "probe/", "probe/kl_base_nats"
+PROBE_NAMES = frozenset(rule.name for rule in PROBE_RULES)
 OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
 """what halted a run whose record has no health scores"""
 
@@ -27,10 +28,15 @@ class Guard:
     `harm_since_step` is the first step of the unbroken run of steps with a health score below one half that lasts until now, None without one:
     checkpoints of that time are not handed over. num_rollbacks: how many of its rollbacks stand in the record already; it is no part of the state, since
     going back does not undo them. `blocked_steps` are the steps in which a probe was worse than the base's, by any rule about probes.
+    rules: some of `RULES`, or the same with other limits.
     """
 
-    def __init__(self, section: GuardSection, rollback: RollbackSection | None = None, num_rollbacks: int = 0) -> None:
+    def __init__(
+        self, section: GuardSection, rollback: RollbackSection | None = None, num_rollbacks: int = 0, rules: Sequence[Rule] = (*STEP_RULES, *PROBE_RULES)
+    ) -> None:
         self._section = section
+        self._of_steps = tuple(rule for rule in rules if rule.name not in PROBE_NAMES)
+        self._of_probes = tuple(rule for rule in rules if rule.name in PROBE_NAMES)
         self._rollback = rollback or RollbackSection()
         self.num_rollbacks = num_rollbacks
         self._baseline: list[dict[str, float]] = []
@@ -117,7 +123,7 @@ class Guard:
     def _rules(self, ready: bool) -> tuple[Rule, ...]:
         """The rules that have something to compare. ready: all first steps were there before this one."""
         window = ready and len(self._recent) >= self._section.window_steps
-        return (*(STEP_RULES if window else ()), *(PROBE_RULES if self._num_probes > 1 else ()))
+        return (*(self._of_steps if window else ()), *(self._of_probes if self._num_probes > 1 else ()))
 
     def _window(self) -> Window:
         size = self._section.window_steps
@@ -167,7 +173,7 @@ def winners_of(scored: Sequence[ScoredGroup]) -> dict[str, AnswerKey]:
 
 def is_blocked(verdict: Verdict) -> bool:
     """Whether a verdict finds that a probe is worse than the base's."""
-    return any(RULES.get(one.rule) in PROBE_RULES for one in verdict.findings)
+    return any(one.rule in PROBE_NAMES for one in verdict.findings)
 
 
 def is_harm(verdict: Verdict) -> bool:

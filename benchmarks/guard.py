@@ -1,0 +1,153 @@
+"""Judges the guard on the recorded runs of its laboratory (`guard_lab.py`), without training again. What is finished in --out is kept.
+
+    python benchmarks/guard.py judge                      # collapses found in time, healthy runs disturbed, what is handed over
+    python benchmarks/guard.py judge --limits shortcut=1.2 off_base=0.8                   # the same with other limits (times these)
+    python benchmarks/guard.py ablate                     # each rule and each family of signals left out, and alone
+    python benchmarks/guard.py fit                        # limits against each other, on the FIT half; no JUDGE run is opened
+    python benchmarks/guard.py measure --hours 1 --fresh  # evaluations that the record lacks: last weights, fresh problems
+    python benchmarks/guard.py look --cells NAME          # signals, parts of the health and accuracy of a run, step by step
+    python benchmarks/guard.py figure --cells NAME --way lower_rate      # the run without and with the guard (records it), and points lost when found
+    python benchmarks/guard.py rollback --way lower_rate --hours 1       # records the missing pairs of runs that the guard would halt
+
+The verdicts are those of the guard of this version, made again from the recorded signals. `guard_curves.py` says what a collapse is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from guard_curves import Fate, accuracy_at
+from guard_figures import lost_when_found, two_runs, write
+from guard_fit import ablation_page, fit_page
+from guard_lab import FIT, JUDGE, done
+from guard_measure import measure
+from guard_pairs import WAYS, Pair, pair_of, pairs_page, record_pair
+from guard_runs import SECTION, LabRun, judged, load, read_measured, with_limits
+from guard_tables import handover, in_json, page
+from selftrain.guard_stream import verdicts
+
+HALVES = {"all": (*FIT, *JUDGE), "FIT": FIT, "JUDGE": JUDGE}
+SHOWN = {
+    "share": "vote/share_mean_frac",
+    "entropy": "policy/entropy_mean_nats",
+    "length": "completion/length_mean_tokens",
+    "coll": "vote/collision_frac",
+    "read": "vote/read_mean_frac",
+    "flips": "vote/flip_frac",
+    "halves": "vote/split_half_frac",
+    "base": "probe/base_agree_frac",
+    "reword": "probe/reword_agree_frac",
+    "p.len": "probe/length_mean_tokens",
+    "p.share": "probe/share_mean_frac",
+    "kl": "probe/kl_base_nats",
+}
+
+
+def runs_of(args: argparse.Namespace, half: str) -> list[LabRun]:
+    """The finished runs of a half, or those that are named."""
+    found = [run for run in load(args.folder, HALVES[half], args.out / "measured") if not args.cells or run.cell.name in args.cells]
+    if not found:
+        raise SystemExit(f"{args.folder} has no finished run {'of these names' if args.cells else f'of half {half}'}: see `guard_lab.py --list`")
+    return found
+
+
+def keep(args: argparse.Namespace, name: str, text: str) -> None:
+    (args.out / name).write_text(text, "utf-8")
+    print(text)
+
+
+def judge(args: argparse.Namespace) -> None:
+    scales = {name: float(scale) for name, _, scale in (one.partition("=") for one in args.limits)}
+    found = [judged(run, with_limits(scales)) for run in runs_of(args, args.half)]
+    fresh = {
+        one.run.cell.name: {int(step): tuple(shares) for step, shares in read_measured(args.out / "measured", one.run.cell).get("fresh", {}).items()}
+        for one in found
+    }
+    rows = [in_json(one, handover(one, fresh[one.run.cell.name])) for one in found]
+    (args.out / "judgement.json").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    given = f"\nLimits times {', '.join(args.limits)}.\n" if scales else ""
+    keep(args, "judgement.md", page(found, fresh) + given)
+
+
+def ablate(args: argparse.Namespace) -> None:
+    keep(args, "ablation.md", ablation_page(runs_of(args, args.half)))
+
+
+def fit(args: argparse.Namespace) -> None:
+    keep(args, "fit.md", fit_page(runs_of(args, "FIT")))
+
+
+def measure_missing(args: argparse.Namespace) -> None:
+    measure(args.folder, args.out / "measured", args.hours, args.fresh)
+
+
+def look(args: argparse.Namespace) -> None:
+    for run in runs_of(args, args.half):
+        print(f"{run.cell.name}: {run.fate}\nstep   avg health  " + " ".join(f"{name:>7}" for name in SHOWN) + "  parts")
+        for step, verdict in zip(run.steps, verdicts(run.steps, SECTION), strict=True):
+            values = [step.metrics.values.get(key) for key in SHOWN.values()]
+            health = "     " if verdict.health is None else f"{verdict.health.value:.3f}"
+            parts = {} if verdict.health is None else {name: round(bits, 2) for name, bits in verdict.health.parts.items() if bits >= 0.02}
+            numbers = " ".join(" " * 7 if value is None else f"{value:7.2f}" for value in values)
+            print(f"{verdict.step:4} {100 * accuracy_at(run.curve, verdict.step):5.1f} {health} {str(verdict.action)[:4]:4} {numbers}  {parts}")
+
+
+def figure(args: argparse.Namespace) -> None:
+    if args.cells:
+        for run in runs_of(args, args.half):
+            pair = record_pair(run.cell, args.out / "pairs", args.way)
+            if done(pair):
+                print(*write(two_runs(run, pair, args.way), args.out / f"{run.cell.name}-{args.way}.svg"))
+    else:
+        print(*write(lost_when_found([judged(run) for run in runs_of(args, args.half)]), args.out / "lost.svg"))
+
+
+def rollback(args: argparse.Namespace) -> None:
+    until, folder = time.monotonic() + 3600 * args.hours, args.out / "pairs"
+    pairs: list[Pair] = []
+    left_out: list[str] = []
+    for run in candidates(runs_of(args, args.half)):
+        path = folder / args.way / run.cell.name
+        if not done(path) and time.monotonic() < until:
+            record_pair(run.cell, folder, args.way)
+        if done(path):
+            found = pair_of(run, path)
+            if isinstance(found, Pair):
+                pairs.append(found)
+            else:
+                left_out.append(f"- `{run.cell.name}`: {found}")
+    keep(args, f"rollback-{args.way}.md", pairs_page(pairs, left_out, args.way))
+
+
+def candidates(runs: Sequence[LabRun]) -> list[LabRun]:
+    """The runs that the guard would halt: collapsed ones first."""
+    order = list(Fate)
+    return sorted((run for run in runs if judged(run).harmed is not None), key=lambda run: order.index(run.fate))
+
+
+COMMANDS = {"judge": judge, "ablate": ablate, "fit": fit, "measure": measure_missing, "look": look, "figure": figure, "rollback": rollback}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--folder", type=Path, default=Path("runs/guard-lab"), help="the laboratory; it is only read")
+    parser.add_argument("--out", type=Path, default=None, help="where results go (default: FOLDER-judged)")
+    parser.add_argument("--half", choices=HALVES, default="all", help="which tasks; `fit` has the FIT half whatever is given")
+    parser.add_argument("--cells", nargs="*", default=[], help="names of runs; none: all")
+    parser.add_argument("--limits", nargs="*", default=[], metavar="RULE=SCALE", help="judge: limits that are multiplied")
+    parser.add_argument("--way", choices=WAYS, default="lower_rate", help="figure, rollback: halt, or the remedy of the run that rolls back")
+    parser.add_argument("--hours", type=float, default=1.0, help="measure, rollback: begin nothing new after so long")
+    parser.add_argument("--fresh", action="store_true", help="measure: base, best and handed-over checkpoint on fresh problems, too")
+    args = parser.parse_args()
+    args.out = args.out or args.folder.with_name(f"{args.folder.name}-judged")
+    args.out.mkdir(parents=True, exist_ok=True)
+    COMMANDS[args.command](args)
+
+
+if __name__ == "__main__":
+    main()

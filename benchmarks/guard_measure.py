@@ -1,0 +1,90 @@
+"""Evaluations that a recorded run has not: of its last weights where it handed over others, and on fresh problems.
+
+The best of nine checkpoints is the best partly by luck on the problems that chose it; fresh problems are in none of the run's sets. The base, the best and the
+checkpoint that is handed over are measured on the same ones with the same draws. Runs are not touched: a small file per run is written beside the judgement.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from guard_lab import PROBLEMS, Cell
+from guard_runs import LabRun, judged, load, read_measured
+from selftrain.compose import load_policy, load_sets
+from selftrain.config import RunConfig
+from selftrain.evals import evaluate
+from selftrain.evaluate_model import evaluate as evaluate_model
+from selftrain.evaluate_model import named
+from selftrain.policies.base import SamplingParams
+from selftrain.prompts import ids_of_forms
+from selftrain.prompts.loading import training_template
+from selftrain.prompts.tasks import mixture
+from selftrain.prompts.templates import apply_template
+from selftrain.run import read_config
+from selftrain.seeds import Stream
+from selftrain.types import Prompt, PromptSet
+
+
+def measure(lab: Path, out: Path, hours: float, fresh: bool) -> None:
+    """Make what is missing, a file per run; begin nothing after so many hours. The last weights of all runs come first."""
+    until = time.monotonic() + 3600 * hours
+    for is_fresh in (False, True)[: 1 + fresh]:
+        for run in load(lab, measured=out):
+            for step in missing(run, out, is_fresh):
+                if time.monotonic() > until:
+                    return
+                keep(out, run.cell, "fresh" if is_fresh else "held_out", step, shares(lab, out, run, step, is_fresh))
+                print(run.cell.name, "fresh" if is_fresh else "held out", step, flush=True)
+
+
+def missing(run: LabRun, out: Path, is_fresh: bool) -> list[int]:
+    """Steps done of the checkpoints whose evaluation is wanted and not there."""
+    if not is_fresh:
+        return [run.num_steps] if run.num_steps not in run.points else []
+    found = judged(run)
+    return sorted({0, found.best, found.handed_over} - {int(step) for step in read_measured(out, run.cell).get("fresh", {})})
+
+
+def shares(lab: Path, out: Path, run: LabRun, step: int, is_fresh: bool) -> list[float]:
+    """The share of right samples of each problem. The start's on fresh problems is the same for all runs of a start, task and seed."""
+    folder = lab / run.cell.name
+    config = read_config(folder)
+    model = str(folder / "checkpoints" / f"step-{step:06d}") if step else config.policy.model
+    if is_fresh and step == 0 and (known := of_the_start(out, run.cell)):
+        return known
+    if not is_fresh:
+        found = evaluate_model(config, model)
+    else:
+        params = SamplingParams(config.rollout.max_new_tokens, config.evals.temperature, config.evals.top_p, stop=config.rollout.stop)
+        policy = load_policy(named(config, model))
+        found = evaluate(policy, fresh_problems(config), params, config.evals.num_samples, Stream(config.run.seed).at(stream="fresh eval"))
+    return [one.num_right / found.num_samples for one in found.results]
+
+
+def of_the_start(out: Path, cell: Cell) -> list[float] | None:
+    for path in sorted(out.glob(f"{cell.start}-{cell.task.replace(':', '')}-*-seed-{cell.seed}.json")):
+        if found := json.loads(path.read_text("utf-8")).get("fresh", {}).get("0"):
+            return [float(one) for one in found]
+    return None
+
+
+def fresh_problems(config: RunConfig) -> PromptSet:
+    """As many problems as are held out, in none of the run's sets. Raises PromptError where the task's level has no more."""
+    sets = load_sets(config)
+    taken = ids_of_forms(sets.train).union(*(ids_of_forms(one) for one in (sets.held_out, sets.aside) if one is not None))
+    made = mixture(str(config.prompts.task), PROBLEMS, Stream(config.run.seed).at(stream="fresh problems").seed() % 2**32, exclude=taken)
+    template = training_template(config.prompts)
+    prompts = tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made)
+    return PromptSet(prompts, made.sheet, made.origin, {prompt.id: prompt.messages for prompt in made})
+
+
+def keep(out: Path, cell: Cell, what: str, step: int, found: list[float]) -> None:
+    """Add an evaluation to the run's file, whole or not at all."""
+    known = read_measured(out, cell)
+    known.setdefault(what, {})[str(step)] = found
+    out.mkdir(parents=True, exist_ok=True)
+    part = out / f"{cell.name}.json.part"
+    part.write_text(json.dumps(known), "utf-8")
+    part.rename(out / f"{cell.name}.json")

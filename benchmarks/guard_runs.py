@@ -1,0 +1,154 @@
+"""The recorded runs of the guard's laboratory, and what a guard says of them: its verdicts are made again from the record, with any rules."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+from guard_curves import Curve, Fate, Shares, curve_of, fate, in_time, loss_at, points_of, step_of_loss
+from guard_lab import FIT, JUDGE, Cell, done
+from selftrain.config import GuardSection
+from selftrain.guard import RULES, Rule, harm_since, is_blocked
+from selftrain.guard_stream import Step, steps_of_run, verdicts
+from selftrain.handover import START, Doubts, Schedule, healthiest
+from selftrain.run import read_config
+from selftrain.types import Action, Verdict
+
+NAME = re.compile(r"([a-z]+)-([a-z]+)(\d+)-(\w+)-(\d+e-\d+)-seed-(\d+)")
+EASY_SHARE_FRAC, FLOOR_FRAC = 0.95, 0.10
+SECTION = GuardSection(action="halt")
+
+
+def cell_of(name: str) -> Cell | None:
+    """The cell of a run's folder; None for other folders."""
+    match = NAME.fullmatch(name)
+    return Cell(match[1], f"{match[2]}:{match[3]}", match[5], match[4], int(match[6])) if match else None
+
+
+@dataclass(frozen=True)
+class LabRun:
+    """A finished run. points: as `points_of`. steps: what its guard was shown. every: distance of its checkpoints, num_steps: its length."""
+
+    cell: Cell
+    points: Mapping[int, Shares]
+    steps: tuple[Step, ...]
+    every: int
+    num_steps: int
+
+    @cached_property
+    def curve(self) -> Curve:
+        return curve_of(self.points)
+
+    @cached_property
+    def fate(self) -> Fate:
+        return fate(self.curve)
+
+    @property
+    def half(self) -> str:
+        return "FIT" if self.cell.task in FIT else "JUDGE"
+
+    @property
+    def kind(self) -> str:
+        """Of healthy runs: with true answers; on easy prompts, whose vote share ends at 0.95 or above; with nothing to lose; or none of these."""
+        if self.cell.source == "reference":
+            return "true answers"
+        if max(value for _, value in self.curve) < FLOOR_FRAC:
+            return "at the floor"
+        return "easy prompts" if self.share >= EASY_SHARE_FRAC else "others"
+
+    @property
+    def share(self) -> float:
+        """Mean vote share of the last five steps."""
+        return fmean(step.metrics.values["vote/share_mean_frac"] for step in self.steps[-5:])
+
+
+def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path | None = None) -> Iterator[LabRun]:
+    """The finished runs of these tasks, by name. Folders of other tasks are not opened. measured: where evaluations made later are (`guard_measure.py`)."""
+    for path in sorted(folder.iterdir()):
+        cell = cell_of(path.name)
+        if cell is None or cell.task not in tasks or not done(path):
+            continue
+        points = points_of(path)
+        extra = {} if measured is None else read_measured(measured, cell).get("held_out", {})
+        run = read_config(path).run
+        yield LabRun(
+            cell, points | {int(step): tuple(shares) for step, shares in extra.items()}, tuple(steps_of_run(path)), run.checkpoint_every_steps, run.num_steps
+        )
+
+
+def read_measured(folder: Path, cell: Cell) -> dict[str, dict[str, list[float]]]:
+    """`held_out` and `fresh`: steps done -> shares of right samples, of evaluations that were made after the run."""
+    path = folder / f"{cell.name}.json"
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a guard says of a run that it may halt. warned: step of the first finding, harmed: of the first verdict that halts; None without one.
+
+    said: the names of the rules of these two verdicts' findings. handed_over: steps done of the checkpoint, 0: the start.
+    """
+
+    run: LabRun
+    warned: int | None
+    harmed: int | None
+    said: tuple[tuple[str, ...], tuple[str, ...]]
+    handed_over: int
+
+    def found(self, by: str) -> int | None:
+        """by: `warned` or `harmed`."""
+        step: int | None = getattr(self, by)
+        return step
+
+    def in_time(self, by: str) -> bool:
+        return in_time(self.run.curve, self.found(by))
+
+    def lost(self, by: str) -> float | None:
+        """Accuracy lost from the peak at that step."""
+        step = self.found(by)
+        return None if step is None else loss_at(self.run.curve, step)
+
+    def delay(self, by: str) -> float | None:
+        """Steps after accuracy had lost 5 points; negative before."""
+        step, late = self.found(by), step_of_loss(self.run.curve)
+        return None if step is None or late is None else step - late
+
+    @property
+    def best(self) -> int:
+        """Steps done of the best checkpoint, the start among them; the earliest of equal ones."""
+        return max(self.run.curve, key=lambda one: (one[1], -one[0]))[0]
+
+
+def judged(run: LabRun, rules: Sequence[Rule] = tuple(RULES.values())) -> Judged:
+    """The verdicts of a guard with these rules, and what would be handed over with `guard.action = halt`."""
+    found = list(verdicts(run.steps, SECTION, rules))
+    warned = next((verdict for verdict in found if verdict.action is not Action.CONTINUE), None)
+    harmed = next((verdict for verdict in found if verdict.action is Action.HALT), None)
+    said = tuple(() if one is None else tuple(finding.rule for finding in one.findings) for one in (warned, harmed))
+    return Judged(run, warned and warned.step, harmed and harmed.step, (said[0], said[1]), handed_over(run, found))
+
+
+def handed_over(run: LabRun, found: Sequence[Verdict]) -> int:
+    """By the product's own rule, at the first verdict that halts or at the end. The halted step has no update, so no checkpoint either."""
+    doubts, steps_done, updates = Doubts(), run.num_steps, run.num_steps
+    for verdict in found:
+        blocked = (*doubts.blocked_steps, verdict.step) if is_blocked(verdict) else doubts.blocked_steps
+        doubts = Doubts(harm_since(doubts.harm_since_step, verdict), blocked)
+        if verdict.action is Action.HALT:
+            steps_done, updates = verdict.step + 1, verdict.step
+            break
+    schedule = Schedule(run.every, run.num_steps, SECTION.window_steps)
+    name = healthiest({steps: str(steps) for steps in range(1, updates + 1) if schedule.is_due(steps)}, steps_done, doubts, schedule)
+    return 0 if name == START else int(name)
+
+
+def with_limits(scales: Mapping[str, float]) -> list[Rule]:
+    """All rules, the limit of each times its scale. ValueError for an unknown one."""
+    if unknown := scales.keys() - RULES.keys():
+        raise ValueError(f"there is no rule {', '.join(sorted(unknown))}: rules are {', '.join(RULES)}")
+    return [replace(rule, limit=rule.limit * scales.get(rule.name, 1.0)) for rule in RULES.values()]
