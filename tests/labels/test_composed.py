@@ -143,7 +143,7 @@ def test_a_safety_net_says_in_every_group_who_decided(tmp_path: Path) -> None:
     assert (ledger.header["label_free"], ledger.header["truth_channels"]) == (False, ["first_of.sources=reference"])
     assert ledger.header["answers_hash"] is not None
     decided = [one.label for step in ledger.group_steps() for one in ledger.groups(step) if one.label.is_decided]
-    assert {(label.source, label.uses_truth) for label in decided} == {("reference", True), ("majority", False)}
+    assert {(label.source, label.uses_truth) for label in decided} == {("reference", True), ("ema", False)}
     assert 0.1 < sum(label.uses_truth for label in decided) / len(decided) < 0.3
 
 
