@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from guard_curves import Fate
-from guard_runs import LabRun, judged, with_limits
+import numpy as np
+
+from guard_curves import Fate, in_time
+from guard_runs import SECTION, LabRun, judged, with_limits
 from guard_tables import HEAD, Score, row_of, score
 from selftrain.guard import RULES, Kind, Rule
+from selftrain.guard_stream import verdicts
 
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "collisions": ("constant_answer",),
@@ -54,6 +58,29 @@ def ablation_page(runs: Sequence[LabRun]) -> str:
     lines = [f"# Rules left out and alone, {len(runs)} runs", "", *HEAD, row_of("all rules", whole)]
     lines += [row_of(name, one) for name, one in others if name.removeprefix("without ").removeprefix("only ") not in idle]
     return "\n".join([*lines, "", f"Leaving them out changes nothing, and alone they find nothing: {', '.join(idle) or 'none'}."]) + "\n"
+
+
+def headroom(runs: Sequence[LabRun]) -> dict[str, tuple[list[float], list[float]]]:
+    """By harm rule, the largest value over its limit that each healthy run reaches, and each collapsed or fallen one before 5 points are lost; up to 4."""
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name, rule in RULES.items() if rule.kind is Kind.HARM}
+    for run in runs:
+        if run.fate is not Fate.BETWEEN:
+            said = [verdict for verdict in verdicts(run.steps, SECTION) if verdict.health and (run.fate is Fate.HEALTHY or in_time(run.curve, verdict.step))]
+            for name, of in found.items():
+                bits = [verdict.health.parts.get(name, 0.0) for verdict in said if verdict.health]
+                of[run.fate is not Fate.HEALTHY].append(math.sqrt(max(bits, default=0.0)))
+    return found
+
+
+def headroom_page(runs: Sequence[LabRun]) -> list[str]:
+    """As Markdown."""
+    lines = ["| rule | limit | healthy runs: highest | 95th percentile | collapsed and fallen, in time: median | lowest | at its limit or above |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for name, (healthy, fell) in headroom(runs).items():
+        well = f"{max(healthy):.2f} | {np.percentile(healthy, 95):.2f}" if healthy else " | "
+        ill = f"{np.median(fell):.2f} | {min(fell):.2f} | {sum(one >= 1 for one in fell)} of {len(fell)}" if fell else " | | "
+        lines.append(f"| `{name}` | {RULES[name].limit:.3g} | {well} | {ill} |")
+    return lines
 
 
 @dataclass(frozen=True)
@@ -117,5 +144,6 @@ def fit_page(runs: Sequence[LabRun]) -> str:
     said = ", ".join(f"`{name}` times {scale} ({RULES[name].limit * scale:.3g})" for name, scale in found.scales.items()) or "no change"
     lines = [f"# Limits on the FIT half, {len(runs)} runs ({fates})", "", "Rows that differ from the limits as they are.", "", *HEAD, *shown, ""]
     lines += [f"No scale from {min(SCALES)} to {max(SCALES)} of these changes anything: {', '.join(f'`{name}`' for name in idle) or 'none'}.", ""]
+    lines += ["What each rule reaches, over its limit, in the time in which a finding would count:", "", *headroom_page(runs), ""]
     lines += [f"Coordinate ascent ends at: {said}.", "", *HEAD, row_of("as they are", whole), row_of("there", measure(found.scales))]
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -210,6 +211,18 @@ def test_ablation_names_the_rule_that_found_it(modules: Mapping[str, ModuleType]
     assert "| without `noise` | 0 of 1: 0 % [0, 98] |" in page
     assert "| only `noise` | 1 of 1: 100 % [2, 100] |" in page
     assert "`shrinking`" in page.splitlines()[-1]
+
+
+def test_headroom_is_what_rules_reach_before_it_is_too_late(modules: Mapping[str, ModuleType]) -> None:
+    healthy = lab_run(modules, (50, 55, 60, 62, 64, 64, 64, 65, 66), 37)  # three doubled steps at the end
+    falling = lab_run(modules, FALLS_LATE, 20)  # two doubled steps and a third in the verdict of step 22, the last before 22.1
+    found = modules["guard_fit"].headroom([healthy, falling])
+    reached = math.log(0.35 / 0.2) / math.log(1.75)
+    assert found["noise"] == (pytest.approx([reached], abs=1e-5), pytest.approx([reached], abs=1e-5))
+    assert found["shortcut"] == ([0.0], [0.0])
+    assert "no_signal" not in found
+    page = "\n".join(modules["guard_fit"].headroom_page([healthy, falling]))
+    assert f"| `noise` | 0.56 |{f' {reached:.2f} |' * 4} 1 of 1 |" in page
 
 
 def test_the_fit_takes_what_finds_more_and_disturbs_less(modules: Mapping[str, ModuleType], tables: Any) -> None:
