@@ -102,8 +102,11 @@ def figure(args: argparse.Namespace) -> None:
             pair = record_pair(run.cell, args.out / "pairs", args.way)
             if done(pair):
                 print(*write(two_runs(run, pair, args.way), args.out / f"{run.cell.name}-{args.way}.svg"))
-    else:
-        print(*write(lost_when_found([judged(run) for run in runs_of(args, args.half)]), args.out / "lost.svg"))
+        return
+    fell = [judged(run) for run in runs_of(args, args.half) if run.fate in (Fate.COLLAPSED, Fate.FALLEN)]
+    if not fell:
+        raise SystemExit(f"{args.folder} has no collapse to draw yet; give --cells NAME for the figure of one run")
+    print(*write(lost_when_found(fell), args.out / "lost.svg"))
 
 
 def rollback(args: argparse.Namespace) -> None:

@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import fmean
 
 from selftrain.checkpoints import place_of
-from selftrain.handover import START
-from selftrain.ledger import read
+from selftrain.ledger import Ledger, read
 
 Curve = Sequence[tuple[int, float]]
 Shares = tuple[float, ...]
@@ -90,14 +89,18 @@ def points_of(folder: Path) -> dict[int, Shares]:
     The last evaluation of a run is of what it hands over, which need not be its last weights: it stands at the steps of that checkpoint.
     """
     ledger, found = read(folder), {}
-    handed_over = next((str(line.body["handed_over"]) for line in ledger.lines("end")), START)
     for record in ledger.evals():
-        name = str(record["name"])
-        place = place_of(handed_over if name == "after" else name)
-        if name == "before" or place is not None:
-            done = record["evaluation"]
-            found[0 if place is None or name == "before" else place[1]] = tuple(one["num_right"] / done["num_samples"] for one in done["results"])
+        name, done = str(record["name"]), record["evaluation"]
+        place = (0, 0) if name == "before" else (0, handed_over(ledger)) if name == "after" else place_of(name)
+        if place is not None:
+            found[place[1]] = tuple(one["num_right"] / done["num_samples"] for one in done["results"])
     return dict(sorted(found.items()))
+
+
+def handed_over(ledger: Ledger) -> int:
+    """Steps done of what a finished run hands over; 0: its start."""
+    name = next(str(line.body["handed_over"]) for line in ledger.lines("end"))
+    return (place_of(name) or (0, 0))[1]
 
 
 def curve_of(points: Mapping[int, Shares]) -> list[tuple[int, float]]:

@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from statistics import fmean
 
-from guard_curves import Fate, curve_of, points_of
+from guard_curves import IN_TIME_FRAC, Fate, curve_of, handed_over, points_of
 from guard_runs import Judged, LabRun
 from guard_tables import BY
 from selftrain.guard_stream import Step, steps_of_run
@@ -16,10 +17,12 @@ from selftrain.ledger import read
 from selftrain.report import charts
 from selftrain.report.charts import Chart, Point, Series, Span
 
-COLOURS = ("#b5541c", "#1f6fb2")
+COLOURS = ("#b5541c", "#1f6fb2", "#3c7d3f")
 STYLE = "text{font:10.5px sans-serif;fill:#555}.grid{stroke:#ddd}.line{fill:none;stroke-width:1.8}"
-STYLE += ".span{fill:#e9a23b;opacity:.25}.span.warn{fill:#3c7d3f;opacity:.12}"
+STYLE += ".span{fill:#e9a23b;opacity:.25}"
 STYLE += "".join(f".line{at}{{stroke:{colour}}}.dot.line{at}{{fill:{colour}}}" for at, colour in enumerate(COLOURS))
+CHARACTER = 5.6
+"""width of a letter of the legend"""
 SCALE = 2
 """pixels of the PNG for each of the drawing"""
 
@@ -29,25 +32,28 @@ def two_runs(run: LabRun, folder: Path, way: str) -> str:
     ledger, last = read(folder), run.num_steps
     acted = [one.left_at - 1 for one in ledger.branches] or [verdict.step for verdict in ledger.verdicts() if str(verdict.action) == "halt"]
     spans = tuple(Span(step, step, "halt", f"the guard acts at step {step}") for step in acted)
-    held_out = [Series("without", in_floats(run.curve)), Series("with", in_floats(curve_of(points_of(folder))))]
+    points, end = points_of(folder), handed_over(ledger)
+    held_out = [Series("without", in_floats(run.curve)), Series("with", in_floats(curve_of(points)))]
+    held_out += [Series("handed over", ((float(end), fmean(points[end])),))] if end in points else []
     shares = [Series("without", of(run.steps, last)), Series("with", of(tuple(steps_of_run(folder)), last))]
     charts_ = [
-        Chart("held-out avg@16", "fraction", tuple(held_out), (0.0, 1.0), spans),
+        Chart("held-out avg@16", "fraction", tuple(held_out), None, spans),
         Chart("vote share, which the reward follows", "fraction", tuple(shares), (0.0, 1.0), spans),
     ]
     acts = "halts" if way == "halt" else f"rolls back ({way.replace('_', ' ')})"
-    return panel([(chart, last) for chart in charts_], ("guard off", f"guard on: {acts} where shaded"))
+    return panel([(chart, last) for chart in charts_], ("the guard only warns", f"it {acts} where shaded", "what is handed over then"))
 
 
 def lost_when_found(runs: Sequence[Judged]) -> str:
     """Of the collapsed and fallen runs, the share that was found before so many points were lost."""
     fell = [one for one in runs if one.run.fate in (Fate.COLLAPSED, Fate.FALLEN)]
     lost = {by: sorted(100 * points for one in fell if (points := one.lost(by)) is not None) for by in BY}
-    last = max(10, int(max((values[-1] for values in lost.values() if values), default=0)) + 1)
+    most = max((values[-1] for values in lost.values() if values), default=0.0)
+    last = next(end for end in (8, 20, 40, 80, 100) if end >= most)
     lines = tuple(Series(words, stairs(lost[by], len(fell), last)) for by, words in BY.items())
-    span = Span(0, 5, "warn", "in time")
-    chart = Chart(f"share of {len(fell)} collapses found before so many points were lost", "fraction", lines, (0.0, 1.0), (span,))
-    return panel([(chart, last)], tuple(BY.values()))
+    limit = Series("in time", ((100 * IN_TIME_FRAC, 0.0), (100 * IN_TIME_FRAC, 1.0)))
+    chart = Chart(f"share of {len(fell)} collapses found before so many points were lost", "fraction", (*lines, limit), (0.0, 1.0))
+    return panel([(chart, last)], (*BY.values(), "5 points"))
 
 
 def stairs(values: Sequence[float], of_all: int, last: float) -> tuple[Point, ...]:
@@ -75,9 +81,11 @@ def panel(drawn: Sequence[tuple[Chart, int]], names: Sequence[str]) -> str:
         found.append(f'<text x="{at * charts.WIDTH + charts.LEFT}" y="14">{escape(chart.title)}</text>')
         placed = f'<svg x="{at * charts.WIDTH}" y="20" width="{charts.WIDTH}" height="{charts.HEIGHT}" '
         found.append(charts.svg(chart, last).replace("<svg ", placed, 1))
-    for at, name in enumerate(names):
-        found.append(f'<rect x="{charts.LEFT + 130 * at}" y="{height - 18}" width="10" height="10" fill="{COLOURS[at]}"/>')
-        found.append(f'<text x="{charts.LEFT + 130 * at + 14}" y="{height - 9}">{escape(name)}</text>')
+    left = float(charts.LEFT)
+    for name, colour in zip(names, COLOURS, strict=False):
+        found.append(f'<rect x="{left:.0f}" y="{height - 18}" width="10" height="10" fill="{colour}"/>')
+        found.append(f'<text x="{left + 14:.0f}" y="{height - 9}">{escape(name)}</text>')
+        left += 34 + CHARACTER * len(name)
     return "".join(found) + "</svg>\n"
 
 

@@ -55,7 +55,7 @@ def ablation_page(runs: Sequence[LabRun]) -> str:
         for (name, without), (_, alone) in zip(others[::2], others[1::2], strict=True)
         if without == whole and not any(sum(part.values()) for part in (alone.found, alone.fallen_found, alone.disturbed))
     ]
-    lines = [f"# Rules left out and alone, {len(runs)} runs", "", *HEAD, row_of("all rules", whole)]
+    lines = [f"# Rules left out and alone, {len(runs)} runs ({fates_of(runs)})", "", *HEAD, row_of("all rules", whole)]
     lines += [row_of(name, one) for name, one in others if name.removeprefix("without ").removeprefix("only ") not in idle]
     return "\n".join([*lines, "", f"Leaving them out changes nothing, and alone they find nothing: {', '.join(idle) or 'none'}."]) + "\n"
 
@@ -81,6 +81,11 @@ def headroom_page(runs: Sequence[LabRun]) -> list[str]:
         ill = f"{np.median(fell):.2f} | {min(fell):.2f} | {sum(one >= 1 for one in fell)} of {len(fell)}" if fell else " | | "
         lines.append(f"| `{name}` | {RULES[name].limit:.3g} | {well} | {ill} |")
     return lines
+
+
+def fates_of(runs: Sequence[LabRun]) -> str:
+    """Example: `2 collapsed, 0 fallen, 1 between, 5 healthy`."""
+    return ", ".join(f"{sum(run.fate is fate for run in runs)} {fate}" for fate in Fate)
 
 
 @dataclass(frozen=True)
@@ -140,9 +145,8 @@ def fit_page(runs: Sequence[LabRun]) -> str:
     whole = measure({})
     shown = [row_of(name, one) for name, one in found.tried if name.startswith("all") or one != whole]
     idle = [name for name in SCALED if all(one == whole for what, one in found.tried if what.startswith(f"`{name}`"))]
-    fates = ", ".join(f"{sum(run.fate is fate for run in runs)} {fate}" for fate in Fate)
     said = ", ".join(f"`{name}` times {scale} ({RULES[name].limit * scale:.3g})" for name, scale in found.scales.items()) or "no change"
-    lines = [f"# Limits on the FIT half, {len(runs)} runs ({fates})", "", "Rows that differ from the limits as they are.", "", *HEAD, *shown, ""]
+    lines = [f"# Limits on the FIT half, {len(runs)} runs ({fates_of(runs)})", "", "Rows that differ from the limits as they are.", "", *HEAD, *shown, ""]
     lines += [f"No scale from {min(SCALES)} to {max(SCALES)} of these changes anything: {', '.join(f'`{name}`' for name in idle) or 'none'}.", ""]
     lines += ["What each rule reaches, over its limit, in the time in which a finding would count:", "", *headroom_page(runs), ""]
     lines += [f"Coordinate ascent ends at: {said}.", "", *HEAD, row_of("as they are", whole), row_of("there", measure(found.scales))]

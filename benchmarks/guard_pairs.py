@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from guard_curves import Shares, points_of
+from guard_curves import Shares, handed_over, points_of
 from guard_lab import Cell, claim, config_of, done, record
 from guard_runs import LabRun, judged
-from selftrain.checkpoints import place_of
 from selftrain.config import RunConfig
 from selftrain.config_load import with_options
 from selftrain.evals import resample
 from selftrain.evals.bootstrap import Interval, mean_interval
-from selftrain.handover import START
 from selftrain.ledger import read
 from selftrain.remedies import GUARD, REMEDIES
 
@@ -66,9 +64,7 @@ def pair_of(run: LabRun, folder: Path) -> Pair | str:
         return f"the guard acted {len(acts)} times in it, and at step {found.harmed} of the recorded run"
     if acts[0].left_at != found.harmed + 1:
         return f"it was left after step {acts[0].left_at - 1}, and the guard of this version halts the recorded run at step {found.harmed}"
-    points, name = points_of(folder), next(str(line.body["handed_over"]) for line in ledger.lines("end"))
-    place = place_of(name)
-    steps = 0 if name == START or place is None else place[1]
+    points, steps = points_of(folder), handed_over(ledger)
     if found.handed_over not in run.points or steps not in points:
         return "what is handed over was not evaluated"
     return Pair(run.cell, found.harmed, (found.handed_over, run.points[found.handed_over]), (steps, points[steps]), len(acts))

@@ -275,7 +275,31 @@ def test_the_last_evaluation_is_of_what_is_handed_over(curves: Any, tmp_path: Pa
     points = curves.points_of(folder)
     assert end["handed_over"] not in ("step-000016", "start")
     assert list(points) == list(range(0, 16, 2))
+    assert curves.handed_over(read(folder)) == int(end["handed_over"].rpartition("-")[2])
     assert all(len(shares) == 8 for shares in points.values())
+
+
+def test_a_run_that_rolls_back_is_paired_with_what_halting_hands_over(modules: Mapping[str, ModuleType], tmp_path: Path) -> None:
+    """The same run up to the step at which the guard acts; the recorded one goes on, the other one rolls back."""
+    from selftrain.guard_stream import steps_of_run
+    from selftrain.ledger import read
+
+    runs, pairs, points_of = modules["guard_runs"], modules["guard_pairs"], modules["guard_curves"].points_of
+    warned = toy(tmp_path, "warned", **{"guard.action": "warn"})
+    rolled = toy(tmp_path, "rolled", **{"guard.action": "roll_back"})
+    cell = modules["guard_lab"].Cell("default", "add:4", "1e-4", "majority", 20)
+    run = runs.LabRun(cell, points_of(warned), tuple(steps_of_run(warned)), 2, 16)
+    at = read(rolled).branches[0].left_at - 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "SECTION", GuardSection(action="halt", window_steps=2, baseline_steps=2))
+        found = pairs.pair_of(run, rolled)
+        assert found.step == at
+        assert found.halted == (int(read(rolled).branches[0].step), run.points[read(rolled).branches[0].step])  # where it went back to
+        assert found.num_rollbacks == len(read(rolled).branches)
+        assert len(found.rolled[1]) == 8
+        assert "Mean gain, paired" in pairs.pairs_page([found], [], "lower_rate")
+        assert "the guard acted 0 times in it" in pairs.pair_of(run, warned)
+    ElementTree.fromstring(modules["guard_figures"].two_runs(run, rolled, "lower_rate"))
 
 
 def test_figures_are_drawings(modules: Mapping[str, ModuleType]) -> None:
