@@ -260,7 +260,14 @@ def toy(folder: Path, name: str, **options: Any) -> Path:
     """A collapsing run of the toy, evaluated and kept at every second step."""
     from selftrain.config_load import load_config
 
-    given = {"policy.model": "toy:weak", "update.learning_rate": 3.0, "run.num_steps": 16, "guard.window_steps": 2, "guard.baseline_steps": 2}
+    given = {
+        "policy.model": "toy:weak",
+        "labels.source": "majority",
+        "update.learning_rate": 3.0,
+        "run.num_steps": 16,
+        "guard.window_steps": 2,
+        "guard.baseline_steps": 2,
+    }
     given |= {"rollout.prompts_per_step": 8, "rollout.num_votes": 8, "evals.num_problems": 8, "evals.num_samples": 4, "evals.every_steps": 2}
     given |= {"prompts.count": 40, "run.folder": str(folder), "run.name": name, "run.checkpoint_every_steps": 2, "run.num_checkpoints": 16}
     return Path(str(train_to_end(load_config(overrides={**given, **options})).folder))

@@ -63,7 +63,7 @@ def test_shares_make_a_whole_and_overhead_is_the_rest() -> None:
 def test_the_floor_of_a_model_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """2 operations a weight for prompts and samples, 6 for trained groups' prompts and tokens, at a rate of 1e9 a second."""
     monkeypatch.setattr(hardware, "matrix_rate", lambda device, dtype: 1e9)
-    sizes = {"rollout.prompts_per_step": 4, "rollout.num_votes": 6, "rollout.max_new_tokens": 16}
+    sizes = {"labels.source": "majority", "rollout.prompts_per_step": 4, "rollout.num_votes": 6, "rollout.max_new_tokens": 16}
     seen: list[StepReport] = []
     found = profile(load_config(overrides={"run.folder": str(tmp_path), "policy.num_threads": 1, **sizes}), 1, 0, seen.append, keep=True)
     groups = [one.voted.group for one in seen[0].scored]

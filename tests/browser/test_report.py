@@ -62,7 +62,7 @@ def scroll_to(page: Page, heading: str) -> None:
 
 def test_the_default_run(opened: Callable[[Path], Page], default_run: Path, tmp_path: Path, keeps_pictures: bool) -> None:
     shown = opened(write_report(default_run).html)
-    assert len(shown.all("figure svg.chart")) == 9
+    assert len(shown.all("figure svg.chart")) == 12
     look_at(shown, 12)
     scroll_to(shown, "Outcome")
     shown.picture("report", tmp_path, keeps_pictures)

@@ -42,6 +42,7 @@ TOY = {
 FORMAT_1 = Path(__file__).parent.parent / "ledger" / "format_1"
 COLLAPSES = {**TOY, "policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
 EMBEDDED = {
+    "labels.source": "majority",
     "rollout.prompts_per_step": 4,
     "rollout.num_votes": 8,
     "evals.num_problems": 4,
@@ -59,7 +60,7 @@ def flat(sections: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A short default run, a collapsed one, an empty one, and one under way with a step that nobody recorded as done."""
+    """A short run of the recipe, a collapsed one, an empty one, and one under way with a step that nobody recorded as done."""
     place = {"run.folder": str(tmp_path_factory.mktemp("runs"))}
     found = {
         "default": train_to_end(load_config((), {**flat(recipe("embedded")), **EMBEDDED, **place})).folder,
