@@ -22,7 +22,7 @@ from selftrain.types import Action, Role
 from tests.killing import assert_it_ends_the_same, cut_off_and_resumed
 from tests.test_extras import groups_of
 from tests.test_rollback import COLLAPSES
-from tests.test_train import LEARNS, SMALL, change_all_truth, config, files_of
+from tests.test_train import LEARNS, SMALL, assert_blind_to_truth, config
 
 
 def unnamed(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,12 +56,7 @@ def test_it_learns_without_labels(tmp_path: Path) -> None:
 
 def test_truth_never_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Design law 1: with all true answers changed, ledger, checkpoints and choice are the same byte for byte, and only the evaluations differ."""
-    honest = train_to_end(config(tmp_path, "a", DEFAULT))
-    change_all_truth(monkeypatch)
-    blind = train_to_end(config(tmp_path, "b", DEFAULT))
-    assert files_of(honest.folder) == files_of(blind.folder)
-    assert (honest.head, honest.handed_over) == (blind.head, blind.handed_over)
-    assert honest.before != blind.before
+    assert_blind_to_truth(tmp_path, monkeypatch, DEFAULT)
 
 
 def test_stopped_and_killed_it_ends_the_same(tmp_path: Path) -> None:

@@ -99,15 +99,20 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("options", [SMALL, {**CONSTANT, "run.num_steps": 30}], ids=["healthy", "halted"])
-def test_truth_never_reaches_a_label_free_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
-    """Design law 1: with all true answers changed, ledger, checkpoints and choice are the same byte for byte, and only the evaluations differ."""
+def assert_blind_to_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+    """Two runs of these options, the second with all true answers changed."""
     honest = train_to_end(config(tmp_path, "a", options))
     change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", options))
     assert files_of(honest.folder) == files_of(blind.folder)
     assert (honest.head, honest.handed_over) == (blind.head, blind.handed_over)
     assert honest.before != blind.before
+
+
+@pytest.mark.parametrize("options", [SMALL, {**CONSTANT, "run.num_steps": 30}], ids=["healthy", "halted"])
+def test_truth_never_reaches_a_label_free_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+    """Design law 1: with all true answers changed, ledger, checkpoints and choice are the same byte for byte, and only the evaluations differ."""
+    assert_blind_to_truth(tmp_path, monkeypatch, options)
 
 
 def test_a_run_cut_off_in_its_last_evaluation_ends_when_resumed(tmp_path: Path) -> None:

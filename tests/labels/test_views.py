@@ -35,6 +35,7 @@ from selftrain.types import Outcome as Decision
 from tests.builders import group, voted
 from tests.killing import assert_it_ends_the_same
 from tests.test_extras import groups_of
+from tests.test_second_view import assert_labels_beat_the_vote
 from tests.test_train import SMALL, config
 
 A, B, C, D = "1", "2", "3", "4"
@@ -257,15 +258,4 @@ def test_beside_other_sources_everybody_has_samples_of_their_own(tmp_path: Path)
 @pytest.mark.parametrize("voter", EVERYBODY)
 def test_labels_that_survive_rewording_are_right_more_often(tmp_path: Path, voter: Voter) -> None:
     """On the weak toy, whose distractor is another one in the second wording, against the plain vote of the policy's completions."""
-    options = {"policy.model": "toy:weak", "update.learning_rate": 1e-6, "run.num_steps": 4, "guard.action": "off", "evals.num_problems": 8}
-    options |= {"rollout.prompts_per_step": 32, "rollout.num_votes": 64, "labels.source": "views", "views.voter": voter}
-    scored = groups_of(train_to_end(config(tmp_path, "a", options)).folder)
-    sheet = compose.load_sets(read_config(tmp_path / "a")).train.sheet
-
-    def right(keys: list[tuple[str, str | None]]) -> float:
-        return sum(key == sheet.answer_of(prompt_id) for prompt_id, key in keys) / len(keys)
-
-    plain = [(one.voted.group.prompt.id, one.voted.vote.winners[0]) for one in scored if len(one.voted.vote.winners) == 1]
-    viewed = [(one.voted.group.prompt.id, one.label.key) for one in scored if one.label.is_decided]
-    assert len(viewed) > len(scored) / 2
-    assert right(viewed) > right(plain) + 0.1
+    assert_labels_beat_the_vote(tmp_path, {"labels.source": "views", "views.voter": voter})

@@ -14,7 +14,7 @@ from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.errors import ConfigError
 from selftrain.extras import Extras
 from selftrain.labels import Labelling
-from selftrain.labels.second_view import Wording
+from selftrain.labels.second_view import SUFFIX, Wording
 from selftrain.policies.base import Policy, SampleRequest, SamplingParams
 from selftrain.reading import Reading
 from selftrain.scoring import Scorer, compile_samples
@@ -150,7 +150,7 @@ class Drawer:
         if self.wording is None or self.config.labels.clustering not in ONE_ANSWER_CLUSTERINGS:
             return {}
         seconds = [(at, prompt.id, self.wording.second(prompt, None)) for at, prompt in enumerate(prompts)]
-        worded = [(at, Prompt(f"{prompt_id} view", messages)) for at, prompt_id, messages in seconds if messages is not None]
+        worded = [(at, Prompt(prompt_id + SUFFIX, messages)) for at, prompt_id, messages in seconds if messages is not None]
         return self._votes(self._drawn(worded, step, replace(vote_params(self.config), certainties=False), "calibrate view"))
 
     def _votes(self, groups: Sequence[Group]) -> dict[int, Vote]:

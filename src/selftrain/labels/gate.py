@@ -34,14 +34,13 @@ def halves(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  #
     return all(count(one.answers.keys[start::2]).winners == (key,) for start in (0, 1))
 
 
-def base(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
-    """The vote of the frozen start on the same prompt has this single winner."""
-    return [teacher.vote.winners for teacher in teachers_of(one)] == [(key,)]
+def teacher(samples: Callable[[VotedGroup], list[VotedGroup]], asks: Callable[[Sequence[VotedGroup]], list[ExtraRequest]]) -> Condition:
+    """The vote of another model on the same prompt has this single winner; closed where it was not asked. samples: its votes for a group."""
 
+    def holds(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
+        return [votes.vote.winners for votes in samples(one)] == [(key,)]
 
-def average(one: VotedGroup, key: AnswerKey | None, min_share: float) -> bool:  # noqa: ARG001
-    """The vote of the moving average on the same prompt has this single winner."""
-    return [teacher.vote.winners for teacher in ema.teachers_of(one)] == [(key,)]
+    return Condition(holds, asks)
 
 
 def second_view(source: SecondView) -> Condition:
@@ -57,8 +56,8 @@ def second_view(source: SecondView) -> Condition:
 CONDITIONS: Mapping[str, Condition] = {
     "share": Condition(share),
     "halves": Condition(halves),
-    "base": Condition(base, teacher_requests),
-    "ema": Condition(average, ema.average_requests),
+    "base": teacher(teachers_of, teacher_requests),
+    "ema": teacher(ema.teachers_of, ema.average_requests),
 }
 
 

@@ -41,7 +41,12 @@ def multiplied_weights(model: Any) -> int:
 
 def default_cache_mib(device: torch.device) -> int:
     """Memory for keys and values where none is named: 1,024 MiB on the CPU, the same on every machine (design law 8), a quarter of a GPU's."""
-    return torch.cuda.get_device_properties(device).total_memory >> 22 if device.type == "cuda" else 1024
+    return gpu_bytes(device) >> 22 if device.type == "cuda" else 1024
+
+
+def gpu_bytes(device: torch.device) -> int:
+    """All the memory that a GPU has, free or not."""
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:

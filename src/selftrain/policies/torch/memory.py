@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.hardware import gpu_bytes
 
 CPU_ACTIVATIONS_MIB = 256
 """Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
@@ -50,17 +51,13 @@ def kept_per_token(forward: Forward) -> float:
 
 def default_microbatch_tokens(forward: Forward) -> int:
     """Tokens of one pass where none are named: what prompts and completions keep fits 256 MiB on a CPU, an eighth of a GPU's memory."""
-    room = device_bytes(forward) >> 3 if forward.device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
+    room = gpu_bytes(forward.device) >> 3 if forward.device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
     return int(max(LEAST_TOKENS, min(MOST_TOKENS[forward.device.type], room / 2 / max(kept_per_token(forward), 1))))
 
 
 def sequence_room(forward: Forward) -> int:
     """Bytes that one sequence, which cannot be split, may keep: 4 GiB on a CPU, a quarter of a GPU's memory."""
-    return device_bytes(forward) >> 2 if forward.device.type == "cuda" else CPU_SEQUENCE_MIB << 20
-
-
-def device_bytes(forward: Forward) -> int:
-    return int(torch.cuda.get_device_properties(forward.device).total_memory)
+    return gpu_bytes(forward.device) >> 2 if forward.device.type == "cuda" else CPU_SEQUENCE_MIB << 20
 
 
 def one_gradient(weights: Iterable[torch.nn.Parameter]) -> None:
