@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from selftrain import compose
+from selftrain.compose import deciding
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import RunFolderError
@@ -225,6 +226,18 @@ def test_a_changed_config_or_prompt_set_is_refused(tmp_path: Path, monkeypatch: 
     document.write_text(document.read_text().replace('"num_steps":12', '"num_steps":13'))
     with pytest.raises(RunFolderError, match="config"):
         resume(tmp_path / "a")
+
+
+def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its config lacks options that came later."""
+    with monkeypatch.context() as patch:
+        patch.setattr("selftrain.compose.deciding", lambda config: {name: values for name, values in deciding(config).items() if name != "views"})
+        run = start(config(tmp_path, "a", SMALL))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 6:
+            run.stop()
+    assert "views" not in read(tmp_path / "a").header["config"]
+    assert finish(resume(tmp_path / "a")).reason == "done"
 
 
 def test_a_run_with_clustered_answers_is_replayed(tmp_path: Path) -> None:

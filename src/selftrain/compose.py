@@ -224,7 +224,12 @@ def deciding(config: RunConfig) -> dict[str, Any]:
 
 
 def config_hash(config: RunConfig) -> str:
-    return hashlib.sha256(json.dumps(deciding(config), sort_keys=True).encode()).hexdigest()
+    return hash_of_options(deciding(config))
+
+
+def hash_of_options(values: Mapping[str, Any]) -> str:
+    """Of a config as it is recorded. An earlier version's has fewer options, so it is hashed as it stands and not as this version would write it."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def about(prompts: PromptSet | None) -> Mapping[str, Any] | None:

@@ -18,7 +18,7 @@ from selftrain.compose import (
     check_header,
     check_lengths,
     check_parts,
-    config_hash,
+    hash_of_options,
     header_of,
     load_policy,
     load_sets,
@@ -350,7 +350,7 @@ def resume(folder: Place) -> Run:
     if not record.is_writable:
         why = f"its record has format {record.format}, which this version reads and does not write"
         raise RunFolderError(f"run {folder}", why, "Resume it with the version that began it, or start a new run.")
-    if config_hash(config) != record.header["config_hash"]:
+    if hash_of_options(record.header["config"]) != record.header["config_hash"]:
         raise RunFolderError(f"{folder / 'run.json'}", "its config is not the one the run was started with", "Undo the edit; a changed config is a new run.")
     at_home = relocated(config, Path(record.environment["cwd"]))
     config = config.model_copy(update={"stored": at_home.stored})
