@@ -296,7 +296,7 @@ def test_the_cost_adds_up_and_the_energy_says_what_it_assumes(tmp_path: Path) ->
     for text in (page.text, markdown):
         assert f"{count(cost.sampled_tokens)} tokens sampled" in text
         assert "An estimate from the clock, not a measurement: it assumes 10 W for each of 2 CPU threads" in text
-        assert "The distance to the start (KL) was not measured" in text
+        assert "The distance to the start (KL) was measured at probes alone" in text
 
 
 def test_kl_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
@@ -308,6 +308,8 @@ def test_kl_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     assert "KL to the start" in measured.text
     without, _ = reported(train_to_end(config(tmp_path, {**LEARNS, "run.num_steps": 3})).folder)
     assert "--objective.kl-in reward --objective.kl-coef 0 measures it" in without.text
+    without, _ = reported(train_to_end(config(tmp_path, {**LEARNS, "run.num_steps": 3, "run.name": "without", "probes.num_prompts": 0})).folder)
+    assert "The distance to the start (KL) was not measured" in without.text
 
 
 def test_the_guard_has_a_time_axis_with_checkpoints(tmp_path: Path) -> None:

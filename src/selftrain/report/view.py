@@ -256,7 +256,8 @@ def kl_words(record: RunRecord) -> str:
     if record.config.objective.kl_in != "none":
         return ""
     how = "--objective.kl-in reward --objective.kl-coef 0 measures it and changes no reward, for a second model in memory"
-    return f"The distance to the start (KL) was not measured: objective.kl_in = none ({how})."
+    said = "measured at probes alone, not at every step" if measured(record, "probe/kl_base_nats") else "not measured"
+    return f"The distance to the start (KL) was {said}: objective.kl_in = none ({how})."
 
 
 def spans_of(events: Sequence[Event]) -> tuple[Span, ...]:
