@@ -19,13 +19,14 @@
 
 A side without its packages says so and the other goes on. A number that is not finite (a loss, a time, a gap between log-probabilities) ends the run.
 
-How it is measured: both sides run in processes of their own, in turn, `--rounds` times; each makes `--steps` steps after `--warmup` others, and the median step
-of all rounds counts. Same weights, prompts, votes, threads, type. Lengths are fixed: no end token ends a completion before its limit. Rewards are fixed: they
-alternate within each group, so every group trains. Ours is the whole step of `selftrain train` (sampling, reading, vote, label, ledger on the disk, guard,
-update, record) with its default memory settings; TRL's is GRPOTrainer's step with a reward function that reads answers and votes, without a KL term, without
-gradient checkpointing. Its micro-batch is the fastest of those given by --trl-batches. Neither side writes a checkpoint in a step that counts. In the rows of
-sampling one step is one sampling of all completions with their log-probabilities and texts. Memory is the peak of the process (VmHWM), on a GPU that of torch's
-allocator (vLLM takes what it is told).
+How it is measured: both sides run in processes of their own, in turn, `--rounds` times; each makes `--steps` steps after `--warmup` others, and the median
+step of all rounds counts. Same weights, prompts, votes, threads, type. Lengths are fixed: no end token ends a completion before its limit. Rewards are fixed:
+they alternate within each group, so every group trains. Ours is the whole step of `selftrain train` (sampling, reading, vote, label, ledger on the disk,
+guard, update, record) with its default memory settings; TRL's is GRPOTrainer's step with a reward function that reads answers and votes, without a KL term,
+without gradient checkpointing. There are no probes: one would fall into the first step, which does not count, and every tenth after it. Its micro-batch is
+the fastest of those given by --trl-batches. Neither side writes a checkpoint in a step that counts. In the rows of sampling one step is one sampling of all
+completions with their log-probabilities and texts. Memory is the peak of the process (VmHWM), on a GPU that of torch's allocator (vLLM takes what it is
+told).
 
 The floor is 2 operations a weight and sampled token plus 6 a weight and trained token, each prompt counted once, at the matrix rate measured in the same run.
 """
@@ -240,6 +241,7 @@ def config_of(row: Row, options: argparse.Namespace, file: str, folder: str) -> 
         "labels.source": "speed_rules:labels",
         "advantage.rule": "speed_rules:advantages",
         "guard.action": "warn",
+        "probes.num_prompts": 0,
         "update.learning_rate": 1e-9,
         **({"update.tokens_per_microbatch": options.microbatch} if options.microbatch else {}),
         "run.num_steps": options.steps + options.warmup + 1,
