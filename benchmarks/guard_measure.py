@@ -19,12 +19,11 @@ from selftrain.evaluate_model import evaluate as evaluate_model
 from selftrain.evaluate_model import named
 from selftrain.policies.base import SamplingParams
 from selftrain.prompts import ids_of_forms
-from selftrain.prompts.loading import training_template
+from selftrain.prompts.loading import in_template, training_template
 from selftrain.prompts.tasks import mixture
-from selftrain.prompts.templates import apply_template
 from selftrain.run import read_config
 from selftrain.seeds import Stream
-from selftrain.types import Prompt, PromptSet
+from selftrain.types import PromptSet
 
 
 def measure(lab: Path, out: Path, hours: float, fresh: bool) -> None:
@@ -75,9 +74,7 @@ def fresh_problems(config: RunConfig) -> PromptSet:
     sets = load_sets(config)
     taken = ids_of_forms(sets.train).union(*(ids_of_forms(one) for one in (sets.held_out, sets.aside) if one is not None))
     made = mixture(str(config.prompts.task), PROBLEMS, Stream(config.run.seed).at(stream="fresh problems").seed() % 2**32, exclude=taken)
-    template = training_template(config.prompts)
-    prompts = tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made)
-    return PromptSet(prompts, made.sheet, made.origin, {prompt.id: prompt.messages for prompt in made})
+    return in_template(made, training_template(config.prompts))
 
 
 def keep(out: Path, cell: Cell, what: str, step: int, found: list[float]) -> None:

@@ -15,9 +15,9 @@ from selftrain.probes import Drawing, Prober
 from selftrain.probes.off_domain import OFF_DOMAIN
 from selftrain.probes.probe_set import ProbeSet, Wordings, make_probe_set
 from selftrain.prompts import ids_of_forms, tasks
-from selftrain.prompts.loading import training_template
+from selftrain.prompts.loading import in_template, training_template
 from selftrain.prompts.tasks import mixture
-from selftrain.prompts.templates import apply_template, template_text
+from selftrain.prompts.templates import template_text
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
 from selftrain.train import vote_params
@@ -60,9 +60,7 @@ def _further(config: RunConfig, train: PromptSet, labelled: Sequence[PromptSet],
         made = mixture(name, count, Stream(config.run.seed).at(stream="held aside").seed() % 2**32, exclude=taken)
     except PromptError:
         return None
-    template = training_template(config.prompts)
-    prompts = tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made)
-    return PromptSet(prompts, AnswerSheet({}), made.origin, {prompt.id: prompt.messages for prompt in made})
+    return without_answers(in_template(made, training_template(config.prompts)))
 
 
 def without_answers(prompts: PromptSet) -> PromptSet:
@@ -109,5 +107,5 @@ def make_canaries(config: RunConfig) -> Mapping[Prompt, AnswerKey]:
         made = mixture(",".join(names), count, Stream(config.run.seed).at(stream="canaries").seed() % 2**32)
     except PromptError as error:
         raise ConfigError(given, error.why, f"{error.do[0].upper()}{error.do[1:]}.") from error
-    template = training_template(config.prompts)
-    return {Prompt(prompt.id, apply_template(template, prompt.messages)): key(tasks.solved(prompt.text)) for prompt in made}
+    shown = in_template(made, training_template(config.prompts))
+    return {prompt: key(tasks.solved(problem.text)) for prompt, problem in zip(shown, made, strict=True)}

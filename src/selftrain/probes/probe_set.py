@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from selftrain.probes.counterfactual import swapped
@@ -129,7 +129,7 @@ def reworded(question: tuple[Message, ...], wordings: Wordings) -> tuple[Message
     """The question in the task's second wording; where it has none, in another frame that asks for the answer in the same form."""
     text = wordings.reword(question[-1].content)
     if text is not None:
-        return apply_template(wordings.template, (*question[:-1], replace(question[-1], content=text)))
+        return apply_template(wordings.template, question, text)
     return apply_template(other_template(wordings.template), question)
 
 
@@ -139,4 +139,4 @@ def other_template(template: str) -> str:
 
 
 def _with_last(question: tuple[Message, ...], text: str | None, template: str) -> tuple[Message, ...] | None:
-    return None if text is None else apply_template(template, (*question[:-1], replace(question[-1], content=text)))
+    return None if text is None else apply_template(template, question, text)

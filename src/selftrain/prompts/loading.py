@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -103,5 +104,10 @@ def _from_task(names: str, count: int, seed: int, template: str, exclude: frozen
     """`count` problems of one or several tasks, in equal parts, in the template's text."""
     gym = load_gym(names, count, seed, exclude) if names.startswith("gym:") else None
     made = mixture(names, count, seed, exclude=exclude) if gym is None else gym.prompts
+    return replace(in_template(made, template), gym_entries={} if gym is None else gym.entries)
+
+
+def in_template(made: PromptSet, template: str) -> PromptSet:
+    """Bare problems in a template's text, which is kept apart from the question."""
     prompts = tuple(Prompt(prompt.id, apply_template(template, prompt.messages)) for prompt in made)
-    return PromptSet(prompts, made.sheet, made.origin, {prompt.id: prompt.messages for prompt in made}, {} if gym is None else gym.entries)
+    return PromptSet(prompts, made.sheet, made.origin, {prompt.id: prompt.messages for prompt in made})

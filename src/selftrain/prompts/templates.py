@@ -27,7 +27,7 @@ def template_text(template: str, option: str = "prompts.template") -> str:
     return template
 
 
-def apply_template(text: str, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    r"""The messages with {prompt} in `text` replaced by the last turn. Other braces stay as they are, so `\boxed{}` needs no escape."""
+def apply_template(text: str, messages: tuple[Message, ...], question: str | None = None) -> tuple[Message, ...]:
+    r"""The messages with {prompt} in `text` replaced by the last turn, or by `question`. Other braces stay, so `\boxed{}` needs no escape."""
     *before, last = messages
-    return (*before, replace(last, content=text.replace("{prompt}", last.content)))
+    return (*before, replace(last, content=text.replace("{prompt}", last.content if question is None else question)))

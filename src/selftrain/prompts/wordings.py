@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from selftrain.errors import ConfigError
 from selftrain.prompts.templates import apply_template
@@ -34,9 +34,9 @@ class TaskWording:
         return None
 
     def second(self, prompt: Prompt, paraphrase: str | None) -> tuple[Message, ...] | None:  # noqa: ARG002
-        *before, last = self.questions.get(prompt.id, prompt.messages)
-        text = self.reword(last.content)
-        return None if text is None else apply_template(self.template, (*before, replace(last, content=text)))
+        question = self.questions.get(prompt.id, prompt.messages)
+        text = self.reword(question[-1].content)
+        return None if text is None else apply_template(self.template, question, text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +67,7 @@ class ParaphraseWording:
         return (Message("user", INSTRUCTION + question_of(prompt, self.questions)),)
 
     def second(self, prompt: Prompt, paraphrase: str | None) -> tuple[Message, ...] | None:
-        *before, last = self.questions.get(prompt.id, prompt.messages)
-        return None if paraphrase is None else apply_template(self.template, (*before, replace(last, content=paraphrase)))
+        return None if paraphrase is None else apply_template(self.template, self.questions.get(prompt.id, prompt.messages), paraphrase)
 
 
 def read_paraphrase(reply: str, asked: str) -> str | None:
