@@ -125,31 +125,21 @@ def test_an_undecided_group_has_no_corrections_that_are_rewarded() -> None:
     assert [(one.label.outcome, one.rewards.values, one.trained) for one in found.corrections] == [(Decision.TIE, (), ())]
 
 
-@pytest.mark.parametrize(
-    ("norm", "scales"), [("tokens", (1 / 8, 1 / 12)), ("sequence", (1 / 8, 1 / 12)), ("max_tokens", (1 / 40, 1 / 60))], ids=lambda one: str(one)
-)
-def test_what_a_learner_sees(norm: str, scales: tuple[float, float]) -> None:
-    """The tokens of the first turn are in the context of a correction and give no gradient. Corrections have a step of their own, after that of the votes."""
+@pytest.mark.parametrize(("norm", "scale"), [("tokens", 1 / 20), ("sequence", 1 / 20), ("max_tokens", 1 / 100)], ids=lambda one: str(one))
+def test_what_a_learner_sees(norm: str, scale: float) -> None:
+    """The tokens of the first turn are in the context of a correction and give no gradient. All trained tokens weigh the same, of whichever turn."""
     found = corrected([A, A, B, None], {0: [A, B, A], 2: [A, B, B]})
     found = replace(found, corrections=tuple(with_context(one) for one in found.corrections))
-    votes, seconds = (compile_samples(part, {}, norm, max_new_tokens=10) for part in minibatches([found], 1))
-    (alone,) = (compile_samples(part, {}, norm, max_new_tokens=10) for part in minibatches([replace(found, corrections=())], 1))
-    assert votes == alone
-    samples = votes + seconds
+    (part,) = minibatches([found], 1)
+    samples = compile_samples(part, {}, norm, max_new_tokens=10)
+    alone = compile_samples(minibatches([replace(found, corrections=())], 1)[0], {}, norm, max_new_tokens=10)
+    assert [replace(one, scale=0.0) for one in samples[:4]] == [replace(one, scale=0.0) for one in alone]
     assert [len(one.token_ids) for one in samples] == [2] * 10
     assert {one.prompt_ids for one in samples[4:]} == {(1, 2, 0, 1, 7)}
     assert [one.group_index for one in samples] == [0] * 4 + [1] * 3 + [2] * 3
     assert all(one.mask == (True, True) for one in samples)
     assert [one.advantages for one in samples[4:]] == [(value, value) for one in found.corrections for value in one.advantages]
-    assert (samples[0].scale, samples[4].scale) == pytest.approx(scales)
-
-
-def test_votes_and_corrections_take_steps_in_turn() -> None:
-    """Two parts of three groups, and as many of their corrections; a group whose corrections all agree has none to train."""
-    three = [corrected([A, A, B, None], {0: [A, B, A]}), corrected([A, A, B, None], {0: [A, B, B]}), corrected([A, A, B, None], {0: [A, A]})]
-    roles = [[one.voted.group.role for one in part] for part in minibatches(three, 2)]
-    assert roles == [[Role.VOTE], [Role.CORRECTION], [Role.VOTE] * 2, [Role.CORRECTION]]
-    assert [[one.voted.group.role for one in part] for part in minibatches(three[2:], 2)] == [[Role.VOTE]]
+    assert [one.scale for one in samples] == pytest.approx([scale] * 10)
 
 
 def with_context(one: ScoredGroup) -> ScoredGroup:
@@ -214,7 +204,7 @@ def test_votes_signals_and_labels_of_a_step_are_those_of_a_run_without(tmp_path:
 
 def test_the_second_turn_learns_to_beat_sampling_again(tmp_path: Path) -> None:
     """The toy sees the problem with other noise in the second turn, and at the start mostly repeats itself."""
-    options = {**LEARNS, "correction.mode": "own", "evals.num_problems": 256, "run.num_steps": 40, "probes.num_prompts": 0}
+    options = {**LEARNS, "correction.mode": "own", "evals.num_problems": 256, "run.num_steps": 40}
     outcome = train_to_end(config(tmp_path, "a", options))
     assert outcome.before is not None
     assert outcome.after is not None

@@ -12,7 +12,7 @@ from typing import Any
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
 from selftrain.answers.freeform import CLUSTERINGS, reader
-from selftrain.compose_correction import check_correction, check_second_turns, updates_per_step
+from selftrain.compose_correction import check_correction, check_second_turns
 from selftrain.compose_labels import KNOWN_SOURCES, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.compose_order import make_strata
 from selftrain.compose_probes import NO_PROMPTS, make_probes, set_aside
@@ -124,7 +124,6 @@ def load_policy(config: RunConfig) -> Policy:
 
     source = model_source(config.policy.model)
     policy = load_torch_policy(config.policy, config.update, source, config.rollout.cache_mib, config.run.seed, config.ema.decay)
-    policy.max_stale_updates = updates_per_step(config) - 1
     if not policy.sampler.stop_ids and not config.rollout.stop:
         raise ModelError(
             f"policy.model = {config.policy.model}",

@@ -32,11 +32,6 @@ def second_turns(config: RunConfig, policy: Policy) -> SecondTurns | None:
     return None if config.correction.mode == OFF else SecondTurns(policy, Correction(text_of(config)))
 
 
-def updates_per_step(config: RunConfig) -> int:
-    """At most: corrections have optimizer steps of their own."""
-    return config.update.num_minibatches * config.update.num_epochs * (1 if config.correction.mode == OFF else 2)
-
-
 def text_of(config: RunConfig) -> str:
     section = config.correction
     return section.text if section.text is not None else TEXTS[section.mode]

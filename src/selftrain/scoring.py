@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 import numpy as np
 
@@ -63,20 +62,10 @@ class Scorer:
 
 
 def minibatches(scored: Sequence[ScoredGroup], num: int) -> list[list[ScoredGroup]]:
-    """The admitted groups in parts of whole groups, one optimizer step each: `num` of votes and `num` of corrections, in turn and fewer where there are fewer
-    groups, sizes of a kind differing by at most one.
-
-    A second turn has steps of its own, since AdamW's steps have one size whatever they hold: in one step with it the first turn would learn less.
-    """
-    kinds = (scored, [two for one in scored for two in one.corrections])
-    in_turn = zip_longest(*(split([one for one in kind if one.admission is Admission.ADMITTED], num) for kind in kinds), fillvalue=[])
-    return [part for parts in in_turn for part in parts if part]
-
-
-def split(groups: Sequence[ScoredGroup], num: int) -> list[list[ScoredGroup]]:
-    """In at most `num` parts, none of them empty."""
-    num = min(num, len(groups))
-    return [list(groups[len(groups) * i // num : len(groups) * (i + 1) // num]) for i in range(num)]
+    """The admitted groups, those of corrections too, in at most `num` parts of whole groups, sizes differing by at most one; no empty part."""
+    admitted = [one for voting in scored for one in (voting, *voting.corrections) if one.admission is Admission.ADMITTED]
+    num = min(num, len(admitted))
+    return [admitted[len(admitted) * i // num : len(admitted) * (i + 1) // num] for i in range(num)]
 
 
 def compile_samples(
@@ -84,7 +73,8 @@ def compile_samples(
 ) -> list[TrainingSample]:
     """The trained completions of a minibatch as tokens, masks and numbers; their scales make the loss a plain sum.
 
-    length_norm: `tokens` 1 / all tokens of the part; `sequence` 1 / (completions x own tokens); `max_tokens` 1 / (completions x max_new_tokens).
+    length_norm: `tokens` 1 / all tokens of the part; `sequence` 1 / (completions x own tokens); `max_tokens` 1 / (completions x max_new_tokens). Of
+    corrections mostly a few groups train: normalised apart they would weigh as much as all votes, and what the votes teach would drown in their noise.
     reference: by group index when KL is in the loss, else empty. mask_answer: the tokens of the answer give no gradient and are not counted; a completion
     that is nothing else is left out.
     """

@@ -151,9 +151,8 @@ def reference_logprobs(parts: Parts, voted: Sequence[VotedGroup]) -> RefLogprobs
 
 
 def update(parts: Parts, scored: Sequence[ScoredGroup], reference: RefLogprobs, step: int) -> list[UpdateStats]:
-    """The optimizer steps of one step: `num_epochs` passes over `num_minibatches` parts of the admitted groups, of those of corrections as well.
-
-    None when nothing was admitted, or when all of its tokens are masked.
+    """The optimizer steps of one step: `num_epochs` passes over `num_minibatches` parts of the admitted groups; none when nothing was admitted,
+    or when all of its tokens are masked.
     """
     config = parts.config
     rate = learning_rate(config.update, step, config.run.num_steps)
