@@ -4,6 +4,7 @@
     python benchmarks/guard.py judge --limits shortcut=1.2 off_base=0.8                   # the same with other limits (times these)
     python benchmarks/guard.py ablate                     # each rule and each family of signals left out, and alone
     python benchmarks/guard.py fit                        # limits against each other, on the FIT half; no JUDGE run is opened
+    python benchmarks/guard.py probe --hours 1            # probes of this version at the kept checkpoints, in place of the recorded ones
     python benchmarks/guard.py measure --hours 1 --fresh  # evaluations that the record lacks: last weights, fresh problems
     python benchmarks/guard.py look --cells NAME          # signals, parts of the health and accuracy of a run, step by step
     python benchmarks/guard.py figure --cells NAME --way lower_rate      # the run without and with the guard (records it), and points lost when found
@@ -26,8 +27,10 @@ from guard_fit import ablation_page, fit_page
 from guard_lab import FIT, JUDGE, done
 from guard_measure import measure
 from guard_pairs import WAYS, Pair, pair_of, pairs_page, record_pair
-from guard_runs import SECTION, LabRun, judged, load, read_measured, with_limits
+from guard_probes import probe_missing
+from guard_runs import SECTION, LabRun, cell_of, judged, load, read_measured, with_limits
 from guard_tables import handover, in_json, page
+from selftrain.config import ProbesSection
 from selftrain.guard_stream import verdicts
 
 HALVES = {"all": (*FIT, *JUDGE), "FIT": FIT, "JUDGE": JUDGE}
@@ -49,7 +52,7 @@ SHOWN = {
 
 def runs_of(args: argparse.Namespace, half: str) -> list[LabRun]:
     """The finished runs of a half, or those that are named."""
-    found = [run for run in load(args.folder, HALVES[half], args.out / "measured") if not args.cells or run.cell.name in args.cells]
+    found = [run for run in load(args.folder, HALVES[half], args.out / "measured", args.out / "probes") if not args.cells or run.cell.name in args.cells]
     if not found:
         raise SystemExit(f"{args.folder} has no finished run {'of these names' if args.cells else f'of half {half}'}: see `guard_lab.py --list`")
     return found
@@ -83,6 +86,12 @@ def fit(args: argparse.Namespace) -> None:
 
 def measure_missing(args: argparse.Namespace) -> None:
     measure(args.folder, args.out / "measured", args.hours, args.fresh)
+
+
+def probe(args: argparse.Namespace) -> None:
+    tasks = HALVES[args.half]
+    found = [cell for path in sorted(args.folder.iterdir()) if (cell := cell_of(path.name)) is not None and cell.task in tasks]
+    probe_missing(args.folder, args.out / "probes", args.hours, [cell for cell in found if not args.cells or cell.name in args.cells], ProbesSection())
 
 
 def look(args: argparse.Namespace) -> None:
@@ -132,7 +141,7 @@ def candidates(runs: Sequence[LabRun]) -> list[LabRun]:
     return sorted((run for run in runs if judged(run).harmed is not None), key=lambda run: order.index(run.fate))
 
 
-COMMANDS = {"judge": judge, "ablate": ablate, "fit": fit, "measure": measure_missing, "look": look, "figure": figure, "rollback": rollback}
+COMMANDS = {"judge": judge, "ablate": ablate, "fit": fit, "probe": probe, "measure": measure_missing, "look": look, "figure": figure, "rollback": rollback}
 
 
 def main() -> None:
@@ -144,7 +153,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", default=[], help="names of runs; none: all")
     parser.add_argument("--limits", nargs="*", default=[], metavar="RULE=SCALE", help="judge: limits that are multiplied")
     parser.add_argument("--way", choices=WAYS, default="lower_rate", help="figure, rollback: halt, or the remedy of the run that rolls back")
-    parser.add_argument("--hours", type=float, default=1.0, help="measure, rollback: begin nothing new after so long")
+    parser.add_argument("--hours", type=float, default=1.0, help="probe, measure, rollback: begin nothing new after so long")
     parser.add_argument("--fresh", action="store_true", help="measure: base, best and handed-over checkpoint on fresh problems, too")
     args = parser.parse_args()
     args.out = args.out or args.folder.with_name(f"{args.folder.name}-judged")

@@ -3,12 +3,12 @@
     python benchmarks/guard_lab.py --folder runs/guard-lab --hours 1          # goes on where it was; several may share the folder, one thread each
     python benchmarks/guard_lab.py --folder runs/guard-lab --list             # what there is, and what became of it
 
-Starts x tasks x learning rates x label sources x seeds, 40 steps of 16 prompts x 16 votes each, in an order in which every prefix is balanced. Each
-run is an ordinary one whose guard only warns. It is evaluated on held-out problems at every fifth step, and its checkpoint of that step is kept (weights
+Starts x tasks x learning rates x label sources x seeds, 80 steps of 16 prompts x 16 votes each, in an order in which every prefix is balanced. Each
+run is an ordinary one whose guard only warns. It is evaluated on held-out problems at every tenth step, and its checkpoint of every fifth step is kept (weights
 only), so that probes and guards of later versions can judge it without training again: `benchmarks/guard.py` does.
 
-Most rates are those at which these small models collapse over tens of steps. Above 3e-4 they do within five: before a guard has seen the run's first steps and
-a window after them, and before a second evaluation could say when. A large model's collapse takes tens of steps (docs/guard.md).
+Most rates are those at which these small models collapse over tens of steps, as a large one does (docs/guard.md). At twice to five times these rates, in the
+40-step runs of seed 20, they lose 5 points within the first ten steps: before a guard has seen the run's first steps and a window after them.
 
 Half of the tasks (`FIT`) may be used to set thresholds; the others (`JUDGE`) are for the figures that are reported.
 """
@@ -32,7 +32,7 @@ from selftrain.run import resume, start
 
 FIT = ("add:4", "digits:3", "add:3", "sort:2")
 JUDGE = ("sub:2", "mul:2", "tall:1", "truth:2")
-STEPS, EVERY = 40, 5
+STEPS, EVERY, CHECKPOINT_EVERY = 80, 10, 5
 PROBLEMS = 192
 
 
@@ -52,22 +52,22 @@ class Cell:
 # (source, learning rate): which way a run goes depends on the task, so each is made on all of them
 WAYS = (
     ("majority", "1e-4"),
-    ("reference", "1e-4"),
-    ("majority", "2e-4"),
+    ("inverted", "1e-5"),
     ("ema", "1e-4"),
-    ("inverted", "5e-5"),
+    ("format_only", "5e-5"),
+    ("reference", "5e-5"),
+    ("inverted", "2e-5"),
     ("majority", "5e-5"),
-    ("reference", "2e-4"),
-    ("format_only", "2e-4"),
+    ("random", "5e-5"),
     ("frozen", "1e-4"),
-    ("majority", "3e-4"),
+    ("majority", "2e-4"),
 )
 
 
 def cells() -> Iterator[Cell]:
     """Seeds last, so that a laboratory that is stopped early has few seeds of everything; tasks of the two halves in turn."""
     tasks = [task for pair in zip(FIT, JUDGE, strict=True) for task in pair]
-    for seed, (source, rate), task, begin in product(range(20, 30), WAYS, tasks, ("default", "weak")):
+    for seed, (source, rate), task, begin in product(range(21, 31), WAYS, tasks, ("default", "weak")):
         yield Cell(begin, task, rate, source, seed)
 
 
@@ -79,7 +79,7 @@ def config_of(cell: Cell, folder: Path) -> RunConfig:
             "run.name": cell.name,
             "run.seed": cell.seed,
             "run.num_steps": STEPS,
-            "run.checkpoint_every_steps": EVERY,
+            "run.checkpoint_every_steps": CHECKPOINT_EVERY,
             "run.num_checkpoints": STEPS,
             "policy.model": f"embedded:{cell.start}",
             "policy.num_threads": 1,

@@ -12,6 +12,7 @@ from statistics import fmean
 
 from guard_curves import Curve, Fate, Shares, curve_of, fate, in_time, loss_at, points_of, step_of_loss
 from guard_lab import FIT, JUDGE, Cell, done
+from guard_probes import read_probes, with_probes
 from selftrain.config import GuardSection
 from selftrain.guard import RULES, Rule, harm_since, is_blocked
 from selftrain.guard_stream import Step, steps_of_run, verdicts
@@ -67,8 +68,11 @@ class LabRun:
         return fmean(step.metrics.values["vote/share_mean_frac"] for step in self.steps[-5:])
 
 
-def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path | None = None) -> Iterator[LabRun]:
-    """The finished runs of these tasks, by name. Folders of other tasks are not opened. measured: where evaluations made later are (`guard_measure.py`)."""
+def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path | None = None, probes: Path | None = None) -> Iterator[LabRun]:
+    """The finished runs of these tasks, by name. Folders of other tasks are not opened.
+
+    measured: where evaluations made later are (`guard_measure.py`); probes: probes made later, which take the place of the recorded ones (`guard_probes.py`).
+    """
     for path in sorted(folder.iterdir()):
         cell = cell_of(path.name)
         if cell is None or cell.task not in tasks or not done(path):
@@ -76,9 +80,8 @@ def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path |
         points = points_of(path)
         extra = {} if measured is None else read_measured(measured, cell).get("held_out", {})
         run = read_config(path).run
-        yield LabRun(
-            cell, points | {int(step): tuple(shares) for step, shares in extra.items()}, tuple(steps_of_run(path)), run.checkpoint_every_steps, run.num_steps
-        )
+        steps = with_probes(tuple(steps_of_run(path)), {} if probes is None else read_probes(probes, cell))
+        yield LabRun(cell, points | {int(step): tuple(shares) for step, shares in extra.items()}, steps, run.checkpoint_every_steps, run.num_steps)
 
 
 def read_measured(folder: Path, cell: Cell) -> dict[str, dict[str, list[float]]]:

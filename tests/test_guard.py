@@ -60,7 +60,7 @@ def run(guard: Guard, **late: float) -> list[Verdict]:
         ("shrinking", {"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": 0.6}),
         ("unread", {"vote/read_mean_frac": 0.3}),
         ("repetition", {"completion/repeat_frac": 0.5}),
-        ("length_reward", {"reward/length_corr": -0.9}),
+        ("length_reward", {"reward/length_corr": -0.9, "completion/length_mean_tokens": 120.0}),
         ("flips", {"vote/flip_frac": 0.95, "vote/split_half_frac": 0.9}),
         ("unstable", {"update/grad_norm": 9.0}),
         ("no_signal", {"admission/admitted_frac": 0.0}),
@@ -176,7 +176,7 @@ def test_a_doubtful_score_warns_first_and_halts_when_it_stays() -> None:
 def test_the_interval_is_the_jackknife() -> None:
     """One rule, collisions 0 at first and 0.1, 0.2, 0.3 now: value 0.2, bits 0.64; without one step 1.0, 0.64, 0.36 bits, without a first step the same."""
     key = "vote/collision_frac"
-    window = Window([{key: 0.0}] * 3, (), [{key: 0.1}, {key: 0.2}, {key: 0.3}], {}, {})
+    window = Window([{key: 0.0}] * 3, (), [{key: 0.1}, {key: 0.2}, {key: 0.3}], {}, {}, {})
     health = health_of([RULES["constant_answer"]], window)
     spread = 1.645 * math.sqrt(2 / 3 * ((1.0 - 0.64) ** 2 + (0.36 - 0.64) ** 2))
     assert health.value == pytest.approx(2**-0.64, abs=1e-6)
@@ -239,6 +239,22 @@ def test_who_overrules_the_guard_makes_what_is_there_the_measure() -> None:
     assert [judge(guard, 32 + step, **{"vote/collision_frac": 0.9}).action for step in range(5)][-1] is Action.WARN
 
 
+def test_agreement_is_missed_from_the_best_probe_on() -> None:
+    """.5 at the start, .9, then .75: a loss of .15 is no finding, but no checkpoint of it is handed over. At .65 it is one, though it is more than at first."""
+    guard = Guard(GuardSection(action="warn"))
+    found = {step: judge(guard, step, **({**PROBE, "probe/base_agree_frac": agree} if agree else {})) for step, agree in enumerate([0.5, 0.9, 0, 0.75, 0.65])}
+    assert [[one.rule for one in verdict.findings] for verdict in found.values()] == [[], [], [], [], ["off_base"]]
+    assert found[4].findings[0].value == pytest.approx(0.25)
+    assert guard.blocked_steps == [3, 4]
+    assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
+    assert other.state() == guard.state()
+
+
+def test_a_reward_may_depend_on_length_while_lengths_stay() -> None:
+    """Errors of another length than right answers, which become rarer: no finding, however large the correlation."""
+    assert {verdict.findings for verdict in run(Guard(GuardSection(action="warn")), **{"reward/length_corr": -0.9})} == {()}
+
+
 def test_warn_only_and_off() -> None:
     late = {"vote/collision_frac": 0.9}
     assert {verdict.action for verdict in run(Guard(GuardSection(action="warn")), **late)} == {Action.CONTINUE, Action.WARN}
@@ -271,8 +287,8 @@ def test_rules_read_the_signals_they_name() -> None:
     for rule in RULES.values():
         assert all(signal in METRICS or signal.startswith("probe/") for signal in rule.signals)
         steps = [dict.fromkeys(rule.signals, 0.5)] * 5
-        assert rule.measure(Window(steps, steps, steps, steps[0], steps[0])) is not None, rule.name
-        assert rule.measure(Window([{}], [{}], [{}], {}, {})) is None, rule.name
+        assert rule.measure(Window(steps, steps, steps, steps[0], steps[0], steps[0])) is not None, rule.name
+        assert rule.measure(Window([{}], [{}], [{}], {}, {}, {})) is None, rule.name
 
 
 def test_a_verdict_costs_little() -> None:

@@ -273,12 +273,18 @@ class RollbackSection(Section):
 class ProbesSection(Section):
     """Prompts that are never trained on, asked in several wordings at intervals: what the guard sees without a label."""
 
-    every_steps: int = option(10, "steps", "Distance of probes, from the first step on.", ge=1)
-    num_prompts: int = option(16, "prompts", "Prompts held aside; 0: no probes. See docs/probes.md for where they come from.", ge=0)
+    every_steps: int = option(5, "steps", "Distance of probes, from the first step on.", ge=1)
+    num_prompts: int = option(
+        48,
+        "prompts",
+        "Prompts held aside; 0: no probes. The half that is easy for the start is asked at every probe. See docs/probes.md for where they come from.",
+        ge=0,
+    )
     num_votes: int = option(
-        4,
+        2,
         "completions",
-        "Completions of each of them; half as many of its other wordings, and once, before the first step, twice as many of the start.",
+        "Completions of each prompt that is asked; half as many, at least 2, of other wordings of a third of them; once, before the first step, four times as "
+        "many of the start.",
         ge=2,
     )
     canaries: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(

@@ -67,7 +67,10 @@ def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(tmp_path: Path)
     assert {one.group.role for one in [*first, *later]} == {Role.PROBE}
     kinds = [address(one.group.prompt.id)[0] for one in first]
     assert {kind: kinds.count(kind) for kind in Kind} == {
-        **dict.fromkeys((Kind.BASE, Kind.OWN, Kind.NUMBER, Kind.REWORD), 16),
+        Kind.BASE: 48,
+        Kind.OWN: 24,
+        Kind.NUMBER: 8,
+        Kind.REWORD: 8,
         Kind.OFF_DOMAIN: 12,
         Kind.SWAP: 0,
         Kind.CANARY: 0,
@@ -81,7 +84,10 @@ def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(tmp_path: Path)
 
 
 def test_probes_change_nothing_of_what_is_learned(tmp_path: Path) -> None:
-    runs = [start(config(tmp_path, name, probes__num_prompts=count, labels__source="frozen")) for name, count in (("with", 16), ("without", 0))]
+    runs = [
+        start(config(tmp_path, name, probes__num_prompts=count, labels__source="frozen", guard__action="warn"))
+        for name, count in (("with", 16), ("without", 0))
+    ]
     folders = [next(event for event in run.events() if isinstance(event, Outcome)).folder for run in runs]
     assert runs[0].policy.weights_hash() == runs[1].policy.weights_hash()
     one, other = map(read, folders)
@@ -157,6 +163,7 @@ def test_the_example_of_the_page_probes_a_checkpoint(tmp_path: Path, capsys: pyt
 
 def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: Path) -> None:
     options = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
+    options |= {"probes.every_steps": 10}
     outcome = train_to_end(config(tmp_path, "a", options))
     assert (outcome.reason, outcome.steps) == ("halted", 11)
     assert "deaf" in [finding.rule for finding in list(read(outcome.folder).verdicts())[-1].findings]

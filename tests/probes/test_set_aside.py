@@ -66,7 +66,7 @@ def test_a_small_file_keeps_its_prompts() -> None:
 
 
 def test_canaries_are_problems_with_the_answer_of_the_program() -> None:
-    named = config(prompts={"file": "questions.jsonl"}, probes={"canaries": ["add:2", "sort:3"]})
+    named = config(prompts={"file": "questions.jsonl"}, probes={"canaries": ["add:2", "sort:3"], "num_prompts": 16})
     made = make_probes(named, set_aside(named, filed(200), (), 16)[1])
     canaries = list(made.of_kind(Kind.CANARY))
     assert len(canaries) == len(made.canaries) == 16

@@ -18,6 +18,8 @@ PATIENCE_STEPS = 3
 """harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is"""
 PROBE, KL = "probe/", "probe/kl_base_nats"
 PROBE_NAMES = frozenset(rule.name for rule in PROBE_RULES)
+DOUBTFUL, DOUBTFUL_BITS = "off_base", 0.25
+"""the surest rule about probes, and what it takes from the health at half of its limit"""
 OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
 """what halted a run whose record has no health scores"""
 
@@ -43,6 +45,7 @@ class Guard:
         self._recent: list[dict[str, float]] = []
         self._base: dict[str, float] = {}
         self._probe: dict[str, float] = {}
+        self._best: dict[str, float] = {}
         self._num_probes = 0
         self._winners: dict[str, int] = {}
         self._num_low = 0
@@ -96,7 +99,8 @@ class Guard:
     def overrule(self) -> None:
         """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
         self.start_over()
-        self._base, self._num_low, self.harm_since_step, self.blocked_steps = self._probe, 0, None, []
+        self._base, self._best = self._probe, dict(self._probe)
+        self._num_low, self.harm_since_step, self.blocked_steps = 0, None, []
 
     def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:
         """What is done about it; None: nothing. A budget that is used up halts, a standstill is not mended by going back."""
@@ -119,6 +123,7 @@ class Guard:
         probe = {key: value for key, value in metrics.values.items() if key.startswith(PROBE)}
         if probe:
             self._base, self._probe, self._num_probes = self._base or probe, probe, self._num_probes + 1
+            self._best.update({key: max(value, self._best.get(key, value)) for key, value in probe.items()})
 
     def _rules(self, ready: bool) -> tuple[Rule, ...]:
         """The rules that have something to compare. ready: all first steps were there before this one."""
@@ -127,7 +132,7 @@ class Guard:
 
     def _window(self) -> Window:
         size = self._section.window_steps
-        return Window(self._baseline, self._recent[:-size] if len(self._recent) == 2 * size else (), self._recent[-size:], self._base, self._probe)
+        return Window(self._baseline, self._recent[:-size] if len(self._recent) == 2 * size else (), self._recent[-size:], self._base, self._probe, self._best)
 
     def _finding(self, rule: Rule, window: Window, scored: Sequence[ScoredGroup]) -> Finding | None:
         value = rule.measure(window)
@@ -145,7 +150,7 @@ class Guard:
         return {
             "baseline": list(self._baseline),
             "recent": list(self._recent),
-            "probes": {"base": self._base, "newest": self._probe, "number": self._num_probes},
+            "probes": {"base": self._base, "newest": self._probe, "best": dict(self._best), "number": self._num_probes},
             "winners": dict(self._winners),
             "num_low": self._num_low,
             "harm_since_step": self.harm_since_step,
@@ -156,6 +161,7 @@ class Guard:
         self._baseline, self._recent = list(state["baseline"]), list(state["recent"])
         probes = state["probes"]
         self._base, self._probe, self._num_probes = dict(probes["base"]), dict(probes["newest"]), int(probes["number"])
+        self._best = dict(probes.get("best", probes["newest"]))
         self._winners = dict(state["winners"])
         self._num_low, self.harm_since_step = int(state["num_low"]), state["harm_since_step"]
         self.blocked_steps = list(state["blocked_steps"])
@@ -172,8 +178,11 @@ def winners_of(scored: Sequence[ScoredGroup]) -> dict[str, AnswerKey]:
 
 
 def is_blocked(verdict: Verdict) -> bool:
-    """Whether a verdict finds that a probe is worse than the base's."""
-    return any(one.rule in PROBE_NAMES for one in verdict.findings)
+    """Whether a verdict finds that a probe is worse than the base's, or `off_base` is at half of its limit: no reason to stop, but to hand over an older
+    checkpoint.
+    """
+    bits = 0.0 if verdict.health is None else verdict.health.parts.get(DOUBTFUL, 0.0)
+    return any(one.rule in PROBE_NAMES for one in verdict.findings) or bits >= DOUBTFUL_BITS
 
 
 def is_harm(verdict: Verdict) -> bool:

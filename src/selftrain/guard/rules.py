@@ -84,9 +84,15 @@ def stalled(window: Window) -> float:
 
 
 def off_base(window: Window) -> float:
-    """The part of the first agreement that is lost. A base that is wrong on half of its easy prompts loses half of it by learning, so the limit is above."""
+    """Agreement that is lost from the best probe so far. A difference, no quotient: where the base agrees little with itself, little can be missed."""
     key = "probe/base_agree_frac"
-    return 1.0 - window.probe[key] / window.base[key] if window.base[key] > 0 else 0.0
+    return window.best[key] - window.probe[key]
+
+
+def length_reward(window: Window) -> float:
+    """A reward that has come to depend on length while lengths moved, fully from a tenth on: errors of another length than right answers are no hack."""
+    moved = min(1.0, abs(window.log_rise(LENGTH, MIN_TOKENS)) / 0.1)
+    return abs(window.rise("reward/length_corr")) * moved
 
 
 def probe_shortcut(window: Window) -> float:
@@ -128,8 +134,8 @@ STEP_RULES = (
         "repeated 4-grams now minus at first", "loops", "completions repeat themselves more and more",
     ),
     Rule(
-        "length_reward", Kind.HARM, ("reward/length_corr",), lambda window: abs(window.rise("reward/length_corr")), 0.5, "correlation",
-        "|correlation of reward and length within groups, now minus at first|", "padding and cutting for reward",
+        "length_reward", Kind.HARM, ("reward/length_corr", LENGTH), length_reward, 0.5, "correlation",
+        "|correlation of reward and length within groups, now minus at first| min(1, |ln(length now / at first)| / 0.1)", "padding and cutting for reward",
         "within a prompt, reward has come to depend on length",
     ),
     Rule(
@@ -150,9 +156,9 @@ STEP_RULES = (
 
 PROBE_RULES = (
     Rule(
-        "off_base", Kind.HARM, ("probe/base_agree_frac",), off_base, 0.75, "fraction",
-        "1 - agreement with the base on prompts that are easy for it, now / at the start", "answers that were right are lost",
-        "on prompts that are easy for the base model most answers are no longer the base's",
+        "off_base", Kind.HARM, ("probe/base_agree_frac",), off_base, 0.2, "fraction",
+        "agreement with the base on prompts that are easy for it, at the best probe so far minus now", "answers that were right are lost",
+        "on prompts that are easy for the base model answers are lost that were the base's",
     ),
     Rule(
         "deaf", Kind.HARM, ("probe/number_unchanged_frac",), lambda window: window.probe_rise("probe/number_unchanged_frac"), 0.15, "fraction",

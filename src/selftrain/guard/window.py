@@ -15,7 +15,7 @@ class Window:
     """Label-free numbers by metric key, a mapping per step; a step need not have every key.
 
     baseline: the run's first steps. before, recent: the last two windows, the older one first. base, probe: the values of the first probe, which are the
-    base model's own, and of the newest one; empty without probes, equal after one.
+    base model's own, and of the newest one; best: the largest of each so far. Empty without probes, equal after one.
     Whoever asks for a key that is nowhere gets a KeyError, which a rule takes for: this signal is missing here.
     """
 
@@ -24,6 +24,7 @@ class Window:
     recent: Steps
     base: Signals
     probe: Signals
+    best: Signals
 
     def rise(self, key: str) -> float:
         """Mean over the recent steps minus mean over the first ones."""

@@ -5,19 +5,22 @@ Every probe of a run draws from the same random numbers, whatever the step: what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from selftrain.policies.base import Policy, Sampler, SampleRequest, SamplingParams
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
-from selftrain.probes.signals import answer_signals, drift_signals, kl_signals, of_kind
+from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, of_kind
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
 from selftrain.types import AnswerKey, Completion, Finish, Group, PolicyVersion, Prompt, Role, Vote, VotedGroup
 
-BASE_VOTES = 2
-"""times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once"""
+BASE_VOTES = 4
+"""times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once, and say what is easy"""
+CHANGED_FRAC = 1 / 3
+"""of the easy prompts that are asked, the surest ones, which are also asked with something changed"""
 OFF_DOMAIN_TOKENS = 64
 CHANGED = (Kind.NUMBER, Kind.REWORD, Kind.SWAP, Kind.CANARY)
 
@@ -101,14 +104,25 @@ def base_of(groups: Sequence[VotedGroup]) -> Base:
 def probe(policy: Policy, base: Base, probe_set: ProbeSet, how: Drawing, step: int = 0, first_index: int = 0) -> ProbeResult:
     """Ask the policy as it is. step, first_index: where its groups stand in the record; they change nothing else.
 
+    Of the held-aside prompts those are asked that were easy for the start: there a vote that is lost means most, and others would cost as much.
     The start's log-probabilities come from `policy.reference_logprobs`, which for a torch policy without LoRA keeps a second copy of the weights.
     """
-    groups = _asked(policy, list(probe_set.of_kind(Kind.OWN, *CHANGED)), how, step, first_index)
+    groups = _asked(policy, asked_of(base, probe_set), how, step, first_index)
     own = [first_half(one.group) for one in of_kind(groups, Kind.OWN).values()]
     values = answer_signals(groups, base.votes, probe_set.canaries)
     values |= kl_signals(own, policy.reference_logprobs(own, how.params.temperature) if own else [])
     values |= drift_signals(base.off_domain, policy.logprobs(base.off_domain, how.params.temperature) if base.off_domain else [])
     return ProbeResult(groups, values)
+
+
+def asked_of(base: Base, probe_set: ProbeSet) -> list[Probe]:
+    """What is asked at every probe: the easy prompts, the surest of them with something changed, and canaries. All where too few are easy to tell anything."""
+    surest = list(easy(base.votes))
+    if len(surest) < MIN_PAIRS:
+        return list(probe_set.of_kind(Kind.OWN, *CHANGED))
+    changed = set(surest[: max(MIN_PAIRS, math.ceil(CHANGED_FRAC * len(surest)))])
+    chosen = {Kind.OWN: set(surest), Kind.NUMBER: changed, Kind.REWORD: changed, Kind.SWAP: changed}
+    return [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in chosen[one.kind]]
 
 
 def first_half(group: Group) -> Group:

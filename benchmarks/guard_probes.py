@@ -1,0 +1,85 @@
+"""Probes of the present version at the kept checkpoints of recorded runs, in place of the recorded ones: a changed probe is judged without training again.
+
+A probe of step s is on s updates, so it is taken of the checkpoint of s steps, and of the start at step 0. A file per run is written beside the judgement.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from guard_lab import Cell, done
+from selftrain.checkpoints import place_of
+from selftrain.compose import load_policy, load_sets
+from selftrain.compose_probes import drawing, make_probes
+from selftrain.config import ProbesSection, RunConfig
+from selftrain.evaluate_model import named
+from selftrain.guard_stream import Step
+from selftrain.policies.base import Policy
+from selftrain.probes import ask_base, base_of, probe
+from selftrain.run import read_config
+from selftrain.types import StepMetrics
+
+Probes = Mapping[int, Mapping[str, float]]
+"""step -> signals"""
+
+
+def probe_missing(lab: Path, out: Path, hours: float, cells: Sequence[Cell], section: ProbesSection) -> None:
+    """Make the file of every finished run of these that has none; begin nothing after so many hours."""
+    until = time.monotonic() + 3600 * hours
+    out.mkdir(parents=True, exist_ok=True)
+    for cell in cells:
+        if not (out / f"{cell.name}.json").exists() and done(lab / cell.name) and time.monotonic() < until:
+            found = probes_of(lab / cell.name, section)
+            part = out / f"{cell.name}.json.part"
+            part.write_text(json.dumps(found), "utf-8")
+            part.rename(out / f"{cell.name}.json")
+            print(cell.name, " ".join(f"{step}:{values.get('probe/base_agree_frac', float('nan')):.2f}" for step, values in found.items()), flush=True)
+
+
+def probes_of(folder: Path, section: ProbesSection) -> Probes:
+    """The signals of the start and of the kept checkpoints that are due."""
+    config = read_config(folder).model_copy(update={"probes": section})
+    aside, start, how = load_sets(config).aside, load_policy(config), drawing(config)
+    probe_set = make_probes(config, aside)
+    base = base_of(ask_base(start, probe_set, how))
+    found = {}
+    for step in range(0, config.run.num_steps, section.every_steps):
+        if (policy := policy_at(folder, config, step, start)) is not None:
+            found[step] = dict(probe(policy, base, probe_set, how).values)
+    return found
+
+
+def policy_at(folder: Path, config: RunConfig, step: int, start: Policy) -> Policy | None:
+    """The policy after so many steps, with the run's start as its reference; None where no checkpoint was kept."""
+    if step == 0:
+        return start
+    path = folder / "checkpoints" / f"step-{step:06d}"
+    if place_of(path.name) is None or not path.exists():
+        return None
+    policy = load_policy(named(config, str(path)))
+    policy.reference_logprobs = start.logprobs  # type: ignore[method-assign]
+    return policy
+
+
+def read_probes(folder: Path, cell: Cell) -> Probes:
+    """Empty where none were made."""
+    path = folder / f"{cell.name}.json"
+    return {int(step): values for step, values in json.loads(path.read_text("utf-8")).items()} if path.exists() else {}
+
+
+def with_probes(steps: Sequence[Step], probes: Probes) -> tuple[Step, ...]:
+    """The steps with these probes in place of their own; as they are without any."""
+    return (
+        tuple(replace(one, metrics=swapped(one.metrics, probes), learned=one.learned and swapped(one.learned, probes)) for one in steps)
+        if probes
+        else tuple(steps)
+    )
+
+
+def swapped(metrics: StepMetrics, probes: Probes) -> StepMetrics:
+    own = {key: value for key, value in metrics.values.items() if not key.startswith("probe/")}
+    return replace(metrics, values={**own, **probes.get(metrics.step, {})})
