@@ -90,7 +90,7 @@ def test_a_person_overrules_the_guard_with_a_reason(tmp_path: Path) -> None:
     def overrule(folder: Path) -> object:
         return control.ask(folder, control.OVERRULE, "Ada", "shorter is what I want")
 
-    run = start(config(tmp_path, "a"))
+    run = start(config(tmp_path, "a", probes__every_steps=10))
     with_requests(run, {7: overrule})
     assert [(one.action, one.reason, one.step, one.refused) for one in read(run.folder).requests()] == [("overrule", "shorter is what I want", 7, "")]
     judged = {verdict.step: verdict.health is not None for verdict in read(run.folder).verdicts()}
