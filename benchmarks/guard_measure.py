@@ -12,11 +12,13 @@ from pathlib import Path
 
 from guard_lab import PROBLEMS, Cell
 from guard_runs import LabRun, judged, load, read_measured
+from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import load_policy, load_sets
 from selftrain.config import RunConfig
 from selftrain.evals import evaluate
 from selftrain.evaluate_model import evaluate as evaluate_model
 from selftrain.evaluate_model import named
+from selftrain.ledger.storage import publish
 from selftrain.policies.base import SamplingParams
 from selftrain.prompts import ids_of_forms
 from selftrain.prompts.loading import in_template, training_template
@@ -50,7 +52,7 @@ def shares(lab: Path, out: Path, run: LabRun, step: int, is_fresh: bool) -> list
     """The share of right samples of each problem. The start's on fresh problems is the same for all runs of a start, task and seed."""
     folder = lab / run.cell.name
     config = read_config(folder)
-    model = str(folder / "checkpoints" / f"step-{step:06d}") if step else config.policy.model
+    model = str(folder / "checkpoints" / checkpoint_name(step)) if step else config.policy.model
     if is_fresh and step == 0 and (known := of_the_start(out, run.cell)):
         return known
     if not is_fresh:
@@ -82,6 +84,4 @@ def keep(out: Path, cell: Cell, what: str, step: int, found: list[float]) -> Non
     known = read_measured(out, cell)
     known.setdefault(what, {})[str(step)] = found
     out.mkdir(parents=True, exist_ok=True)
-    part = out / f"{cell.name}.json.part"
-    part.write_text(json.dumps(known), "utf-8")
-    part.rename(out / f"{cell.name}.json")
+    publish(out / f"{cell.name}.json", json.dumps(known).encode())

@@ -12,12 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from guard_lab import Cell, done
-from selftrain.checkpoints import place_of
+from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import load_policy, load_sets
 from selftrain.compose_probes import drawing, make_probes
 from selftrain.config import ProbesSection, RunConfig
 from selftrain.evaluate_model import named
 from selftrain.guard_stream import Step
+from selftrain.ledger.storage import publish
 from selftrain.policies.base import Policy
 from selftrain.probes import ask_base, base_of, probe
 from selftrain.run import read_config
@@ -34,9 +35,7 @@ def probe_missing(lab: Path, out: Path, hours: float, cells: Sequence[Cell], sec
     for cell in cells:
         if not (out / f"{cell.name}.json").exists() and done(lab / cell.name) and time.monotonic() < until:
             found = probes_of(lab / cell.name, section)
-            part = out / f"{cell.name}.json.part"
-            part.write_text(json.dumps(found), "utf-8")
-            part.rename(out / f"{cell.name}.json")
+            publish(out / f"{cell.name}.json", json.dumps(found).encode())
             print(cell.name, " ".join(f"{step}:{values.get('probe/base_agree_frac', float('nan')):.2f}" for step, values in found.items()), flush=True)
 
 
@@ -57,8 +56,8 @@ def policy_at(folder: Path, config: RunConfig, step: int, start: Policy) -> Poli
     """The policy after so many steps, with the run's start as its reference; None where no checkpoint was kept."""
     if step == 0:
         return start
-    path = folder / "checkpoints" / f"step-{step:06d}"
-    if place_of(path.name) is None or not path.exists():
+    path = folder / "checkpoints" / checkpoint_name(step)
+    if not path.exists():
         return None
     policy = load_policy(named(config, str(path)))
     policy.reference_logprobs = start.logprobs  # type: ignore[method-assign]
@@ -73,11 +72,9 @@ def read_probes(folder: Path, cell: Cell) -> Probes:
 
 def with_probes(steps: Sequence[Step], probes: Probes) -> tuple[Step, ...]:
     """The steps with these probes in place of their own; as they are without any."""
-    return (
-        tuple(replace(one, metrics=swapped(one.metrics, probes), learned=one.learned and swapped(one.learned, probes)) for one in steps)
-        if probes
-        else tuple(steps)
-    )
+    if not probes:
+        return tuple(steps)
+    return tuple(replace(one, metrics=swapped(one.metrics, probes), learned=one.learned and swapped(one.learned, probes)) for one in steps)
 
 
 def swapped(metrics: StepMetrics, probes: Probes) -> StepMetrics:

@@ -1,4 +1,4 @@
-"""Stop a run, or kill it at random moments in processes of their own, and take it up again."""
+"""Stop a run, or kill it at random moments in processes of their own, and take it up again; or take it back."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from selftrain.config import RunConfig
 from selftrain.ledger import read
-from selftrain.run import Outcome, resume, start, train_to_end
+from selftrain.policies.toy import ToyPolicy
+from selftrain.replay import replay
+from selftrain.run import Outcome, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
 
 WORKER = """
@@ -65,3 +70,21 @@ def assert_it_ends_the_same(named: Callable[[str], RunConfig]) -> None:
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
     assert killed_and_resumed(killed := named("killed"), times=2, max_events=6) == 2
     assert read(Path(killed.run.folder) / str(killed.run.name)).head == expected.head
+
+
+def assert_a_rollback_takes_the_average_back(config: RunConfig, checkpoint: str) -> None:
+    """After it the toy's average is what it was at that place: the checkpoint's, or none yet at the start. What came after the checkpoint is not in it."""
+    run = start(config)
+    assert isinstance(run.policy, ToyPolicy)
+    averages: dict[int, Any] = {}
+    for event in run.events():
+        if isinstance(event, StepReport):
+            assert run.policy._average is not None
+            averages[event.metrics.step + 1] = run.policy._average.copy()
+            if event.metrics.step == 5 and not run.ledger.branches:
+                run.roll_back(checkpoint, "to see", "a test")
+                known = None if checkpoint == "start" else averages[int(checkpoint.removeprefix("step-"))]
+                assert np.array_equal(run.policy._average, known)  # type: ignore[arg-type]
+    again = read(run.folder)
+    assert [one.branch for one in again.branches] == [1]
+    assert replay(again, read_config(run.folder)).agrees

@@ -24,7 +24,7 @@ from selftrain.train import StepReport
 from selftrain.types import Outcome as Decision
 from selftrain.types import PolicyVersion, Role
 from tests.builders import group, voted
-from tests.killing import killed_and_resumed
+from tests.killing import assert_a_rollback_takes_the_average_back, killed_and_resumed
 from tests.test_extras import groups_of
 from tests.test_train import SMALL, config, finish
 
@@ -117,19 +117,7 @@ def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("checkpoint", ["step-000003", "start"])
 def test_a_rollback_takes_the_average_back_too(tmp_path: Path, checkpoint: str) -> None:
-    """After it the average is what it was at that place: the checkpoint's, or none yet at the start. What came after the checkpoint is not in it."""
-    run = start(config(tmp_path, "a", EMA))
-    averages: dict[int, Any] = {}
-    for event in run.events():
-        if isinstance(event, StepReport):
-            averages[event.metrics.step + 1] = run.policy._average.copy()  # type: ignore[attr-defined]
-            if event.metrics.step == 5 and not run.ledger.branches:
-                run.roll_back(checkpoint, "to see", "a test")
-                known = averages[3] if checkpoint != "start" else None
-                assert np.array_equal(run.policy._average, known)  # type: ignore[attr-defined]
-    again = read(tmp_path / "a")
-    assert [one.branch for one in again.branches] == [1]
-    assert replay(again, read_config(tmp_path / "a")).agrees
+    assert_a_rollback_takes_the_average_back(config(tmp_path, "a", EMA), checkpoint)
 
 
 def test_clusterings_of_a_whole_group_are_refused() -> None:

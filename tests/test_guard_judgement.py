@@ -21,7 +21,7 @@ from selftrain.run import train_to_end
 from selftrain.types import Action, PolicyVersion, StepMetrics
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("guard_curves", "guard_runs", "guard_tables", "guard_fit", "guard_figures", "guard_pairs", "guard_lab", "guard_measure", "guard")
+NAMES = ("guard_curves", "guard_runs", "guard_tables", "guard_fit", "guard_figures", "guard_pairs", "guard_lab", "guard_measure", "guard_probes", "guard")
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,14 @@ def lab_run(modules: Mapping[str, ModuleType], percents: tuple[float, ...], nois
 
 FALLS_LATE = (50, 55, 60, 60, 60, 48, 45, 40, 40)
 """from step 20 on: the fifth point is lost at step 22.1; 10 points under from step 25 on, at four evaluations"""
+
+
+def test_later_probes_take_the_place_of_the_recorded_ones(modules: Mapping[str, ModuleType]) -> None:
+    values = {"vote/share_mean_frac": 0.5, "probe/base_agree_frac": 0.9, "probe/drift_nats": 0.1}
+    steps = [Step(StepMetrics(step, PolicyVersion(0, step), values)) for step in range(2)]
+    again = modules["guard_probes"].with_probes(steps, {1: {"probe/base_agree_frac": 0.4}})
+    assert [one.metrics.values for one in again] == [{"vote/share_mean_frac": 0.5}, {"vote/share_mean_frac": 0.5, "probe/base_agree_frac": 0.4}]
+    assert modules["guard_probes"].with_probes(steps, {}) == tuple(steps)
 
 
 def test_a_run_is_halted_and_hands_over_an_older_checkpoint(modules: Mapping[str, ModuleType]) -> None:

@@ -25,11 +25,10 @@ from selftrain.prompts.wordings import ParaphraseWording, TaskWording
 from selftrain.reading import read_paraphrases
 from selftrain.replay import replay
 from selftrain.rollout import read_and_count
-from selftrain.run import read_config, start, train_to_end
-from selftrain.train import StepReport
+from selftrain.run import read_config, train_to_end
 from selftrain.types import AnswerSheet, Message, Outcome, Prompt, PromptSet, Role, VotedGroup
 from tests.builders import completion, group, voted
-from tests.killing import assert_it_ends_the_same
+from tests.killing import assert_a_rollback_takes_the_average_back, assert_it_ends_the_same
 from tests.test_extras import groups_of
 from tests.test_train import SMALL, change_all_truth, config, files_of
 
@@ -172,13 +171,4 @@ def test_truth_does_not_reach_the_gate(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_rollback_takes_the_average_of_the_gate_back(tmp_path: Path) -> None:
-    run = start(config(tmp_path, "a", ALL))
-    assert isinstance(run.policy, ToyPolicy)
-    averages: dict[int, Any] = {}
-    for event in run.events():
-        if isinstance(event, StepReport):
-            averages[event.metrics.step + 1] = run.policy._average.tolist()  # type: ignore[union-attr]
-            if event.metrics.step == 5 and not run.ledger.branches:
-                run.roll_back("step-000003", "to see", "a test")
-                assert run.policy._average.tolist() == averages[3]  # type: ignore[union-attr]
-    assert replay(read(tmp_path / "a"), read_config(tmp_path / "a")).agrees
+    assert_a_rollback_takes_the_average_back(config(tmp_path, "a", ALL), "step-000003")

@@ -33,7 +33,7 @@ from selftrain.train import StepReport
 from selftrain.types import AnswerSheet, Message, PolicyVersion, Prompt, PromptSet, Role, ScoredGroup, VotedGroup
 from selftrain.types import Outcome as Decision
 from tests.builders import group, voted
-from tests.killing import assert_it_ends_the_same
+from tests.killing import assert_a_rollback_takes_the_average_back, assert_it_ends_the_same
 from tests.test_extras import groups_of
 from tests.test_second_view import assert_labels_beat_the_vote
 from tests.test_train import SMALL, config
@@ -225,18 +225,7 @@ def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options:
 
 @pytest.mark.parametrize("checkpoint", ["step-000003", "start"])
 def test_a_rollback_takes_the_average_back_too(tmp_path: Path, checkpoint: str) -> None:
-    run = start(config(tmp_path, "a", AVERAGED))
-    assert isinstance(run.policy, ToyPolicy)
-    averages: dict[int, Any] = {}
-    for event in run.events():
-        if isinstance(event, StepReport):
-            averages[event.metrics.step + 1] = run.policy._average.copy()  # type: ignore[union-attr]
-            if event.metrics.step == 5 and not run.ledger.branches:
-                run.roll_back(checkpoint, "to see", "a test")
-                assert np.array_equal(run.policy._average, averages[3] if checkpoint != "start" else None)  # type: ignore[arg-type]
-    again = read(tmp_path / "a")
-    assert [one.branch for one in again.branches] == [1]
-    assert replay(again, read_config(tmp_path / "a")).agrees
+    assert_a_rollback_takes_the_average_back(config(tmp_path, "a", AVERAGED), checkpoint)
 
 
 def test_beside_other_sources_everybody_has_samples_of_their_own(tmp_path: Path) -> None:
