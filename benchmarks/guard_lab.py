@@ -16,9 +16,10 @@ Half of the tasks (`FIT`) may be used to set thresholds; the others (`JUDGE`) ar
 from __future__ import annotations
 
 import argparse
-import os
+import fcntl
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -108,17 +109,16 @@ def record(config: RunConfig) -> None:
         file.unlink()
 
 
-def claim(folder: Path, name: str) -> bool:
-    """Take a run for this process; False where another one works on it."""
-    place = folder / f"{name}.claim"
-    try:
-        place.open("x").write(str(os.getpid()))
-    except FileExistsError:
-        owner = place.read_text()
-        if owner and Path(f"/proc/{owner}").exists():
-            return False
-        place.write_text(str(os.getpid()))
-    return True
+@contextmanager
+def claimed(folder: Path, name: str) -> Iterator[bool]:
+    """Whether this run is this process's while the block lasts; False where another one works on it. The lock ends with its process, however that ends."""
+    with (folder / f"{name}.claim").open("w") as place:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def main() -> None:
@@ -126,19 +126,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/guard-lab"))
     parser.add_argument("--hours", type=float, default=1.0, help="start no further run after so long")
     parser.add_argument("--only", nargs="*", default=[], help="tasks, sources or starts; none: all")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="none: all")
     parser.add_argument("--list", action="store_true", help="make nothing")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 3600 * args.hours
     for cell in cells():
-        if args.only and not {cell.task, cell.source, cell.start} & set(args.only):
+        if (args.only and not {cell.task, cell.source, cell.start} & set(args.only)) or (args.seeds and cell.seed not in args.seeds):
             continue
         if not args.list and not done(args.folder / cell.name):
             if time.monotonic() > until:
                 break
-            if not claim(args.folder, cell.name):
-                continue
-            record(config_of(cell, args.folder))
+            with claimed(args.folder, cell.name) as mine:
+                if mine and not done(args.folder / cell.name):
+                    record(config_of(cell, args.folder))
         if done(args.folder / cell.name):
             print(f"{cell.name:44}", " ".join(f"{step}:{100 * fmean(one):.1f}" for step, one in points_of(args.folder / cell.name).items()), flush=True)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from guard_curves import Shares, handed_over, points_of
-from guard_lab import Cell, claim, config_of, done, record
+from guard_lab import Cell, claimed, config_of, done, record
 from guard_runs import LabRun, judged
 from selftrain.config import RunConfig
 from selftrain.config_load import with_options
@@ -35,8 +35,9 @@ def record_pair(cell: Cell, folder: Path, way: str) -> Path:
     config = pair_config(cell, folder, way)
     path = folder / way / cell.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not done(path) and claim(path.parent, cell.name):
-        record(config)
+    with claimed(path.parent, cell.name) as mine:
+        if mine and not done(path):
+            record(config)
     return path
 
 

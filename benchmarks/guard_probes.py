@@ -20,7 +20,7 @@ from selftrain.evaluate_model import named
 from selftrain.guard_stream import Step
 from selftrain.ledger.storage import publish
 from selftrain.policies.base import Policy
-from selftrain.probes import ask_base, base_of, probe
+from selftrain.probes import ask_base, base_of, better, probe
 from selftrain.run import read_config
 from selftrain.types import StepMetrics
 
@@ -45,10 +45,12 @@ def probes_of(folder: Path, section: ProbesSection) -> Probes:
     aside, start, how = load_sets(config).aside, load_policy(config), drawing(config)
     probe_set = make_probes(config, aside)
     base = base_of(ask_base(start, probe_set, how))
+    best: Mapping[str, float] = {}
     found = {}
     for step in range(0, config.run.num_steps, section.every_steps):
         if (policy := policy_at(folder, config, step, start)) is not None:
-            found[step] = dict(probe(policy, base, probe_set, how).values)
+            result = probe(policy, base, probe_set, how, best)
+            best, found[step] = better(best, result.kept), dict(result.values)
     return found
 
 

@@ -62,7 +62,7 @@ def run(guard: Guard, **late: float) -> list[Verdict]:
         ("repetition", {"completion/repeat_frac": 0.5}),
         ("length_reward", {"reward/length_corr": -0.9, "completion/length_mean_tokens": 120.0}),
         ("flips", {"vote/flip_frac": 0.95, "vote/split_half_frac": 0.9}),
-        ("unstable", {"update/grad_norm": 9.0}),
+        ("unstable", {"update/grad_norm": 12.0}),
         ("no_signal", {"admission/admitted_frac": 0.0}),
     ],
 )
@@ -92,7 +92,7 @@ def test_every_rule_about_steps_is_tried_above() -> None:
     [
         ("off_base", {"probe/base_agree_frac": 0.15}),
         ("deaf", {"probe/number_unchanged_frac": 0.6}),
-        ("rewording", {"probe/reword_agree_frac": 0.2}),
+        ("rewording", {"probe/reword_agree_frac": 0.1}),
         ("probe_shortcut", {"probe/length_mean_tokens": 50.0, "probe/share_mean_frac": 0.6}),
         ("canaries", {"probe/canary_right_frac": 0.2}),
         ("bias", {"probe/swap_changed_frac": 0.6}),
@@ -239,13 +239,26 @@ def test_who_overrules_the_guard_makes_what_is_there_the_measure() -> None:
     assert [judge(guard, 32 + step, **{"vote/collision_frac": 0.9}).action for step in range(5)][-1] is Action.WARN
 
 
-def test_agreement_is_missed_from_the_best_probe_on() -> None:
-    """.5 at the start, .9, then .75: a loss of .15 is no finding, but no checkpoint of it is handed over. At .65 it is one, though it is more than at first."""
+def test_agreement_that_is_surely_lost_is_missed() -> None:
+    """A loss of which the interval's lower end is above 0 keeps its checkpoint from being handed over, and is a finding above the limit."""
+    guard = Guard(GuardSection(action="warn"))
+    lows = [0.0, -0.05, 0.01, 0.05]
+    found = [judge(guard, step, **PROBE, **{"probe/base_lost_frac": low + 0.04 * bool(step), "probe/base_lost_low_frac": low}) for step, low in enumerate(lows)]
+    assert [[one.rule for one in verdict.findings] for verdict in found] == [[], [], [], ["off_base"]]
+    assert found[3].findings[0].value == pytest.approx(0.05)
+    assert guard.blocked_steps == [2, 3]
+    guard.overrule()
+    after = [judge(guard, 4 + step, **PROBE, **{"probe/base_lost_frac": low + 0.04, "probe/base_lost_low_frac": low}) for step, low in enumerate([0.06, 0.13])]
+    assert [[one.rule for one in verdict.findings] for verdict in after] == [[], ["off_base"]], "what was lost when a person overruled is no loss later"
+
+
+def test_without_an_interval_a_fifth_of_the_agreement_is_missed() -> None:
+    """.5 at the start, .9, then .75 and .65, as older runs and other trainers' streams have it: from the best probe on."""
     guard = Guard(GuardSection(action="warn"))
     found = {step: judge(guard, step, **({**PROBE, "probe/base_agree_frac": agree} if agree else {})) for step, agree in enumerate([0.5, 0.9, 0, 0.75, 0.65])}
     assert [[one.rule for one in verdict.findings] for verdict in found.values()] == [[], [], [], [], ["off_base"]]
-    assert found[4].findings[0].value == pytest.approx(0.25)
-    assert guard.blocked_steps == [3, 4]
+    assert found[4].findings[0].value == pytest.approx(0.25 - 0.19)
+    assert guard.blocked_steps == [4]
     assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
     assert other.state() == guard.state()
 

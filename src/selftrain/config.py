@@ -277,14 +277,14 @@ class ProbesSection(Section):
     num_prompts: int = option(
         48,
         "prompts",
-        "Prompts held aside; 0: no probes. The half that is easy for the start is asked at every probe. See docs/probes.md for where they come from.",
+        "Prompts held aside; 0: no probes. Those on which the start mostly agrees are asked at every probe. See docs/probes.md for where they come from.",
         ge=0,
     )
     num_votes: int = option(
         2,
         "completions",
-        "Completions of each prompt that is asked; half as many, at least 2, of other wordings of a third of them; once, before the first step, four times as "
-        "many of the start.",
+        "Completions at a probe of each prompt that is also asked in other wordings (a sixth of them); half as many of the others; half as many, at least 2, "
+        "of another wording; once, before the first step, four times as many of the start.",
         ge=2,
     )
     canaries: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = option(

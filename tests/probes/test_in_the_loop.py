@@ -68,7 +68,7 @@ def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(tmp_path: Path)
     kinds = [address(one.group.prompt.id)[0] for one in first]
     assert {kind: kinds.count(kind) for kind in Kind} == {
         Kind.BASE: 48,
-        Kind.OWN: 24,
+        Kind.OWN: 21,
         Kind.NUMBER: 8,
         Kind.REWORD: 8,
         Kind.OFF_DOMAIN: 12,
@@ -77,6 +77,7 @@ def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(tmp_path: Path)
     }
     assert {address(one.group.prompt.id)[0] for one in later} == {Kind.OWN, Kind.NUMBER, Kind.REWORD}
     assert {one.vote.num_votes for one in first if one.group.prompt.id.startswith("base:")} == {8}
+    assert sorted(one.vote.num_votes for one in later if one.group.prompt.id.startswith("own:")) == [1] * 13 + [2] * 8
     trained = {one.voted.group.prompt.text for step in ledger.group_steps() for one in ledger.groups(step)}
     assert not trained & {one.group.prompt.text for one in [*first, *later]}
     indexes = [one.group.index for one in first] + [one.voted.group.index for one in ledger.groups(0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from selftrain.config import RunConfig, UpdateSection
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.toy import NUM_ANSWERS, NUM_WEIGHTS, STYLES, ToyPolicy, problems
 from selftrain.probes import Base, Drawing, Kind, ProbeResult, ask_base, probe
-from selftrain.probes.probing import base_of
+from selftrain.probes.probing import Place, base_of
 from selftrain.probes.signals import agreement, answer_signals, changed_frac, drift_signals, easy, kl_signals, unchanged_frac
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
@@ -64,9 +65,11 @@ def test_an_answer_may_name_the_partner() -> None:
     assert changed_frac(pairs(*[(["6", "6"], ["6", "6"])] * 4)) == 0
 
 
-def test_easy_prompts_are_the_surer_half_of_the_start() -> None:
-    base = {"a": votes("xxxx"), "b": votes("xxyz"), "c": votes("xxxy"), "d": votes("xyzw")}
-    assert easy(base) == {"a": "x", "c": "x"}
+def test_easy_prompts_are_those_with_half_of_the_votes() -> None:
+    base = {**{str(i): votes("xxyz") for i in range(8)}, "a": votes("xxxx"), "b": votes("xxyy"), "c": votes("xxxyz")}
+    assert list(easy(base)) == ["a", "c", *map(str, range(8))]
+    assert easy({"a": votes("xxxx"), "b": votes("xyzw"), "c": votes("xxyzw")}) == {"a": "x", "c": "x"}, "the surest where few have half"
+    assert len(easy({str(i): votes("xxyzw") for i in range(20)})) == 8
 
 
 def test_the_signals_of_hand_made_votes() -> None:
@@ -78,7 +81,7 @@ def test_the_signals_of_hand_made_votes() -> None:
         "probe/read_mean_frac": 0.75,
         "probe/collision_frac": 1.0,
         "probe/length_mean_tokens": 2.0,
-        "probe/base_agree_frac": 0.75,
+        "probe/base_agree_frac": 0.75 * 6 / 8,
         "probe/canary_right_frac": 0.5,
     }
     assert answer_signals([], base, {}) == {}
@@ -103,13 +106,13 @@ def drawing() -> Drawing:
     return Drawing(SamplingParams(2), 4, Stream(3))
 
 
-def probed(weights: np.ndarray, base: Base | None = None) -> ProbeResult:
+def probed(weights: np.ndarray, base: Base | None = None, best: Mapping[str, float] | None = None) -> ProbeResult:
     policy = ToyPolicy("toy", UpdateSection())
     _, aside = set_aside(TOY, problems(256), (), 16)
     made = make_probes(TOY, aside)
     known = base or base_of(ask_base(policy.base(), made, drawing()))
     policy.weights = weights
-    return probe(policy, known, made, drawing(), step=30, first_index=16)
+    return probe(policy, known, made, drawing(), best, Place(30, 16))
 
 
 def start() -> np.ndarray:

@@ -18,8 +18,8 @@ PATIENCE_STEPS = 3
 """harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is"""
 PROBE, KL = "probe/", "probe/kl_base_nats"
 PROBE_NAMES = frozenset(rule.name for rule in PROBE_RULES)
-DOUBTFUL, DOUBTFUL_BITS = "off_base", 0.25
-"""the surest rule about probes, and what it takes from the health at half of its limit"""
+DOUBTFUL = "off_base"
+"""the surest rule about probes: a checkpoint of which it takes anything from the health is not handed over"""
 OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
 """what halted a run whose record has no health scores"""
 
@@ -178,11 +178,11 @@ def winners_of(scored: Sequence[ScoredGroup]) -> dict[str, AnswerKey]:
 
 
 def is_blocked(verdict: Verdict) -> bool:
-    """Whether a verdict finds that a probe is worse than the base's, or `off_base` is at half of its limit: no reason to stop, but to hand over an older
+    """Whether a verdict finds that a probe is worse than the base's, or that anything is surely lost: no reason to stop, but to hand over an older
     checkpoint.
     """
     bits = 0.0 if verdict.health is None else verdict.health.parts.get(DOUBTFUL, 0.0)
-    return any(one.rule in PROBE_NAMES for one in verdict.findings) or bits >= DOUBTFUL_BITS
+    return bits > 0 or any(one.rule in PROBE_NAMES for one in verdict.findings)
 
 
 def is_harm(verdict: Verdict) -> bool:

@@ -17,6 +17,8 @@ SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "co
 MIN_ENTROPY_NATS = 0.05
 """below it a policy is near-deterministic, and ratios of entropies say nothing"""
 MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
+UNSURE_FRAC = 0.19
+"""two to three standard errors of the agreement of 48 completions"""
 
 
 class Kind(StrEnum):
@@ -84,9 +86,14 @@ def stalled(window: Window) -> float:
 
 
 def off_base(window: Window) -> float:
-    """Agreement that is lost from the best probe so far. A difference, no quotient: where the base agrees little with itself, little can be missed."""
+    """What is surely lost of the agreement with the base since the best probe. A difference, no quotient: where the base agrees little with itself, little can
+    be missed. Of probes that know no interval (runs and streams without the start's completions), what is lost beyond `UNSURE_FRAC`.
+    """
+    lost, low = "probe/base_lost_frac", "probe/base_lost_low_frac"
+    if low in window.probe:
+        return window.probe[low] - window.base.get(lost, 0.0)
     key = "probe/base_agree_frac"
-    return window.best[key] - window.probe[key]
+    return window.best[key] - window.probe[key] - UNSURE_FRAC
 
 
 def length_reward(window: Window) -> float:
@@ -144,8 +151,8 @@ STEP_RULES = (
         "labels change between two visits of a prompt more than a vote's own noise explains",
     ),
     Rule(
-        "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise("update/grad_norm", MIN_NORM), math.log(5.0), "nats",
-        "ln(gradient norm now / at first)", "updates that blow up", "gradient norms have grown fivefold",
+        "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise("update/grad_norm", MIN_NORM), math.log(10.0), "nats",
+        "ln(gradient norm now / at first)", "updates that blow up", "gradient norms have grown tenfold",
     ),
     Rule(
         "no_signal", Kind.STALL, ("admission/admitted_frac",), stalled, 1.0 - 1e-9, "fraction",
@@ -156,8 +163,9 @@ STEP_RULES = (
 
 PROBE_RULES = (
     Rule(
-        "off_base", Kind.HARM, ("probe/base_agree_frac",), off_base, 0.2, "fraction",
-        "agreement with the base on prompts that are easy for it, at the best probe so far minus now", "answers that were right are lost",
+        "off_base", Kind.HARM, ("probe/base_lost_low_frac", "probe/base_agree_frac"), off_base, 0.01, "fraction",
+        "agreement with the base on prompts that are easy for it, at the best probe so far minus now: lower end of its 95 % interval",
+        "answers that were right are lost",
         "on prompts that are easy for the base model answers are lost that were the base's",
     ),
     Rule(
@@ -166,7 +174,7 @@ PROBE_RULES = (
         "the answer stays the same though a number of the prompt is another one",
     ),
     Rule(
-        "rewording", Kind.HARM, ("probe/reword_agree_frac",), lambda window: -window.probe_rise("probe/reword_agree_frac"), 0.25, "fraction",
+        "rewording", Kind.HARM, ("probe/reword_agree_frac",), lambda window: -window.probe_rise("probe/reword_agree_frac"), 0.5, "fraction",
         "agreement under another wording, the base's minus now", "answers to the wording", "the same problem in other words gets another answer more often",
     ),
     Rule(

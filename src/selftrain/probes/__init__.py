@@ -7,7 +7,22 @@
 docs/probes.md has each signal's formula, unit, direction and the failure it catches.
 """
 
+from selftrain.probes.base import Base
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet, make_probe_set
-from selftrain.probes.probing import Base, Drawing, Prober, ProbeResult, ask_base, base_of, probe
+from selftrain.probes.probing import Drawing, Prober, ProbeResult, ask_base, base_of, better, measured, probe
 
-__all__ = ["Base", "Drawing", "Kind", "Probe", "ProbeResult", "ProbeSet", "Prober", "ask_base", "base_of", "make_probe_set", "probe"]
+__all__ = [
+    "Base",
+    "Drawing",
+    "Kind",
+    "Probe",
+    "ProbeResult",
+    "ProbeSet",
+    "Prober",
+    "ask_base",
+    "base_of",
+    "better",
+    "make_probe_set",
+    "measured",
+    "probe",
+]

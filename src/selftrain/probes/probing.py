@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Any
 
+from selftrain.metrics import mean
 from selftrain.policies.base import Policy, Sampler, SampleRequest, SamplingParams
+from selftrain.probes.base import Base
+from selftrain.probes.kept import Agreeing, agreeing, kept_share, log_ratios, lost
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
 from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, of_kind
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
-from selftrain.types import AnswerKey, Completion, Finish, Group, PolicyVersion, Prompt, Role, Vote, VotedGroup
+from selftrain.types import AnswerKey, Group, Role, VotedGroup
 
 BASE_VOTES = 4
 """times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once, and say what is easy"""
-CHANGED_FRAC = 1 / 3
-"""of the easy prompts that are asked, the surest ones, which are also asked with something changed"""
+CHANGED_FRAC = 1 / 6
+"""of the held-aside prompts: the surest ones, which are also asked with something changed"""
 OFF_DOMAIN_TOKENS = 64
+Logprobs = Sequence[Sequence[float]]
+"""[N][T] of a group, in nats"""
 CHANGED = (Kind.NUMBER, Kind.REWORD, Kind.SWAP, Kind.CANARY)
 
 
@@ -37,54 +43,26 @@ class Drawing:
     seeds: Stream
     read: Callable[[Group], VotedGroup] = read_and_count
 
-    def count(self, kind: Kind) -> int:
-        """Completions of a prompt: of the changed ones half as many, since each is compared with all of its partner's; at least 2, so that they can agree."""
+    def count(self, kind: Kind, paired: bool = True) -> int:
+        """Completions of a prompt: of the changed ones half as many, since each is compared with all of its partner's; at least 2, so that they can agree.
+        paired: a prompt as it is has changed partners; without any, half as many tell what is kept.
+        """
         if kind is Kind.OFF_DOMAIN:
             return 1
-        return BASE_VOTES * self.num_votes if kind is Kind.BASE else max(2, self.num_votes // 2) if kind in CHANGED else self.num_votes
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What the frozen start said. votes: by held-aside prompt. off_domain: its completions of off-domain texts, with their log-probabilities.
-
-    Example of its state: `{"votes": {"add-4/5f": [16, 15, [["132", 15]]]}, "off_domain": [{"prompt_ids": [7], "token_ids": [3], "logprobs": [-0.1]}]}`.
-    """
-
-    votes: Mapping[str, Vote]
-    off_domain: tuple[Group, ...]
-
-    def state(self) -> dict[str, Any]:
-        """As JSON, for a checkpoint: what later probes need."""
-        votes = {of: [vote.num_votes, vote.num_read, [list(count) for count in vote.counts]] for of, vote in self.votes.items()}
-        return {
-            "votes": votes,
-            "off_domain": [
-                {"prompt_ids": list(group.prompt_ids), "token_ids": list(done.token_ids), "logprobs": list(done.logprobs)}
-                for group in self.off_domain
-                for done in group.completions
-            ],
-        }
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Base:
-        votes = {of: Vote(votes, read, tuple((AnswerKey(found), count) for found, count in counts)) for of, (votes, read, counts) in state["votes"].items()}
-        return cls(votes, tuple(_recalled(number, one) for number, one in enumerate(state["off_domain"])))
-
-
-def _recalled(number: int, one: Mapping[str, Any]) -> Group:
-    """The tokens of an off-domain completion as a group: nothing else of it is needed."""
-    tokens = tuple(one["token_ids"])
-    done = Completion("", tokens, tuple(one["logprobs"]), (0,) * len(tokens), (), Finish.STOP, PolicyVersion(0, 0))
-    return Group(0, number, Prompt(f"{Kind.OFF_DOMAIN.value}:{number:02d}", ()), tuple(one["prompt_ids"]), (done,), Role.PROBE)
+        if kind is Kind.OWN:
+            return self.num_votes if paired else max(1, self.num_votes // 2)
+        return BASE_VOTES * self.num_votes if kind is Kind.BASE else max(2, self.num_votes // 2)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What came of a probe. groups: as they are recorded, with role `probe`. values: the signals, by metric key; those that cannot be known are missing."""
+    """What came of a probe. groups: as they are recorded, with role `probe`. values: the signals, by metric key; those that cannot be known are missing.
+    kept: by easy prompt, the share of the policy's answers that are the start's winner.
+    """
 
     groups: tuple[VotedGroup, ...]
     values: Mapping[str, float]
+    kept: Mapping[str, float] = field(default_factory=dict)
 
 
 def ask_base(start: Sampler, probe_set: ProbeSet, how: Drawing, step: int = 0, first_index: int = 0) -> tuple[VotedGroup, ...]:
@@ -97,22 +75,61 @@ def ask_base(start: Sampler, probe_set: ProbeSet, how: Drawing, step: int = 0, f
 
 def base_of(groups: Sequence[VotedGroup]) -> Base:
     """What is kept of the start's answers."""
-    votes = {of: one.vote for of, one in of_kind(groups, Kind.BASE).items()}
-    return Base(votes, tuple(one.group for one in of_kind(groups, Kind.OFF_DOMAIN).values()))
+    asked = of_kind(groups, Kind.BASE)
+    votes = {of: one.vote for of, one in asked.items()}
+    agreed = {of: agreeing(asked[of], winner) for of, winner in sorted(easy(votes).items())}
+    return Base(votes, tuple(one.group for one in of_kind(groups, Kind.OFF_DOMAIN).values()), agreed)
 
 
-def probe(policy: Policy, base: Base, probe_set: ProbeSet, how: Drawing, step: int = 0, first_index: int = 0) -> ProbeResult:
-    """Ask the policy as it is. step, first_index: where its groups stand in the record; they change nothing else.
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the groups of a probe stand in the record; nothing else depends on it."""
 
-    Of the held-aside prompts those are asked that were easy for the start: there a vote that is lost means most, and others would cost as much.
+    step: int = 0
+    first_index: int = 0
+
+
+def probe(policy: Policy, base: Base, probe_set: ProbeSet, how: Drawing, best: Mapping[str, float] | None = None, place: Place = Place()) -> ProbeResult:
+    """Ask the policy as it is. best: what was kept at the best probe so far; None at the first one.
+
+    Of the held-aside prompts those are asked on which the start mostly agreed: there a vote that is lost means most.
+    """
+    groups = _asked(policy, asked_of(base, probe_set), how, place.step, place.first_index)
+    return measured(policy, base, groups, how.params.temperature, {} if best is None else best, probe_set.canaries)
+
+
+def measured(
+    policy: Policy, base: Base, groups: tuple[VotedGroup, ...], temperature: float, best: Mapping[str, float], canaries: Mapping[str, AnswerKey]
+) -> ProbeResult:
+    """The signals of what the policy answered at a probe.
+
     The start's log-probabilities come from `policy.reference_logprobs`, which for a torch policy without LoRA keeps a second copy of the weights.
     """
-    groups = _asked(policy, asked_of(base, probe_set), how, step, first_index)
-    own = [first_half(one.group) for one in of_kind(groups, Kind.OWN).values()]
-    values = answer_signals(groups, base.votes, probe_set.canaries)
-    values |= kl_signals(own, policy.reference_logprobs(own, how.params.temperature) if own else [])
-    values |= drift_signals(base.off_domain, policy.logprobs(base.off_domain, how.params.temperature) if base.off_domain else [])
-    return ProbeResult(groups, values)
+    asked = of_kind(groups, Kind.OWN)
+    own = [one.group for one in asked.values()]
+    reference = policy.reference_logprobs(own, temperature) if own else []
+    fixed = [*base.agreed.values(), *base.off_domain]
+    now = policy.logprobs(fixed, temperature) if fixed else []
+    values = answer_signals(groups, base.votes, canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, now[len(base.agreed) :])
+    kept = kept_shares(base, asked, dict(zip(base.agreed, now, strict=False)), dict(zip(asked, reference, strict=True)))
+    if kept:
+        values["probe/base_kept_frac"] = mean(list(kept.values()))
+    if (loss := lost(best or kept, kept)) is not None:
+        values |= {"probe/base_lost_frac": loss.value, "probe/base_lost_low_frac": loss.low}
+    return ProbeResult(groups, values, kept)
+
+
+def kept_shares(base: Base, asked: Mapping[str, VotedGroup], by_policy: Mapping[str, Logprobs], by_start: Mapping[str, Logprobs]) -> dict[str, float]:
+    """By easy prompt that was asked, the share that is kept. by_policy: log-probabilities of `base.agreed`, by_start: those of all that was asked, [N][T]."""
+    kept = {}
+    for of, group in base.agreed.items():
+        if of in asked:
+            then = Agreeing(log_ratios(by_policy[of], [done.logprobs for done in group.completions]), base.votes[of].num_votes)
+            drawn = [done.logprobs for done in asked[of].group.completions]
+            agree = [key == base.votes[of].winners[0] for key in asked[of].answers.keys]
+            own = Agreeing(list(compress(log_ratios(drawn, by_start[of]), agree)), len(agree))
+            kept[of] = kept_share(then, own)
+    return kept
 
 
 def asked_of(base: Base, probe_set: ProbeSet) -> list[Probe]:
@@ -120,14 +137,9 @@ def asked_of(base: Base, probe_set: ProbeSet) -> list[Probe]:
     surest = list(easy(base.votes))
     if len(surest) < MIN_PAIRS:
         return list(probe_set.of_kind(Kind.OWN, *CHANGED))
-    changed = set(surest[: max(MIN_PAIRS, math.ceil(CHANGED_FRAC * len(surest)))])
+    changed = set(surest[: max(MIN_PAIRS, math.ceil(CHANGED_FRAC * len(base.votes)))])
     chosen = {Kind.OWN: set(surest), Kind.NUMBER: changed, Kind.REWORD: changed, Kind.SWAP: changed}
     return [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in chosen[one.kind]]
-
-
-def first_half(group: Group) -> Group:
-    """The group with the first half of its completions: enough tokens for KL, for half of the start's time."""
-    return replace(group, completions=group.completions[: -(-len(group.completions) // 2)])
 
 
 NOTHING = ProbeResult((), {})
@@ -136,12 +148,13 @@ NOTHING = ProbeResult((), {})
 class Prober:
     """The stage of the loop: asks the start before the first step and the policy at every `every_steps`-th step, the first one among them.
 
-    It remembers what the start said, over rollbacks too.
+    It remembers what the start said, over rollbacks too, and what was kept at the best probe.
     """
 
     def __init__(self, probe_set: ProbeSet, how: Drawing, every_steps: int) -> None:
         self._probe_set, self._how, self._every_steps = probe_set, how, every_steps
         self._base: Base | None = None
+        self._best: Mapping[str, float] = {}
 
     def __call__(self, policy: Policy, step: int, first_index: int) -> ProbeResult:
         """What is recorded of this step; nothing when no probe is due. first_index: the first group index of the step that is free."""
@@ -151,17 +164,24 @@ class Prober:
         if self._base is None:
             asked = ask_base(policy if not policy.version.updates else policy.base(), self._probe_set, self._how, step, first_index)
             self._base = base_of(asked)
-        found = probe(policy, self._base, self._probe_set, self._how, step, first_index + len(asked))
+        found = probe(policy, self._base, self._probe_set, self._how, self._best, Place(step, first_index + len(asked)))
+        self._best = better(self._best, found.kept)
         groups = (*asked, *found.groups)
         return ProbeResult(groups, {**found.values, "cost/probe_tokens": probe_tokens(groups)})
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; empty before the first probe."""
-        return {} if self._base is None else self._base.state()
+        return {} if self._base is None else {**self._base.state(), "best": dict(self._best)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """What the start said, which no checkpoint changes; one from before there were probes says nothing."""
-        self._base = Base.from_state(state) if state else self._base
+        if state:
+            self._base, self._best = Base.from_state(state), dict(state.get("best", {}))
+
+
+def better(best: Mapping[str, float], kept: Mapping[str, float]) -> Mapping[str, float]:
+    """What later probes are compared with: the one that kept more, on average."""
+    return kept if kept and (not best or mean(list(kept.values())) > mean(list(best.values()))) else best
 
 
 def probe_tokens(groups: Sequence[VotedGroup]) -> float:
@@ -171,6 +191,7 @@ def probe_tokens(groups: Sequence[VotedGroup]) -> float:
 
 def _asked(sampler: Sampler, probes: Sequence[Probe], how: Drawing, step: int, first: int) -> tuple[VotedGroup, ...]:
     """All in one call, at step 0 of the stream `probe`, then put in their place."""
-    requests = [SampleRequest(one.prompt, how.count(one.kind), 0, first + number) for number, one in enumerate(probes)]
+    paired = {one.of for one in probes if one.kind in CHANGED}
+    requests = [SampleRequest(one.prompt, how.count(one.kind, one.of in paired), 0, first + number) for number, one in enumerate(probes)]
     groups = sampler.sample(requests, how.params, how.seeds.at(branch=0, stream="probe")) if requests else []
     return tuple(how.read(replace(group, step=step, role=Role.PROBE)) for group in groups)

@@ -17,8 +17,17 @@ from selftrain.vote import count
 
 MIN_PAIRS = 4
 """A signal of fewer prompts than that is noise and is left out."""
+MIN_EASY = 8
 
-FROM_LOGPROBS = ("probe/kl_base_nats", "probe/kl_answer_nats", "probe/kl_reasoning_nats", "probe/drift_nats")
+FROM_LOGPROBS = (
+    "probe/base_kept_frac",
+    "probe/base_lost_frac",
+    "probe/base_lost_low_frac",
+    "probe/kl_base_nats",
+    "probe/kl_answer_nats",
+    "probe/kl_reasoning_nats",
+    "probe/drift_nats",
+)
 """signals that no text tells"""
 
 TokenLogprobs = Sequence[Sequence[Sequence[float]]]
@@ -32,7 +41,7 @@ def answer_signals(groups: Sequence[VotedGroup], base: Mapping[str, Vote], canar
         return {}
     completions = [done for one in own.values() for done in one.group.completions]
     values = {
-        "probe/share_mean_frac": mean([one.vote.share_frac for one in own.values()]),
+        "probe/share_mean_frac": share_mean_frac([one.vote for one in own.values()]),
         "probe/read_mean_frac": sum(one.vote.num_read for one in own.values()) / len(completions),
         "probe/collision_frac": collision_frac([one.vote for one in own.values()]),
         "probe/length_mean_tokens": mean([len(done.token_ids) for done in completions]),
@@ -43,6 +52,12 @@ def answer_signals(groups: Sequence[VotedGroup], base: Mapping[str, Vote], canar
         "probe/canary_right_frac": right_frac(of_kind(groups, Kind.CANARY), canaries),
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def share_mean_frac(votes: Sequence[Vote]) -> float | None:
+    """Mean share of the winner where more than one voted; None where nobody did."""
+    shares = [vote.share_frac for vote in votes if vote.num_votes > 1]
+    return mean(shares) if shares else None
 
 
 def of_kind(groups: Iterable[VotedGroup], kind: Kind) -> dict[str, VotedGroup]:
@@ -58,9 +73,12 @@ def paired(groups: Sequence[VotedGroup], kind: Kind) -> list[tuple[VotedGroup, V
 
 
 def easy(base: Mapping[str, Vote]) -> dict[str, AnswerKey]:
-    """The start's winner in the half of the prompts where its share was highest; prompts without a single winner are not among them."""
+    """The start's winner where it had at least half of the votes, surest first; of the `MIN_EASY` surest prompts where there are fewer than that. Prompts
+    without a single winner are not among them.
+    """
     decided = sorted((-vote.share_frac, of, vote.winners[0]) for of, vote in base.items() if len(vote.winners) == 1)
-    return {of: winner for _, of, winner in decided[: (len(base) + 1) // 2]}
+    sure = sum(-share >= 0.5 for share, _, _ in decided)
+    return {of: winner for _, of, winner in decided[: max(sure, MIN_EASY)]}
 
 
 def base_agree_frac(own: Mapping[str, VotedGroup], base: Mapping[str, Vote]) -> float | None:
