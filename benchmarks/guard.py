@@ -52,7 +52,8 @@ SHOWN = {
 
 def runs_of(args: argparse.Namespace, half: str) -> list[LabRun]:
     """The finished runs of a half, or those that are named."""
-    found = [run for run in load(args.folder, HALVES[half], args.out / "measured", args.out / "probes") if not args.cells or run.cell.name in args.cells]
+    loaded = load(args.folder, HALVES[half], args.out / "measured", args.out / "probes")
+    found = [run for run in loaded if (not args.cells or run.cell.name in args.cells) and (not args.seeds or run.cell.seed in args.seeds)]
     if not found:
         raise SystemExit(f"{args.folder} has no finished run {'of these names' if args.cells else f'of half {half}'}: see `guard_lab.py --list`")
     return found
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="where results go (default: FOLDER-judged)")
     parser.add_argument("--half", choices=HALVES, default="all", help="which tasks; `fit` has the FIT half whatever is given")
     parser.add_argument("--cells", nargs="*", default=[], help="names of runs; none: all")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[], help="none: all")
     parser.add_argument("--limits", nargs="*", default=[], metavar="RULE=SCALE", help="judge: limits that are multiplied")
     parser.add_argument("--way", choices=WAYS, default="lower_rate", help="figure, rollback: halt, or the remedy of the run that rolls back")
     parser.add_argument("--hours", type=float, default=1.0, help="probe, measure, rollback: begin nothing new after so long")

@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
@@ -121,18 +121,24 @@ def claimed(folder: Path, name: str) -> Iterator[bool]:
         yield True
 
 
+def wanted(cell: Cell, only: Sequence[str], seeds: Sequence[int]) -> bool:
+    """Whether a cell is one of those that the command names."""
+    kinds = ((cell.task, (*FIT, *JUDGE)), (cell.source, [source for source, _ in WAYS]), (cell.start, ("default", "weak")))
+    return all(own in only for own, names in kinds if set(names) & set(only)) and (not seeds or cell.seed in seeds)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/guard-lab"))
     parser.add_argument("--hours", type=float, default=1.0, help="start no further run after so long")
-    parser.add_argument("--only", nargs="*", default=[], help="tasks, sources or starts; none: all")
+    parser.add_argument("--only", nargs="*", default=[], help="tasks, sources, starts; of each of these three none: all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[], help="none: all")
     parser.add_argument("--list", action="store_true", help="make nothing")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 3600 * args.hours
     for cell in cells():
-        if (args.only and not {cell.task, cell.source, cell.start} & set(args.only)) or (args.seeds and cell.seed not in args.seeds):
+        if not wanted(cell, args.only, args.seeds):
             continue
         if not args.list and not done(args.folder / cell.name):
             if time.monotonic() > until:

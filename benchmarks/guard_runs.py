@@ -21,7 +21,7 @@ from selftrain.run import read_config
 from selftrain.types import Action, Verdict
 
 NAME = re.compile(r"([a-z]+)-([a-z]+)(\d+)-(\w+)-(\d+e-\d+)-seed-(\d+)")
-EASY_SHARE_FRAC, FLOOR_FRAC = 0.95, 0.10
+EASY_SHARE_FRAC, FLOOR_FRAC, STILL_FRAC = 0.95, 0.10, 0.10
 SECTION = GuardSection(action="halt")
 
 
@@ -55,12 +55,21 @@ class LabRun:
 
     @property
     def kind(self) -> str:
-        """Of healthy runs: with true answers; on easy prompts, whose vote share ends at 0.95 or above; with nothing to lose; or none of these."""
+        """Of healthy runs: in which next to nothing trains; with true answers; on easy prompts, whose vote share ends at 0.95 or above; with nothing to
+        lose; or none of these.
+        """
+        if self.stands_still:
+            return "stands still"
         if self.cell.source == "reference":
             return "true answers"
         if max(value for _, value in self.curve) < FLOOR_FRAC:
             return "at the floor"
         return "easy prompts" if self.share >= EASY_SHARE_FRAC else "others"
+
+    @property
+    def stands_still(self) -> bool:
+        """Whether a group trained in less than a tenth of the steps: to stop such a run takes nothing from it."""
+        return fmean(step.metrics.values.get("admission/admitted_frac", 1.0) > 0 for step in self.steps) < STILL_FRAC
 
     @property
     def share(self) -> float:

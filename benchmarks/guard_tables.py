@@ -18,7 +18,7 @@ from selftrain.evals.bootstrap import Interval, mean_interval
 BEST_FRAC, BASE_FRAC = 0.03, 0.02
 """a model that is handed over should not be so far under the best checkpoint, nor under the base"""
 BY = {"warned": "any finding", "harmed": "would halt"}
-KINDS = ("true answers", "easy prompts", "at the floor", "others")
+KINDS = ("true answers", "easy prompts", "at the floor", "others", "stands still")
 LETTERS = {Fate.COLLAPSED: "C", Fate.FALLEN: "F", Fate.BETWEEN: "b", Fate.HEALTHY: "H"}
 
 
@@ -77,7 +77,7 @@ def score(runs: Iterable[Judged]) -> Score:
 
 
 def parts(runs: Sequence[Judged]) -> dict[str, list[Judged]]:
-    """All of them, then by half, start, task, source and learning rate."""
+    """All of them, then by half, start, task, source, learning rate and seed."""
     found: dict[str, list[Judged]] = {"all": list(runs)}
     for key in (
         lambda one: f"half {one.run.half}",
@@ -85,6 +85,7 @@ def parts(runs: Sequence[Judged]) -> dict[str, list[Judged]]:
         lambda one: f"task {one.run.cell.task} ({one.run.half})",
         lambda one: f"source {one.run.cell.source}",
         lambda one: f"rate {one.run.cell.learning_rate}",
+        lambda one: f"seed {one.run.cell.seed}",
     ):
         for name in sorted({key(one) for one in runs}):
             found[name] = [one for one in runs if key(one) == name]
@@ -219,6 +220,7 @@ def page(runs: Sequence[Judged], fresh: Mapping[str, Mapping[int, Shares]]) -> s
         *HEAD,
         *(row_of(name, score(of)) for name, of in parts(runs).items()),
         *(row_of(f"healthy: {kind}", score(of)) for kind, of in kinds.items() if of),
+        row_of("healthy: all but `stands still`", score([one for one in healthy if not one.run.stands_still])),
         "",
         "## When",
         "",

@@ -239,16 +239,19 @@ def test_who_overrules_the_guard_makes_what_is_there_the_measure() -> None:
     assert [judge(guard, 32 + step, **{"vote/collision_frac": 0.9}).action for step in range(5)][-1] is Action.WARN
 
 
+def losing(value: float, low: float) -> dict[str, float]:
+    return {**PROBE, "probe/base_lost_frac": value, "probe/base_lost_low_frac": low}
+
+
 def test_agreement_that_is_surely_lost_is_missed() -> None:
-    """A loss of which the interval's lower end is above 0 keeps its checkpoint from being handed over, and is a finding above the limit."""
+    """A loss whose 95 % interval is above 0 keeps its checkpoint from being handed over; one whose 99 % interval is above half a point is a finding."""
     guard = Guard(GuardSection(action="warn"))
-    lows = [0.0, -0.05, 0.01, 0.05]
-    found = [judge(guard, step, **PROBE, **{"probe/base_lost_frac": low + 0.04 * bool(step), "probe/base_lost_low_frac": low}) for step, low in enumerate(lows)]
-    assert [[one.rule for one in verdict.findings] for verdict in found] == [[], [], [], ["off_base"]]
-    assert found[3].findings[0].value == pytest.approx(0.05)
-    assert guard.blocked_steps == [2, 3]
+    found = [judge(guard, step, **losing(*loss)) for step, loss in enumerate([(0.0, 0.0), (0.03, -0.01), (0.05, 0.01), (0.05, 0.03), (0.0199, 0.0199)])]
+    assert [[one.rule for one in verdict.findings] for verdict in found] == [[], [], [], ["off_base"], ["off_base"]]
+    assert found[3].findings[0].value == pytest.approx(0.03 / (0.005 + 0.02 * 0.616 / 1.96))
+    assert guard.blocked_steps == [2, 3, 4]
     guard.overrule()
-    after = [judge(guard, 4 + step, **PROBE, **{"probe/base_lost_frac": low + 0.04, "probe/base_lost_low_frac": low}) for step, low in enumerate([0.06, 0.13])]
+    after = [judge(guard, 5 + step, **losing(*loss)) for step, loss in enumerate([(0.03, 0.015), (0.1, 0.08)])]
     assert [[one.rule for one in verdict.findings] for verdict in after] == [[], ["off_base"]], "what was lost when a person overruled is no loss later"
 
 
@@ -257,10 +260,21 @@ def test_without_an_interval_a_fifth_of_the_agreement_is_missed() -> None:
     guard = Guard(GuardSection(action="warn"))
     found = {step: judge(guard, step, **({**PROBE, "probe/base_agree_frac": agree} if agree else {})) for step, agree in enumerate([0.5, 0.9, 0, 0.75, 0.65])}
     assert [[one.rule for one in verdict.findings] for verdict in found.values()] == [[], [], [], [], ["off_base"]]
-    assert found[4].findings[0].value == pytest.approx(0.25 - 0.19)
-    assert guard.blocked_steps == [4]
+    assert found[4].findings[0].value == pytest.approx(0.25 / 0.2)
+    assert guard.blocked_steps == [3, 4]
     assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
     assert other.state() == guard.state()
+
+
+def test_other_wordings_are_judged_by_the_last_three_probes() -> None:
+    """One probe of a few pairs that disagree is chance; three are none."""
+    guard = Guard(GuardSection(action="warn"))
+    agree = [0.95, 0.9, 0.9, 0.3, 0.9, 0.3, 0.3, 0.3]
+    found = [judge(guard, step, **{**PROBE, "probe/reword_agree_frac": one}) for step, one in enumerate(agree)]
+    assert [bool(verdict.findings) for verdict in found] == [False] * 7 + [True]
+    assert found[-1].findings[0].value == pytest.approx(0.65)
+    assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
+    assert judge(other, 8, **PROBE).health == judge(guard, 8, **PROBE).health
 
 
 def test_a_reward_may_depend_on_length_while_lengths_stay() -> None:
@@ -300,7 +314,7 @@ def test_rules_read_the_signals_they_name() -> None:
     for rule in RULES.values():
         assert all(signal in METRICS or signal.startswith("probe/") for signal in rule.signals)
         steps = [dict.fromkeys(rule.signals, 0.5)] * 5
-        assert rule.measure(Window(steps, steps, steps, steps[0], steps[0], steps[0])) is not None, rule.name
+        assert rule.measure(Window(steps, steps, steps, steps[0], steps[0], steps[0], steps)) is not None, rule.name
         assert rule.measure(Window([{}], [{}], [{}], {}, {}, {})) is None, rule.name
 
 

@@ -11,7 +11,7 @@ from selftrain.config import GuardSection, RollbackSection
 from selftrain.guard.examples import examples_of
 from selftrain.guard.health import HALF, health_of
 from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
-from selftrain.guard.window import Window
+from selftrain.guard.window import LAST_PROBES, Window
 from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, StepMetrics, Verdict
 
 PATIENCE_STEPS = 3
@@ -46,6 +46,7 @@ class Guard:
         self._base: dict[str, float] = {}
         self._probe: dict[str, float] = {}
         self._best: dict[str, float] = {}
+        self._probes: list[dict[str, float]] = []
         self._num_probes = 0
         self._winners: dict[str, int] = {}
         self._num_low = 0
@@ -99,7 +100,7 @@ class Guard:
     def overrule(self) -> None:
         """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
         self.start_over()
-        self._base, self._best = self._probe, dict(self._probe)
+        self._base, self._best, self._probes = self._probe, dict(self._probe), [self._probe] if self._probe else []
         self._num_low, self.harm_since_step, self.blocked_steps = 0, None, []
 
     def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:
@@ -122,6 +123,7 @@ class Guard:
         self._recent = [*self._recent, remembered(metrics)][-2 * self._section.window_steps :]
         probe = {key: value for key, value in metrics.values.items() if key.startswith(PROBE)}
         if probe:
+            self._probes = [*self._probes, probe][-LAST_PROBES:] if self._base else []
             self._base, self._probe, self._num_probes = self._base or probe, probe, self._num_probes + 1
             self._best.update({key: max(value, self._best.get(key, value)) for key, value in probe.items()})
 
@@ -132,7 +134,8 @@ class Guard:
 
     def _window(self) -> Window:
         size = self._section.window_steps
-        return Window(self._baseline, self._recent[:-size] if len(self._recent) == 2 * size else (), self._recent[-size:], self._base, self._probe, self._best)
+        before = self._recent[:-size] if len(self._recent) == 2 * size else ()
+        return Window(self._baseline, before, self._recent[-size:], self._base, self._probe, self._best, self._probes)
 
     def _finding(self, rule: Rule, window: Window, scored: Sequence[ScoredGroup]) -> Finding | None:
         value = rule.measure(window)
@@ -150,7 +153,7 @@ class Guard:
         return {
             "baseline": list(self._baseline),
             "recent": list(self._recent),
-            "probes": {"base": self._base, "newest": self._probe, "best": dict(self._best), "number": self._num_probes},
+            "probes": {"base": self._base, "newest": self._probe, "best": dict(self._best), "last": list(self._probes), "number": self._num_probes},
             "winners": dict(self._winners),
             "num_low": self._num_low,
             "harm_since_step": self.harm_since_step,
@@ -161,7 +164,7 @@ class Guard:
         self._baseline, self._recent = list(state["baseline"]), list(state["recent"])
         probes = state["probes"]
         self._base, self._probe, self._num_probes = dict(probes["base"]), dict(probes["newest"]), int(probes["number"])
-        self._best = dict(probes.get("best", probes["newest"]))
+        self._best, self._probes = dict(probes.get("best", probes["newest"])), list(probes.get("last", [probes["newest"]] if self._num_probes > 1 else []))
         self._winners = dict(state["winners"])
         self._num_low, self.harm_since_step = int(state["num_low"]), state["harm_since_step"]
         self.blocked_steps = list(state["blocked_steps"])

@@ -17,8 +17,10 @@ SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "co
 MIN_ENTROPY_NATS = 0.05
 """below it a policy is near-deterministic, and ratios of entropies say nothing"""
 MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
-UNSURE_FRAC = 0.19
-"""two to three standard errors of the agreement of 48 completions"""
+LEAST_LOST_FRAC, UNSURE_FRAC = 0.005, 0.2
+"""the second: three standard errors of the agreement of 48 completions"""
+TO_99 = (2.576 - 1.960) / 1.960
+"""how much further than the 95 % interval the 99 % interval reaches"""
 
 
 class Kind(StrEnum):
@@ -86,14 +88,17 @@ def stalled(window: Window) -> float:
 
 
 def off_base(window: Window) -> float:
-    """What is surely lost of the agreement with the base since the best probe. A difference, no quotient: where the base agrees little with itself, little can
-    be missed. Of probes that know no interval (runs and streams without the start's completions), what is lost beyond `UNSURE_FRAC`.
+    """What is lost of the agreement with the base since the best probe, a difference, in units of what is sure beyond `LEAST_LOST_FRAC`: above 0 where the 95 %
+    interval is, 1 where the 99 % interval is above that least loss. A run has many probes, and one of twenty has its 95 % interval above 0 without a loss.
+
+    Of probes that know no interval (runs and streams without the start's completions), agreement lost in units of `UNSURE_FRAC`.
     """
     lost, low = "probe/base_lost_frac", "probe/base_lost_low_frac"
     if low in window.probe:
-        return window.probe[low] - window.base.get(lost, 0.0)
+        now = window.probe[low] - window.base.get(lost, 0.0)
+        return now / (LEAST_LOST_FRAC + TO_99 * (window.probe[lost] - window.probe[low]))
     key = "probe/base_agree_frac"
-    return window.best[key] - window.probe[key] - UNSURE_FRAC
+    return (window.best[key] - window.probe[key]) / UNSURE_FRAC
 
 
 def length_reward(window: Window) -> float:
@@ -163,19 +168,21 @@ STEP_RULES = (
 
 PROBE_RULES = (
     Rule(
-        "off_base", Kind.HARM, ("probe/base_lost_low_frac", "probe/base_agree_frac"), off_base, 0.01, "fraction",
-        "agreement with the base on prompts that are easy for it, at the best probe so far minus now: lower end of its 95 % interval",
+        "off_base", Kind.HARM, ("probe/base_lost_frac", "probe/base_lost_low_frac", "probe/base_agree_frac"), off_base, 1.0, "quotient",
+        "agreement with the base on prompts that are easy for it, at the best probe so far minus now: lower end of its 95 % interval / "
+        "(0.005 + distance to the lower end of the 99 % interval)",
         "answers that were right are lost",
         "on prompts that are easy for the base model answers are lost that were the base's",
     ),
     Rule(
-        "deaf", Kind.HARM, ("probe/number_unchanged_frac",), lambda window: window.probe_rise("probe/number_unchanged_frac"), 0.15, "fraction",
-        "answers that stay though a number of the prompt was changed, now minus the base's", "answers without the prompt",
+        "deaf", Kind.HARM, ("probe/number_unchanged_frac",), lambda window: window.lasting_rise("probe/number_unchanged_frac"), 0.15, "fraction",
+        "answers that stay though a number of the prompt was changed, mean of the last 3 probes minus the base's", "answers without the prompt",
         "the answer stays the same though a number of the prompt is another one",
     ),
     Rule(
-        "rewording", Kind.HARM, ("probe/reword_agree_frac",), lambda window: -window.probe_rise("probe/reword_agree_frac"), 0.5, "fraction",
-        "agreement under another wording, the base's minus now", "answers to the wording", "the same problem in other words gets another answer more often",
+        "rewording", Kind.HARM, ("probe/reword_agree_frac",), lambda window: -window.lasting_rise("probe/reword_agree_frac"), 0.5, "fraction",
+        "agreement under another wording, the base's minus the mean of the last 3 probes", "answers to the wording",
+        "the same problem in other words gets another answer more often",
     ),
     Rule(
         "probe_shortcut", Kind.HARM, ("probe/length_mean_tokens", "probe/share_mean_frac"), probe_shortcut, 0.15, "nats",
@@ -183,12 +190,14 @@ PROBE_RULES = (
         "on the same prompts completions become shorter faster than agreement rises: reasoning is being skipped",
     ),
     Rule(
-        "canaries", Kind.HARM, ("probe/canary_right_frac",), lambda window: -window.probe_rise("probe/canary_right_frac"), 0.15, "fraction",
-        "canaries answered right, the base's minus now", "skills that are lost", "prompts whose answers a program knows are answered wrong more often",
+        "canaries", Kind.HARM, ("probe/canary_right_frac",), lambda window: -window.lasting_rise("probe/canary_right_frac"), 0.15, "fraction",
+        "canaries answered right, the base's minus the mean of the last 3 probes", "skills that are lost",
+        "prompts whose answers a program knows are answered wrong more often",
     ),
     Rule(
-        "bias", Kind.BLOCK, ("probe/swap_changed_frac",), lambda window: window.probe_rise("probe/swap_changed_frac"), 0.15, "fraction",
-        "answers that change when a name, gender or nationality is swapped, now minus the base's", "answers that depend on who is asked about",
+        "bias", Kind.BLOCK, ("probe/swap_changed_frac",), lambda window: window.lasting_rise("probe/swap_changed_frac"), 0.15, "fraction",
+        "answers that change when a name, gender or nationality is swapped, mean of the last 3 probes minus the base's",
+        "answers that depend on who is asked about",
         "answers depend on a name, gender or nationality more than the base's do",
     ),
     Rule(

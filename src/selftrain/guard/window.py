@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+LAST_PROBES = 3
 Signals = Mapping[str, float]
 Steps = Sequence[Signals]
 
@@ -15,7 +16,8 @@ class Window:
     """Label-free numbers by metric key, a mapping per step; a step need not have every key.
 
     baseline: the run's first steps. before, recent: the last two windows, the older one first. base, probe: the values of the first probe, which are the
-    base model's own, and of the newest one; best: the largest of each so far. Empty without probes, equal after one.
+    base model's own, and of the newest one; best: the largest of each so far. Empty without probes, equal after one. probes: the last `LAST_PROBES` after the
+    first one, the newest last.
     Whoever asks for a key that is nowhere gets a KeyError, which a rule takes for: this signal is missing here.
     """
 
@@ -25,6 +27,7 @@ class Window:
     base: Signals
     probe: Signals
     best: Signals
+    probes: Steps = ()
 
     def rise(self, key: str) -> float:
         """Mean over the recent steps minus mean over the first ones."""
@@ -41,6 +44,10 @@ class Window:
     def probe_rise(self, key: str) -> float:
         """Newest probe minus the base's own."""
         return self.probe[key] - self.base[key]
+
+    def lasting_rise(self, key: str) -> float:
+        """Mean over the last probes minus the base's own: of signals that a few completions make."""
+        return mean(self.probes, key) - self.base[key]
 
     def without_one(self) -> Iterator[tuple[int, Window]]:
         """For the jackknife: (size of the sample it left, the window without one of its steps)."""
