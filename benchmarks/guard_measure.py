@@ -1,4 +1,4 @@
-"""Evaluations that a recorded run has not: of its last weights where it handed over others, and on fresh problems.
+"""Evaluations that a recorded run has not: of its last weights, of what the guard would hand over, and on fresh problems.
 
 The best of nine checkpoints is the best partly by luck on the problems that chose it; fresh problems are in none of the run's sets. The base, the best and the
 checkpoint that is handed over are measured on the same ones with the same draws. Runs are not touched: a small file per run is written beside the judgement.
@@ -29,10 +29,10 @@ from selftrain.types import PromptSet
 
 
 def measure(lab: Path, out: Path, hours: float, fresh: bool) -> None:
-    """Make what is missing, a file per run; begin nothing after so many hours. The last weights of all runs come first."""
+    """Make what is missing, a file per run; begin nothing after so many hours. The runs' own held-out problems come first."""
     until = time.monotonic() + 3600 * hours
     for is_fresh in (False, True)[: 1 + fresh]:
-        for run in load(lab, measured=out):
+        for run in load(lab, measured=out, probes=out.parent / "probes"):
             for step in missing(run, out, is_fresh):
                 if time.monotonic() > until:
                     return
@@ -42,9 +42,9 @@ def measure(lab: Path, out: Path, hours: float, fresh: bool) -> None:
 
 def missing(run: LabRun, out: Path, is_fresh: bool) -> list[int]:
     """Steps done of the checkpoints whose evaluation is wanted and not there."""
-    if not is_fresh:
-        return [run.num_steps] if run.num_steps not in run.points else []
     found = judged(run)
+    if not is_fresh:
+        return sorted({run.num_steps, found.handed_over} - run.points.keys())
     return sorted({0, found.best, found.handed_over} - {int(step) for step in read_measured(out, run.cell).get("fresh", {})})
 
 

@@ -244,9 +244,13 @@ def losing(value: float, low: float) -> dict[str, float]:
 
 
 def test_agreement_that_is_surely_lost_is_missed() -> None:
-    """A loss whose 95 % interval is above 0 keeps its checkpoint from being handed over; one whose 99 % interval is above half a point is a finding."""
+    """A loss of more than 2 points, or one whose 95 % interval is above 0, keeps its checkpoint from being handed over, and takes next to nothing from the
+    health; one whose 99 % interval is above half a point is a finding.
+    """
     guard = Guard(GuardSection(action="warn"))
-    found = [judge(guard, step, **losing(*loss)) for step, loss in enumerate([(0.0, 0.0), (0.03, -0.01), (0.05, 0.01), (0.05, 0.03), (0.0199, 0.0199)])]
+    losses = [(0.0, 0.0), (0.02, -0.02), (0.03, -0.01), (0.05, 0.03), (0.0199, 0.0199)]
+    found = [judge(guard, step, **losing(*loss)) for step, loss in enumerate(losses)]
+    assert [verdict.health and verdict.health.value for verdict in found[:3]] == [None, 1.0, pytest.approx(0.993, abs=1e-3)]
     assert [[one.rule for one in verdict.findings] for verdict in found] == [[], [], [], ["off_base"], ["off_base"]]
     assert found[3].findings[0].value == pytest.approx(0.03 / (0.005 + 0.02 * 0.616 / 1.96))
     assert guard.blocked_steps == [2, 3, 4]

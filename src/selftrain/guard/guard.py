@@ -181,9 +181,7 @@ def winners_of(scored: Sequence[ScoredGroup]) -> dict[str, AnswerKey]:
 
 
 def is_blocked(verdict: Verdict) -> bool:
-    """Whether a verdict finds that a probe is worse than the base's, or that anything is surely lost: no reason to stop, but to hand over an older
-    checkpoint.
-    """
+    """Whether a verdict finds that a probe is worse than the base's, or that something may be lost: no reason to stop, but to hand over an older checkpoint."""
     bits = 0.0 if verdict.health is None else verdict.health.parts.get(DOUBTFUL, 0.0)
     return bits > 0 or any(one.rule in PROBE_NAMES for one in verdict.findings)
 

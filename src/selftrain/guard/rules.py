@@ -17,8 +17,9 @@ SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "co
 MIN_ENTROPY_NATS = 0.05
 """below it a policy is near-deterministic, and ratios of entropies say nothing"""
 MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
-LEAST_LOST_FRAC, UNSURE_FRAC = 0.005, 0.2
-"""the second: three standard errors of the agreement of 48 completions"""
+LEAST_LOST_FRAC, DOUBTFUL_FRAC, UNSURE_FRAC = 0.005, 0.02, 0.2
+"""of the agreement with the base. The last: three standard errors of 48 completions"""
+DOUBT = 0.1
 TO_99 = (2.576 - 1.960) / 1.960
 """how much further than the 95 % interval the 99 % interval reaches"""
 
@@ -90,13 +91,15 @@ def stalled(window: Window) -> float:
 def off_base(window: Window) -> float:
     """What is lost of the agreement with the base since the best probe, a difference, in units of what is sure beyond `LEAST_LOST_FRAC`: above 0 where the 95 %
     interval is, 1 where the 99 % interval is above that least loss. A run has many probes, and one of twenty has its 95 % interval above 0 without a loss.
+    At least `DOUBT` where more than `DOUBTFUL_FRAC` is lost by the estimate, sure or not: next to nothing for the health, and no checkpoint to hand over.
 
     Of probes that know no interval (runs and streams without the start's completions), agreement lost in units of `UNSURE_FRAC`.
     """
     lost, low = "probe/base_lost_frac", "probe/base_lost_low_frac"
     if low in window.probe:
-        now = window.probe[low] - window.base.get(lost, 0.0)
-        return now / (LEAST_LOST_FRAC + TO_99 * (window.probe[lost] - window.probe[low]))
+        excused = window.base.get(lost, 0.0)
+        sure = (window.probe[low] - excused) / (LEAST_LOST_FRAC + TO_99 * (window.probe[lost] - window.probe[low]))
+        return max(sure, DOUBT) if window.probe[lost] - excused > DOUBTFUL_FRAC else sure
     key = "probe/base_agree_frac"
     return (window.best[key] - window.probe[key]) / UNSURE_FRAC
 
@@ -170,7 +173,7 @@ PROBE_RULES = (
     Rule(
         "off_base", Kind.HARM, ("probe/base_lost_frac", "probe/base_lost_low_frac", "probe/base_agree_frac"), off_base, 1.0, "quotient",
         "agreement with the base on prompts that are easy for it, at the best probe so far minus now: lower end of its 95 % interval / "
-        "(0.005 + distance to the lower end of the 99 % interval)",
+        "(0.005 + distance to the lower end of the 99 % interval); at least 0.1 where the estimate is above 0.02",
         "answers that were right are lost",
         "on prompts that are easy for the base model answers are lost that were the base's",
     ),
