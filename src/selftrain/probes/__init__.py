@@ -9,7 +9,7 @@ docs/probes.md has each signal's formula, unit, direction and the failure it cat
 
 from selftrain.probes.base import Base
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet, make_probe_set
-from selftrain.probes.probing import Drawing, Prober, ProbeResult, ask_base, base_of, better, measured, probe
+from selftrain.probes.probing import Drawing, Prober, ProbeResult, ask_base, base_of, better, probe
 
 __all__ = [
     "Base",
@@ -23,6 +23,5 @@ __all__ = [
     "base_of",
     "better",
     "make_probe_set",
-    "measured",
     "probe",
 ]
