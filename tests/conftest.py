@@ -1,10 +1,12 @@
-"""Options and what is collected: browser tests only where they are asked for."""
+"""Options, what is collected (browser tests only where they are asked for), and runs that many tests read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+
+from tests.recorded import RecordedRuns
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,6 +16,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """They need a browser and selenium: `make test-browser`."""
     return True if collection_path.name == "browser" and "browser" not in str(config.option.markexpr) else None
+
+
+@pytest.fixture(scope="session")
+def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> RecordedRuns:
+    return RecordedRuns(tmp_path_factory.mktemp("recorded"))
 
 
 @pytest.fixture
