@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.recorded import RecordedRuns
+
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 2**30
+"""a whole suite needs 136 MiB at most, since folders of passed tests are removed at once"""
+
+
+def pytest_configure() -> None:
+    """Temporary folders lie in memory where there is room: a run syncs a hundred files, and no test cuts the power."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
