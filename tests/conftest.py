@@ -1,10 +1,24 @@
-"""Options and what is collected: browser tests only where they are asked for."""
+"""Options, what is collected (browser tests only where they are asked for), and runs that many tests read."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+from tests.recorded import RecordedRuns
+
+MEMORY = Path("/dev/shm")
+ROOM_BYTES = 2**30
+"""a whole suite needs 136 MiB at most, since folders of passed tests are removed at once"""
+
+
+def pytest_configure() -> None:
+    """Temporary folders lie in memory where there is room: a run syncs a hundred files, and no test cuts the power."""
+    if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -14,6 +28,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """They need a browser and selenium: `make test-browser`."""
     return True if collection_path.name == "browser" and "browser" not in str(config.option.markexpr) else None
+
+
+@pytest.fixture(scope="session")
+def recorded_run(tmp_path_factory: pytest.TempPathFactory) -> RecordedRuns:
+    return RecordedRuns(tmp_path_factory.mktemp("recorded"))
 
 
 @pytest.fixture

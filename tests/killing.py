@@ -2,35 +2,58 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from selftrain.config import RunConfig
+from selftrain.config_load import validate
 from selftrain.ledger import read
 from selftrain.policies.toy import ToyPolicy
 from selftrain.replay import replay
-from selftrain.run import Outcome, read_config, resume, start, train_to_end
+from selftrain.run import Outcome, read_config, resume, start
 from selftrain.train import StepReport
 
-WORKER = """
-import sys
-from pathlib import Path
-from selftrain.run import resume, start
-from selftrain.config_load import validate
-import json
-folder = Path(sys.argv[1])
-run = resume(folder) if (folder / "run.json").exists() else start(validate(json.loads(sys.argv[2])))
-for event in run.events():
-    print(type(event).__name__, flush=True)
-"""
+PRELOADED = ("selftrain.run", "selftrain.policies.toy", "selftrain.checkpoints", "pyarrow.parquet", "tests.killing")
+
+
+def processes() -> ForkServerContext:
+    """Makes processes that have imported everything and done nothing yet: an import costs more than the run that is killed."""
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload([*PRELOADED, *(["selftrain.policies.torch"] if "torch" in sys.modules else [])])
+    return made
+
+
+def work(values: str, told: Connection) -> None:
+    """Start a run or take it up; one message when it is there and one of every event."""
+    config = validate(json.loads(values))
+    folder = Path(config.run.folder) / str(config.run.name)
+    run = resume(folder) if (folder / "run.json").exists() else start(config)
+    told.send("begun")
+    for event in run.events():
+        told.send(type(event).__name__)
+
+
+def begun(config: RunConfig) -> tuple[BaseProcess, Connection]:
+    """A process that works at the run, and where it tells of its events."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = processes().Process(target=work, args=(config.model_dump_json(), there))
+    process.start()
+    there.close()
+    here.recv()
+    return process, here
 
 
 def cut_off_and_resumed(config: RunConfig, step: int) -> Outcome:
@@ -47,25 +70,28 @@ def killed_and_resumed(config: RunConfig, times: int, max_events: int, seed: int
 
     Returns how many processes died by the signal.
     """
-    folder = Path(config.run.folder) / str(config.run.name)
-    command = [sys.executable, "-c", WORKER, str(folder), config.model_dump_json()]
     draw, kills = random.Random(seed), 0
     for _ in range(times):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        assert process.stdout is not None
-        for _ in range(draw.randint(0, max_events)):
-            process.stdout.readline()
-        time.sleep(draw.random() * 0.05)
-        process.kill()
-        process.communicate()
-        kills += process.returncode == -signal.SIGKILL
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        process, told = begun(config)
+        with told:
+            with suppress(EOFError):
+                for _ in range(draw.randint(0, max_events)):
+                    told.recv()
+            time.sleep(draw.random() * 0.05)
+            process.kill()
+            process.join()
+        kills += process.exitcode == -signal.SIGKILL
+    process, told = begun(config)
+    with told, suppress(EOFError):
+        while True:
+            told.recv()
+    process.join()
+    assert process.exitcode == 0
     return kills
 
 
-def assert_it_ends_the_same(named: Callable[[str], RunConfig]) -> None:
-    """A run that was stopped after step 4, and one that was killed twice, end as one that was neither. named: the config of a run of that name."""
-    expected = train_to_end(named("whole"))
+def assert_it_ends_the_same(expected: Outcome, named: Callable[[str], RunConfig]) -> None:
+    """A run that was stopped after step 4, and one that was killed twice, end as one that was neither (`expected`). named: the config of a run of that name."""
     outcome = cut_off_and_resumed(named("cut"), step=4)
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
     assert killed_and_resumed(killed := named("killed"), times=2, max_events=6) == 2

@@ -127,11 +127,18 @@ class Killed(BaseException):
     pass
 
 
+@pytest.fixture(scope="module")
+def rolled_back(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that nobody killed, at its end."""
+    run = start(config(tmp_path_factory.mktemp("rolled"), "whole"))
+    with_requests(run, {8: back_to("step-000003")})
+    return run
+
+
 @pytest.mark.parametrize("moment", ["request", "branch", "load", "save", "after"])
-def test_killed_around_a_rollback_it_ends_with_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+def test_killed_around_a_rollback_it_ends_with_the_same_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rolled_back: Run, moment: str) -> None:
     """Before and after each of the writes that make a rollback."""
-    expected = start(config(tmp_path, "whole"))
-    with_requests(expected, {8: back_to("step-000003")})
+    expected = rolled_back
     run = start(config(tmp_path, "cut"))
 
     def dies(*_: object, **__: object) -> None:

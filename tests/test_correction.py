@@ -38,6 +38,7 @@ from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
 from tests.evals.scripted import ScriptedSampler, problems
 from tests.killing import assert_it_ends_the_same
+from tests.recorded import RecordedRuns
 from tests.test_extras import groups_of
 from tests.test_train import LEARNS, SMALL, change_all_truth, config, files_of
 
@@ -167,8 +168,10 @@ def test_agreement_by_hand() -> None:
 
 
 @BOTH
-def test_a_run_records_its_second_turns_and_is_replayed_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    outcome = train_to_end(config(tmp_path, "a", options))
+def test_a_run_records_its_second_turns_and_is_replayed_without_a_model(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns
+) -> None:
+    outcome = recorded_run(options)
     scored = groups_of(outcome.folder)
     assert {len(one.corrections) for one in scored if one.label.is_decided} == {3}
     assert {len(one.corrections) for one in scored if not one.label.is_decided} == {0}
@@ -190,10 +193,10 @@ def test_a_run_records_its_second_turns_and_is_replayed_without_a_model(tmp_path
     assert found.agrees, found.groups.mismatches
 
 
-def test_votes_signals_and_labels_of_a_step_are_those_of_a_run_without(tmp_path: Path) -> None:
+def test_votes_signals_and_labels_of_a_step_are_those_of_a_run_without(recorded_run: RecordedRuns) -> None:
     """Until the first update, which learns from both turns: what votes does not know of the second turn, and neither does the guard."""
-    first = [read(train_to_end(config(tmp_path, name, options)).folder) for name, options in (("with", OWN), ("without", {**OWN, "correction.mode": "off"}))]
-    (with_one, *_), (without, *_) = (groups_of(tmp_path / name) for name in ("with", "without"))
+    first = [read(recorded_run(options).folder) for options in (OWN, {**OWN, "correction.mode": "off"})]
+    (with_one, *_), (without, *_) = (groups_of(ledger.folder) for ledger in first)
     assert replace(with_one, corrections=(), voted=replace(with_one.voted, group=replace(with_one.voted.group, extras=()))) == without
     (step, *_), (plain, *_) = (list(ledger.steps()) for ledger in first)
     shared = {key for key in plain.metrics.values if not key.startswith("update/")}
@@ -217,13 +220,13 @@ def test_the_second_turn_learns_to_beat_sampling_again(tmp_path: Path) -> None:
 
 
 @BOTH
-def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
-    assert_it_ends_the_same(lambda name: config(tmp_path, name, options))
+def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    assert_it_ends_the_same(recorded_run(options), lambda name: config(tmp_path, name, options))
 
 
 @BOTH
-def test_truth_does_not_reach_the_second_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    honest = train_to_end(config(tmp_path, "a", options))
+def test_truth_does_not_reach_the_second_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    honest = recorded_run(options)
     change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", options))
     assert files_of(honest.folder) == files_of(blind.folder)
@@ -241,8 +244,8 @@ def test_kl_acts_on_both_turns(tmp_path: Path, where: str) -> None:
     assert replay(read(outcome.folder), read_config(outcome.folder)).agrees
 
 
-def test_replay_finds_a_second_turn_that_is_missing_or_rewarded_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = train_to_end(config(tmp_path, "a", OWN))
+def test_replay_finds_a_second_turn_that_is_missing_or_rewarded_otherwise(monkeypatch: pytest.MonkeyPatch, recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(OWN)
     ledger = read(outcome.folder)
     recorded = ledger.groups
 

@@ -20,6 +20,7 @@ from selftrain.run import Outcome, read_config, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Action, Role
 from tests.killing import assert_it_ends_the_same, cut_off_and_resumed
+from tests.recorded import RecordedRuns
 from tests.test_extras import groups_of
 from tests.test_rollback import COLLAPSES
 from tests.test_train import LEARNS, SMALL, assert_blind_to_truth, config
@@ -33,11 +34,11 @@ def unnamed(options: Mapping[str, Any]) -> dict[str, Any]:
 DEFAULT = {**unnamed(SMALL), "rollout.prompts_per_step": 4, "rollout.num_votes": 8}
 
 
-def test_who_names_no_source_gets_the_averaged_teacher(tmp_path: Path) -> None:
+def test_who_names_no_source_gets_the_averaged_teacher(recorded_run: RecordedRuns) -> None:
     assert RunConfig().labels.source == load_config().labels.source == "ema"
     assert "labels" not in recipe("embedded")
     assert RunConfig().first_of.sources == ("reference", "ema")
-    outcome = train_to_end(config(tmp_path, "a", DEFAULT))
+    outcome = recorded_run(DEFAULT)
     ledger = read(outcome.folder)
     assert "decided by the vote of a moving average of the model's weights. Label-free" in who_decides(ledger.header)
     for one in groups_of(outcome.folder):
@@ -54,17 +55,17 @@ def test_it_learns_without_labels(tmp_path: Path) -> None:
     assert outcome.after.avg.value > outcome.before.avg.value + 0.15
 
 
-def test_truth_never_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truth_never_reaches_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded_run: RecordedRuns) -> None:
     """Design law 1: with all true answers changed, ledger, checkpoints and choice are the same byte for byte, and only the evaluations differ."""
-    assert_blind_to_truth(tmp_path, monkeypatch, DEFAULT)
+    assert_blind_to_truth(tmp_path, monkeypatch, recorded_run, DEFAULT)
 
 
-def test_stopped_and_killed_it_ends_the_same(tmp_path: Path) -> None:
-    assert_it_ends_the_same(lambda name: config(tmp_path, name, DEFAULT))
+def test_stopped_and_killed_it_ends_the_same(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    assert_it_ends_the_same(recorded_run(DEFAULT), lambda name: config(tmp_path, name, DEFAULT))
 
 
-def test_it_is_verified_and_replayed_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome = train_to_end(config(tmp_path, "a", DEFAULT))
+def test_it_is_verified_and_replayed_without_a_model(monkeypatch: pytest.MonkeyPatch, recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(DEFAULT)
     monkeypatch.setattr(ToyPolicy, "sample", None)
     assert verify(outcome.folder).status is Status.INTACT
     assert replay(read(outcome.folder), read_config(outcome.folder)).agrees

@@ -30,6 +30,7 @@ from selftrain.types import Finish, Group, Message, PolicyVersion, Prompt, Role,
 from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
 from tests.killing import cut_off_and_resumed, killed_and_resumed
+from tests.recorded import RecordedRuns
 from tests.test_train import SMALL, change_all_truth, config, files_of
 
 JUDGED = {**SMALL, "rollout.prompts_per_step": 4, "rollout.num_votes": 8, "labels.clustering": "judge"}
@@ -43,8 +44,8 @@ def groups_of(folder: Path) -> list[ScoredGroup]:
 
 
 @BOTH
-def test_extra_samples_are_in_the_ledger_with_their_role_and_what_they_cost(tmp_path: Path, options: dict[str, Any]) -> None:
-    outcome = train_to_end(config(tmp_path, "a", options))
+def test_extra_samples_are_in_the_ledger_with_their_role_and_what_they_cost(options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(options)
     role = Role.JUDGE if options is JUDGED else Role.TEACHER
     ledger = read(outcome.folder)
     for record in ledger.steps():
@@ -66,8 +67,8 @@ def test_extra_samples_are_in_the_ledger_with_their_role_and_what_they_cost(tmp_
 
 
 @BOTH
-def test_everything_follows_from_the_record_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    outcome = train_to_end(config(tmp_path, "a", options))
+def test_everything_follows_from_the_record_without_a_model(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(options)
     monkeypatch.setattr(ToyPolicy, "sample", None)
     found = replay(read(outcome.folder), read_config(outcome.folder))
     assert (found.agrees, found.groups.num_groups) == (True, 4 * SMALL["run.num_steps"])
@@ -75,9 +76,9 @@ def test_everything_follows_from_the_record_without_a_model(tmp_path: Path, monk
 
 @BOTH
 def test_replay_finds_extra_samples_that_are_missing_or_do_not_lead_to_the_decision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns
 ) -> None:
-    outcome = train_to_end(config(tmp_path, "a", options))
+    outcome = recorded_run(options)
     ledger = read(outcome.folder)
     recorded = ledger.groups
 
@@ -104,8 +105,8 @@ def test_replay_finds_extra_samples_that_are_missing_or_do_not_lead_to_the_decis
 
 
 @BOTH
-def test_a_run_with_extra_samples_is_the_same_when_cut_off(tmp_path: Path, options: dict[str, Any]) -> None:
-    expected = train_to_end(config(tmp_path, "whole", options))
+def test_a_run_with_extra_samples_is_the_same_when_cut_off(tmp_path: Path, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    expected = recorded_run(options)
     outcome = cut_off_and_resumed(config(tmp_path, "cut", options), step=4)
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
 
@@ -120,18 +121,18 @@ def test_killed_it_ends_with_the_same_ledger(tmp_path: Path, options: dict[str, 
 
 
 @BOTH
-def test_truth_does_not_reach_extra_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    honest = train_to_end(config(tmp_path, "a", options))
+def test_truth_does_not_reach_extra_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    honest = recorded_run(options)
     change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", options))
     assert files_of(honest.folder) == files_of(blind.folder)
     assert read(honest.folder).header["label_free"] is True
 
 
-def test_the_votes_are_drawn_as_without_extra_samples(tmp_path: Path) -> None:
+def test_the_votes_are_drawn_as_without_extra_samples(tmp_path: Path, recorded_run: RecordedRuns) -> None:
     """Extra samples have streams of their own: the first step's votes are those of a run without them."""
     plain = groups_of(train_to_end(config(tmp_path, "a", {**FROZEN, "labels.source": "majority"})).folder)[:4]
-    frozen = groups_of(train_to_end(config(tmp_path, "b", FROZEN)).folder)[:4]
+    frozen = groups_of(recorded_run(FROZEN).folder)[:4]
     assert [one.voted.group.completions for one in plain] == [one.voted.group.completions for one in frozen]
     teacher = frozen[0].voted.group.extras[0].group
     assert teacher.prompt == frozen[0].voted.group.prompt
@@ -240,9 +241,9 @@ def test_a_judge_is_told_the_question_without_the_template() -> None:
     assert asked.params == SamplingParams(16, 0.0)
 
 
-def test_the_report_says_who_decides(tmp_path: Path) -> None:
+def test_the_report_says_who_decides(recorded_run: RecordedRuns) -> None:
     assert set(SOURCES) == {*LABEL_SOURCES, *BOUND}
-    judged, frozen = (who_decides(read(train_to_end(config(tmp_path, name, options)).folder).header) for name, options in (("a", JUDGED), ("b", FROZEN)))
+    judged, frozen = (who_decides(read(recorded_run(options).folder).header) for options in (JUDGED, FROZEN))
     assert "majority vote of the model's own completions. Which answers say the same is judged by the model that is trained. Label-free" in judged
     assert "decided by the vote of the model as it was at the start. Label-free" in frozen
 

@@ -24,7 +24,7 @@ def small_files() -> None:
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(tmp_path: Path) -> None:
-    options = {**SMALL, "run.num_steps": 40, "run.folder": str(tmp_path)}
+    options = {**SMALL, "run.num_steps": 40, "rollout.prompts_per_step": 4, "rollout.num_votes": 8, "run.folder": str(tmp_path)}
     expected = train_to_end(load_config(overrides={**options, "run.name": "whole"}))
     assert (tmp_path / "whole" / "ledger" / "chain.jsonl").stat().st_size > LIMIT_BYTES
     flags = [part for name, value in {**options, "run.name": "cut"}.items() for part in (f"--{name.replace('_', '-')}", str(value))]

@@ -24,6 +24,7 @@ from selftrain.train import StepReport
 from selftrain.types import Action, PolicyVersion, StepMetrics
 from tests.builders import voted
 from tests.killing import killed_and_resumed
+from tests.recorded import RecordedRuns
 from tests.test_guard import HEALTHY, PROBE
 from tests.test_stages import SCORER
 
@@ -44,8 +45,8 @@ def config(tmp_path: Path, name: str, **more: Any) -> RunConfig:
     return load_config(overrides={**COLLAPSES, "run.folder": str(tmp_path), "run.name": name, **{key.replace("__", "."): value for key, value in more.items()}})
 
 
-def test_it_goes_back_to_a_healthy_checkpoint_and_on_with_the_remedy(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, "a", rollback__factor=0.99))
+def test_it_goes_back_to_a_healthy_checkpoint_and_on_with_the_remedy(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(COLLAPSES, rollback__factor=0.99)
     ledger = read(outcome.folder)
     assert outcome.reason == "halted"
     assert [one.remedy for one in ledger.branches] == [
@@ -62,8 +63,8 @@ def test_it_goes_back_to_a_healthy_checkpoint_and_on_with_the_remedy(tmp_path: P
     assert list(ledger.verdicts())[-1].action is Action.HALT
 
 
-def test_its_record_verifies_replays_and_reports(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, "a", rollback__factor=0.99))
+def test_its_record_verifies_replays_and_reports(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(COLLAPSES, rollback__factor=0.99)
     assert verify(outcome.folder).status is Status.INTACT
     found = replay(read(outcome.folder), read_config(outcome.folder))
     assert found.agrees, (found.groups.mismatches[:3], found.verdicts)

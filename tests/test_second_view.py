@@ -30,6 +30,7 @@ from selftrain.types import AnswerSheet, Finish, Message, Prompt, PromptSet, Rol
 from selftrain.types import Outcome as Decision
 from tests.builders import completion, group, voted
 from tests.killing import assert_it_ends_the_same
+from tests.recorded import RecordedRuns
 from tests.test_extras import groups_of
 from tests.test_train import SMALL, change_all_truth, config, files_of
 
@@ -194,8 +195,8 @@ def test_what_cannot_work_is_said_before_the_first_sample(options: dict[str, Any
 
 
 @BOTH
-def test_a_run_records_both_views_and_is_replayed_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    outcome = train_to_end(config(tmp_path, "a", options))
+def test_a_run_records_both_views_and_is_replayed_without_a_model(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(options)
     scored = groups_of(outcome.folder)
     for one in scored:
         views = one.voted.group.extras_of(Role.VIEW)
@@ -217,12 +218,12 @@ def test_a_run_records_both_views_and_is_replayed_without_a_model(tmp_path: Path
 
 
 @BOTH
-def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
-    assert_it_ends_the_same(lambda name: config(tmp_path, name, options))
+def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    assert_it_ends_the_same(recorded_run(options), lambda name: config(tmp_path, name, options))
 
 
-def test_truth_does_not_reach_the_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = train_to_end(config(tmp_path, "a", VIEW))
+def test_truth_does_not_reach_the_views(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded_run: RecordedRuns) -> None:
+    honest = recorded_run(VIEW)
     change_all_truth(monkeypatch)
     assert files_of(honest.folder) == files_of(train_to_end(config(tmp_path, "b", VIEW)).folder)
 

@@ -22,6 +22,7 @@ from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start, t
 from selftrain.train import StepReport
 from selftrain.types import Action, AnswerSheet, PromptSet
 from tests.killing import killed_and_resumed
+from tests.recorded import RecordedRuns
 
 LEARNS = {"policy.model": "toy", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 30}
 HACKED = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 40, "guard.action": "off"}
@@ -100,9 +101,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
-def assert_blind_to_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+def assert_blind_to_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded_run: RecordedRuns, options: Mapping[str, Any]) -> None:
     """Two runs of these options, the second with all true answers changed."""
-    honest = train_to_end(config(tmp_path, "a", options))
+    honest = recorded_run(options)
     change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", options))
     assert files_of(honest.folder) == files_of(blind.folder)
@@ -111,13 +112,13 @@ def assert_blind_to_truth(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optio
 
 
 @pytest.mark.parametrize("options", [SMALL, {**CONSTANT, "run.num_steps": 30}], ids=["healthy", "halted"])
-def test_truth_never_reaches_a_label_free_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+def test_truth_never_reaches_a_label_free_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any], recorded_run: RecordedRuns) -> None:
     """Design law 1: with all true answers changed, ledger, checkpoints and choice are the same byte for byte, and only the evaluations differ."""
-    assert_blind_to_truth(tmp_path, monkeypatch, options)
+    assert_blind_to_truth(tmp_path, monkeypatch, recorded_run, options)
 
 
-def test_a_run_cut_off_in_its_last_evaluation_ends_when_resumed(tmp_path: Path) -> None:
-    expected = train_to_end(config(tmp_path, "whole", SMALL))
+def test_a_run_cut_off_in_its_last_evaluation_ends_when_resumed(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    expected = recorded_run(SMALL)
     run = start(config(tmp_path, "cut", SMALL))
     for event in run.events():
         if isinstance(event, StepReport) and event.metrics.step == 11:
@@ -193,14 +194,13 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> No
     assert outcome.after == expected.after
 
 
-def test_a_finished_run_is_not_resumed(tmp_path: Path) -> None:
-    train_to_end(config(tmp_path, "a", SMALL))
+def test_a_finished_run_is_not_resumed(recorded_run: RecordedRuns) -> None:
     with pytest.raises(RunFolderError, match="it has ended"):
-        resume(tmp_path / "a")
+        resume(recorded_run(SMALL).folder)
 
 
-def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(tmp_path: Path) -> None:
-    expected = train_to_end(config(tmp_path, "whole", SMALL))
+def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    expected = recorded_run(SMALL)
     run = start(config(tmp_path, "cut", SMALL))
     for event in run.events():
         if isinstance(event, StepReport) and event.metrics.step == 7:
@@ -248,19 +248,20 @@ def test_a_run_with_clustered_answers_is_replayed(tmp_path: Path) -> None:
 
 
 def test_options_of_the_loop_change_what_they_say(tmp_path: Path) -> None:
-    several = train_to_end(config(tmp_path, "a", SMALL, update__num_minibatches=2, update__num_epochs=2, objective__name="clipped", rollout__group_size=8))
+    six_steps = {**SMALL, "run.num_steps": 6}
+    several = train_to_end(config(tmp_path, "a", six_steps, update__num_minibatches=2, update__num_epochs=2, objective__name="clipped", rollout__group_size=8))
     step = list(read(several.folder).steps())[5].metrics.values
     assert step["update/num_updates"] == 4
     assert step["update/ratio_max"] > 1.05
     assert all(len(one.trained) == 8 for one in read(several.folder).groups(5) if one.trained)
-    in_reward = train_to_end(config(tmp_path, "b", SMALL, objective__kl_in="reward", objective__kl_coef=0.05))
+    in_reward = train_to_end(config(tmp_path, "b", six_steps, objective__kl_in="reward", objective__kl_coef=0.05))
     assert list(read(in_reward.folder).steps())[-1].metrics.values["reward/kl_penalty_mean_nats"] > 0
-    in_loss = train_to_end(config(tmp_path, "c", SMALL, objective__kl_in="loss", objective__kl_estimator="k2", objective__kl_coef=0.05))
+    in_loss = train_to_end(config(tmp_path, "c", six_steps, objective__kl_in="loss", objective__kl_estimator="k2", objective__kl_coef=0.05))
     assert list(read(in_loss.folder).steps())[-1].metrics.values["update/kl_loss_nats"] > 0
 
 
-def test_a_kl_of_weight_0_is_measured_and_changes_nothing(tmp_path: Path) -> None:
-    plain = train_to_end(config(tmp_path, "plain", SMALL))
+def test_a_kl_of_weight_0_is_measured_and_changes_nothing(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    plain = recorded_run(SMALL)
     measured = train_to_end(config(tmp_path, "measured", SMALL, objective__kl_in="reward", objective__kl_coef=0.0))
     assert Path(measured.path, "toy.json").read_bytes() == Path(plain.path, "toy.json").read_bytes()
     values = [step.metrics.values for step in read(measured.folder).steps()]

@@ -27,6 +27,7 @@ SMALL = {
     "rollout.prompts_per_step": 4,
     "rollout.num_votes": 4,
     "rollout.max_new_tokens": 24,
+    "probes.num_prompts": 4,
     "evals.num_problems": 4,
     "evals.num_samples": 2,
     "prompts.task": "add:2",

@@ -184,10 +184,11 @@ def test_the_end_of_a_halted_run_is_its_newest_checkpoint_and_says_which(home: P
     assert "(step 2) |" in (home / "runs" / "h" / "comparison.md").read_text("utf-8")
 
 
-def test_ctrl_c_and_the_same_command_give_the_runs_of_an_uninterrupted_comparison(home: Path) -> None:
-    words = [sys.executable, "-m", "selftrain", "compare", "shared.toml", *SOURCES, "--seeds", "0", "1", "--folder", "runs/cut", "--log", "plain"]
+def test_ctrl_c_and_the_same_command_give_the_runs_of_an_uninterrupted_comparison(home: Path, command: Selftrain) -> None:
+    words = ["compare", "shared.toml", *SOURCES, "--seeds", "0", "1", "--folder", "runs/cut", "--log", "plain"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(words, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+    there = [sys.executable, "-m", "selftrain", *words]
+    with subprocess.Popen(there, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
         in_second = False
         for line in process.stdout:
@@ -199,10 +200,10 @@ def test_ctrl_c_and_the_same_command_give_the_runs_of_an_uninterrupted_compariso
     assert (process.returncode, err) == (130, "")
     assert "The comparison goes on by the same command with --folder runs/cut; finished runs are kept." in out
     assert len(heads(home / "runs" / "cut")) == 2
-    done = subprocess.run(words, cwd=home, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "run 1 of 4: toy-majority-seed-0: finished before, kept" in done.stdout
-    assert "Resumed from step" in done.stdout
+    done = command(*words)
+    assert done.status == 0, done.err
+    assert "run 1 of 4: toy-majority-seed-0: finished before, kept" in done.out
+    assert "Resumed from step" in done.out
     assert heads(home / "runs" / "cut") == heads(home / "runs" / "c")
     values = ["\n".join(",".join(line.split(",")[:-2]) for line in (home / "runs" / name / "comparison.csv").read_text().splitlines()) for name in ("c", "cut")]
     assert values[0] == values[1]  # all but seconds and head, which the line above compares
@@ -324,7 +325,7 @@ def test_a_config_is_paired_with_its_controls_by_one_flag(tmp_path: Path) -> Non
 def test_a_second_turn_has_a_table_of_its_own(home: Path, command: Selftrain) -> None:
     """One source with a second turn, one without; the start is evaluated anew for it, since that evaluation depends on the second turn."""
     (home / "own.toml").write_text('[correction]\nmode = "own"\n')
-    made = command("compare", "shared.toml", "--sources", "majority", "own=own.toml", "--seeds", "0", "1", "--folder", "runs/d", "--log", "plain")
+    made = command("compare", "shared.toml", "--sources", "majority", "own=own.toml", "--seeds", "0", "1", "--folder", "runs/d", "--run.num-steps", "4")
     assert made.status == 0, made.err
     page = (home / "runs/d/comparison.md").read_text("utf-8")
     part = page.split("Second turn")[1].split("Labels and groups in training")[0]

@@ -29,6 +29,7 @@ from selftrain.run import read_config, train_to_end
 from selftrain.types import AnswerSheet, Message, Outcome, Prompt, PromptSet, Role, VotedGroup
 from tests.builders import completion, group, voted
 from tests.killing import assert_a_rollback_takes_the_average_back, assert_it_ends_the_same
+from tests.recorded import RecordedRuns
 from tests.test_extras import groups_of
 from tests.test_train import SMALL, change_all_truth, config, files_of
 
@@ -138,8 +139,8 @@ def test_conditions_that_draw_nothing_go_with_every_clustering() -> None:
 
 
 @BOTH
-def test_a_run_follows_from_its_record_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    outcome = train_to_end(config(tmp_path, "a", options))
+def test_a_run_follows_from_its_record_without_a_model(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(options)
     closed = set()
     for one in groups_of(outcome.folder):
         own = one.voted.group.prompt.id
@@ -158,13 +159,13 @@ def test_a_run_follows_from_its_record_without_a_model(tmp_path: Path, monkeypat
 
 
 @BOTH
-def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
-    assert_it_ends_the_same(lambda name: config(tmp_path, name, options))
+def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    assert_it_ends_the_same(recorded_run(options), lambda name: config(tmp_path, name, options))
 
 
 @BOTH
-def test_truth_does_not_reach_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    honest = train_to_end(config(tmp_path, "a", options))
+def test_truth_does_not_reach_the_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    honest = recorded_run(options)
     assert (read(honest.folder).header["label_free"], read(honest.folder).header["truth_channels"]) == (True, [])
     change_all_truth(monkeypatch)
     assert files_of(honest.folder) == files_of(train_to_end(config(tmp_path, "b", options)).folder)

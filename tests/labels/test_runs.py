@@ -12,6 +12,7 @@ from selftrain.ledger import Status, read, verify
 from selftrain.replay import replay
 from selftrain.run import read_config, resume, start, train_to_end
 from selftrain.train import StepReport
+from tests.recorded import RecordedRuns
 from tests.test_train import SMALL, change_all_truth, config, files_of, finish
 
 LABEL_FREE: Mapping[str, Mapping[str, Any]] = {
@@ -54,13 +55,15 @@ RUNS = {
     "mixture with the truth": {"labels.source": "mixture", "mixture.weights": {"majority": 1.0, "reference": 1.0}},
 }
 every_source = pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
-QUICK = {**SMALL, "run.num_steps": 8, "prompts.count": 32}
+QUICK = {**SMALL, "run.num_steps": 8, "rollout.prompts_per_step": 8, "prompts.count": 16}
 """each prompt is drawn four times"""
 
 
 @every_source
-def test_a_run_that_was_cut_off_ends_like_one_that_was_not_and_follows_from_its_completions(tmp_path: Path, options: Mapping[str, Any]) -> None:
-    expected = train_to_end(config(tmp_path, "whole", {**QUICK, **options}))
+def test_a_run_that_was_cut_off_ends_like_one_that_was_not_and_follows_from_its_completions(
+    tmp_path: Path, options: Mapping[str, Any], recorded_run: RecordedRuns
+) -> None:
+    expected = recorded_run({**QUICK, **options})
     run = start(config(tmp_path, "cut", {**QUICK, **options}))
     for event in run.events():
         if isinstance(event, StepReport) and event.metrics.step == 4:
@@ -71,13 +74,15 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not_and_follows_from_its_
     assert verify(outcome.folder).status is Status.INTACT
     found = replay(read(outcome.folder), read_config(outcome.folder))
     assert found.agrees, found.groups.mismatches
-    assert found.groups.num_groups == 8 * 16
+    assert found.groups.num_groups == 8 * 8
 
 
 @pytest.mark.parametrize("options", LABEL_FREE.values(), ids=LABEL_FREE)
-def test_a_label_free_source_is_blind_to_true_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any]) -> None:
+def test_a_label_free_source_is_blind_to_true_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any], recorded_run: RecordedRuns
+) -> None:
     """Design law 1, as in tests/test_train.py: with all true answers changed, ledger and checkpoints are the same byte for byte."""
-    honest = train_to_end(config(tmp_path, "a", {**QUICK, **options}))
+    honest = recorded_run({**QUICK, **options})
     assert (read(honest.folder).header["label_free"], read(honest.folder).header["truth_channels"]) == (True, [])
     change_all_truth(monkeypatch)
     blind = train_to_end(config(tmp_path, "b", {**QUICK, **options}))

@@ -22,6 +22,7 @@ from selftrain.seeds import Stream
 from selftrain.types import AnswerSheet, PromptSet, ScoredGroup
 from selftrain.verifiers.verification import sees
 from tests.killing import cut_off_and_resumed, killed_and_resumed
+from tests.recorded import RecordedRuns
 from tests.test_train import SMALL, config, shuffled_truth
 
 NET = {**SMALL, "run.num_steps": 8, "labels.source": "first_of", "reference.frac": 0.05, "step_share.reference_frac": 0.5}
@@ -51,8 +52,8 @@ def ids_of(ledger: Ledger) -> list[list[str]]:
     return [[one.voted.group.prompt.id for one in step] for step in steps_of(ledger)]
 
 
-def test_the_net_decides_its_share_of_every_step_and_the_few_come_again(tmp_path: Path) -> None:
-    steps = steps_of(read(train_to_end(config(tmp_path, "a", NET)).folder))
+def test_the_net_decides_its_share_of_every_step_and_the_few_come_again(recorded_run: RecordedRuns) -> None:
+    steps = steps_of(read(recorded_run(NET).folder))
     assert [sum(one.label.source == "reference" for one in step) for step in steps] == [8] * 8
     assert [sum(one.label.uses_truth for one in step) for step in steps] == [8] * 8
     visits = Counter(one.voted.group.prompt.id for step in steps for one in step if one.label.uses_truth)
@@ -79,8 +80,8 @@ def test_a_share_of_1_draws_nothing_but_what_the_net_holds(tmp_path: Path) -> No
     assert all(one.label.is_decided and one.label.uses_truth for step in steps for one in step)
 
 
-def test_a_run_that_was_cut_off_or_killed_draws_the_same(tmp_path: Path) -> None:
-    expected = train_to_end(config(tmp_path, "whole", NET))
+def test_a_run_that_was_cut_off_or_killed_draws_the_same(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    expected = recorded_run(NET)
     outcome = cut_off_and_resumed(config(tmp_path, "cut", NET), step=4)
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
     assert killed_and_resumed(config(tmp_path, "killed", NET), times=2, max_events=6) == 2

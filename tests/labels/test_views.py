@@ -34,6 +34,7 @@ from selftrain.types import AnswerSheet, Message, PolicyVersion, Prompt, PromptS
 from selftrain.types import Outcome as Decision
 from tests.builders import group, voted
 from tests.killing import assert_a_rollback_takes_the_average_back, assert_it_ends_the_same
+from tests.recorded import RecordedRuns
 from tests.test_extras import groups_of
 from tests.test_second_view import assert_labels_beat_the_vote
 from tests.test_train import SMALL, config
@@ -183,8 +184,8 @@ def views_in(one: ScoredGroup, options: dict[str, Any]) -> list[VotedGroup]:
 
 
 @VOTERS
-def test_a_run_records_every_view_and_is_replayed_without_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    outcome = train_to_end(config(tmp_path, "a", options))
+def test_a_run_records_every_view_and_is_replayed_without_a_model(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(options)
     for one in groups_of(outcome.folder):
         views, text = views_in(one, options), one.voted.group.prompt.text
         assert [view.group.prompt.text for view in views] == [text, f"{text} again"]
@@ -219,8 +220,8 @@ def test_the_average_answers_every_wording(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [AVERAGED, START], ids=["ema", "base"])
-def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any]) -> None:
-    assert_it_ends_the_same(lambda name: config(tmp_path, name, options))
+def test_a_run_that_was_cut_off_or_killed_ends_the_same(tmp_path: Path, options: dict[str, Any], recorded_run: RecordedRuns) -> None:
+    assert_it_ends_the_same(recorded_run(options), lambda name: config(tmp_path, name, options))
 
 
 @pytest.mark.parametrize("checkpoint", ["step-000003", "start"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import random
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from samples import HEADER, groups, metrics, verdict, write_step
+from tests.killing import processes
 
 from selftrain.checkpoints import checkpoint_name, load_latest, save
 from selftrain.errors import RunFolderError, StorageError
@@ -104,13 +104,11 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_head(tmp_path: Pa
     for name in ("whole", "killed"):
         LedgerWriter.create(tmp_path / name, HEADER).close()
     expected = train(tmp_path / "whole")
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["selftrain.ledger", "selftrain.checkpoints", "pyarrow.parquet", "test_ledger_failures"])
     draw = random.Random(0)
     evals = tmp_path / "killed/evals.jsonl"
     num_killed = 0
     for _ in range(200):
-        process = processes.Process(target=train, args=(tmp_path / "killed",))
+        process = processes().Process(target=train, args=(tmp_path / "killed",))
         before, deadline = evals.stat().st_size, time.monotonic() + draw.choice((0.02, 5))
         process.start()
         while process.is_alive() and evals.stat().st_size == before and time.monotonic() < deadline:

@@ -23,6 +23,7 @@ from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Role
 from tests.killing import cut_off_and_resumed, killed_and_resumed
+from tests.recorded import RecordedRuns
 
 TOY = {
     "policy.model": "toy",
@@ -47,8 +48,8 @@ def probe_keys(values: Mapping[str, float]) -> set[str]:
     return {key for key in values if key.startswith(("probe/", "cost/probe"))}
 
 
-def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(tmp_path: Path) -> None:
-    ledger, _ = recorded(train_to_end(config(tmp_path, "a")))
+def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(recorded_run: RecordedRuns) -> None:
+    ledger, _ = recorded(recorded_run(TOY))
     kinds = [(entry.kind, entry.step) for entry in ledger.entries if entry.kind in ("segment", "probe", "verdict")]
     assert [step for kind, step in kinds if kind == "probe"] == [0, 5, 10]
     for step in (0, 5, 10):
@@ -60,8 +61,8 @@ def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(tmp_pa
     assert ledger.header["label_free"] is True
 
 
-def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(tmp_path: Path) -> None:
-    ledger, _ = recorded(train_to_end(config(tmp_path, "a")))
+def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(recorded_run: RecordedRuns) -> None:
+    ledger, _ = recorded(recorded_run(TOY))
     first, later = ledger.probed(0), ledger.probed(5)
     assert ledger.probed(3) == []
     assert {one.group.role for one in [*first, *later]} == {Role.PROBE}
@@ -100,8 +101,8 @@ def test_probes_change_nothing_of_what_is_learned(tmp_path: Path) -> None:
         assert {key: value for key, value in first.metrics.values.items() if key not in probe_keys(first.metrics.values)} == second.metrics.values
 
 
-def test_signals_follow_from_the_record(tmp_path: Path) -> None:
-    found = replay(*recorded(train_to_end(config(tmp_path, "a"))))
+def test_signals_follow_from_the_record(recorded_run: RecordedRuns) -> None:
+    found = replay(*recorded(recorded_run(TOY)))
     assert found.agrees
     assert (found.num_probes, found.probes) == (3, ())
 
@@ -120,8 +121,8 @@ def test_a_signal_that_does_not_follow_is_found(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("step", [3, 7])
-def test_a_run_that_was_cut_off_has_the_same_probes(tmp_path: Path, step: int) -> None:
-    whole = train_to_end(config(tmp_path, "whole"))
+def test_a_run_that_was_cut_off_has_the_same_probes(tmp_path: Path, step: int, recorded_run: RecordedRuns) -> None:
+    whole = recorded_run(TOY)
     assert cut_off_and_resumed(config(tmp_path, "cut"), step).head == whole.head
 
 
@@ -148,9 +149,9 @@ def test_after_a_rollback_the_start_is_not_asked_again(tmp_path: Path, place: st
     assert replay(ledger, its_config).agrees
 
 
-def test_the_example_of_the_page_probes_a_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_example_of_the_page_probes_a_checkpoint(capsys: pytest.CaptureFixture[str], recorded_run: RecordedRuns) -> None:
     """The first probe of a run is that of the start, so the example gives what the run recorded."""
-    outcome = train_to_end(config(tmp_path, "a"))
+    outcome = recorded_run(TOY)
     page = (Path(__file__).parent.parent.parent / "docs" / "probes.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(example.replace("step-000040", "step-000006"), {"folder": outcome.folder})

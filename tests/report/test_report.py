@@ -36,6 +36,7 @@ from selftrain.report.words import count, duration, energy, percent, points
 from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Action, Finding, Verdict
+from tests.recorded import RecordedRuns
 
 SMALL = {"rollout.prompts_per_step": 6, "rollout.num_votes": 8, "evals.num_problems": 24, "evals.num_samples": 4}
 LEARNS = {
@@ -109,8 +110,8 @@ def reported(folder: Path) -> tuple[Page, str]:
     return page, report.markdown.read_text("utf-8")
 
 
-def test_a_finished_run(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, LEARNS))
+def test_a_finished_run(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(LEARNS)
     page, markdown = reported(outcome.folder)
     assert outcome.before is not None
     assert outcome.after is not None
@@ -130,15 +131,15 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert "better" not in markdown
 
 
-def test_accuracy_is_drawn_at_the_steps_where_it_was_evaluated(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, LEARNS))
+def test_accuracy_is_drawn_at_the_steps_where_it_was_evaluated(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(LEARNS)
     _, markdown = reported(outcome.folder)
     row = next(line for line in markdown.splitlines() if line.startswith("| Accuracy on held-out problems, avg@4"))
     assert [part.split(")")[0] for part in row.split("(step ")[1:]] == ["0", "4", "8", "12"]
 
 
-def test_a_halted_run_says_why_and_what_is_handed_over(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, COLLAPSES))
+def test_a_halted_run_says_why_and_what_is_handed_over(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(COLLAPSES)
     assert outcome.reason == "halted"
     record = read_record(outcome.folder)
     assert record.handed_over == outcome.handed_over
@@ -245,8 +246,8 @@ def test_the_command_line_repeats_the_config(tmp_path: Path) -> None:
     assert load_config((), overrides(options)) == made
 
 
-def test_contested_groups_are_the_closest_calls_of_the_last_steps(tmp_path: Path) -> None:
-    ledger = read(train_to_end(config(tmp_path, LEARNS)).folder)
+def test_contested_groups_are_the_closest_calls_of_the_last_steps(recorded_run: RecordedRuns) -> None:
+    ledger = read(recorded_run(LEARNS).folder)
     found = contested(ledger)
     margins = [(group.votes[0][1] - group.votes[1][1]) for group in found]
     assert margins == sorted(margins)
@@ -259,8 +260,8 @@ def test_contested_groups_are_the_closest_calls_of_the_last_steps(tmp_path: Path
     assert sum(width for _, width, _ in found[0].bar) == pytest.approx(100, abs=0.1)
 
 
-def test_labels_are_shares_of_all_groups_with_who_decided(tmp_path: Path) -> None:
-    ledger = read(train_to_end(config(tmp_path, LEARNS)).folder)
+def test_labels_are_shares_of_all_groups_with_who_decided(recorded_run: RecordedRuns) -> None:
+    ledger = read(recorded_run(LEARNS).folder)
     with Database(ledger) as database:
         found = labels_of(database)
     assert (found.num_groups, found.num_steps) == (72, 12)
@@ -312,8 +313,8 @@ def test_kl_is_drawn_where_it_was_measured(tmp_path: Path) -> None:
     assert "The distance to the start (KL) was not measured" in without.text
 
 
-def test_the_guard_has_a_time_axis_with_checkpoints(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, COLLAPSES))
+def test_the_guard_has_a_time_axis_with_checkpoints(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(COLLAPSES)
     html = write_report(outcome.folder).html.read_text("utf-8")
     strip = html[html.index('class="chart timeline"') :].partition("</svg>")[0]
     assert f"{outcome.steps} verdicts of the guard, 3 of them with a finding" in strip
@@ -323,8 +324,8 @@ def test_the_guard_has_a_time_axis_with_checkpoints(tmp_path: Path) -> None:
     assert strip.count('class="mark"') == len(list(read(outcome.folder).checkpoints())) - 1
 
 
-def test_problems_gained_and_lost_are_shown_with_their_completions(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, COLLAPSES))
+def test_problems_gained_and_lost_are_shown_with_their_completions(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(COLLAPSES)
     record = read_record(outcome.folder)
     before, after = record.evaluation("before"), record.evaluation("after")
     assert before is not None
@@ -382,8 +383,8 @@ def test_runs_with_other_problems_are_not_subtracted(tmp_path: Path) -> None:
     assert "They were not evaluated on the same held-out problems, so no differences between them are given." in text
 
 
-def test_the_card_has_metadata_that_yaml_reads(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, LEARNS))
+def test_the_card_has_metadata_that_yaml_reads(recorded_run: RecordedRuns) -> None:
+    outcome = recorded_run(LEARNS)
     record = read_record(outcome.folder)
     front = yaml.safe_load(model_card(record, outcome.handed_over).split("---")[1])
     assert (front["license"], front["license_name"]) == ("other", "as-base-model-and-prompts")
