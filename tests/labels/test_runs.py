@@ -55,7 +55,7 @@ RUNS = {
     "mixture with the truth": {"labels.source": "mixture", "mixture.weights": {"majority": 1.0, "reference": 1.0}},
 }
 every_source = pytest.mark.parametrize("options", RUNS.values(), ids=RUNS)
-QUICK = {**SMALL, "run.num_steps": 8, "rollout.prompts_per_step": 8, "prompts.count": 16}
+QUICK = {"guard.action": "warn", **SMALL, "run.num_steps": 8, "rollout.prompts_per_step": 8, "prompts.count": 16}
 """each prompt is drawn four times"""
 
 
