@@ -33,17 +33,20 @@ def cell_of(name: str) -> Cell | None:
 
 @dataclass(frozen=True)
 class LabRun:
-    """A finished run. points: as `points_of`. steps: what its guard was shown. every: distance of its checkpoints, num_steps: its length."""
+    """A finished run. points: as `points_of`. steps: what its guard was shown. every: distance of its checkpoints, num_steps: its length.
+    evals_every: distance of its evaluations; those between are of what was handed over, and tell nothing of what became of it.
+    """
 
     cell: Cell
     points: Mapping[int, Shares]
     steps: tuple[Step, ...]
     every: int
     num_steps: int
+    evals_every: int = 1
 
     @cached_property
     def curve(self) -> Curve:
-        return curve_of(self.points)
+        return curve_of({step: shares for step, shares in self.points.items() if step % self.evals_every == 0})
 
     @cached_property
     def fate(self) -> Fate:
@@ -88,9 +91,16 @@ def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path |
             continue
         points = points_of(path)
         extra = {} if measured is None else read_measured(measured, cell).get("held_out", {})
-        run = read_config(path).run
+        config = read_config(path)
         steps = with_probes(tuple(steps_of_run(path)), {} if probes is None else read_probes(probes, cell))
-        yield LabRun(cell, points | {int(step): tuple(shares) for step, shares in extra.items()}, steps, run.checkpoint_every_steps, run.num_steps)
+        yield LabRun(
+            cell,
+            points | {int(step): tuple(shares) for step, shares in extra.items()},
+            steps,
+            config.run.checkpoint_every_steps,
+            config.run.num_steps,
+            config.evals.every_steps or 1,
+        )
 
 
 def read_measured(folder: Path, cell: Cell) -> dict[str, dict[str, list[float]]]:
