@@ -41,10 +41,6 @@ class Window:
         """As `log_rise`, of the last window against the one before it."""
         return log_ratio(mean(self.recent, key), mean(self.before, key), floor)
 
-    def probe_rise(self, key: str) -> float:
-        """Newest probe minus the base's own."""
-        return self.probe[key] - self.base[key]
-
     def lasting_rise(self, key: str) -> float:
         """Mean over the last probes minus the base's own: of signals that a few completions make."""
         return mean(self.probes, key) - self.base[key]

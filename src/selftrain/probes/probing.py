@@ -19,7 +19,7 @@ from selftrain.probes.probe_set import Kind, Probe, ProbeSet
 from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, of_kind
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
-from selftrain.types import AnswerKey, Group, Role, VotedGroup
+from selftrain.types import Group, Role, VotedGroup
 
 BASE_VOTES = 4
 """times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once, and say what is easy"""
@@ -93,24 +93,15 @@ def probe(policy: Policy, base: Base, probe_set: ProbeSet, how: Drawing, best: M
     """Ask the policy as it is. best: what was kept at the best probe so far; None at the first one.
 
     Of the held-aside prompts those are asked on which the start mostly agreed: there a vote that is lost means most.
-    """
-    groups = _asked(policy, asked_of(base, probe_set), how, place.step, place.first_index)
-    return measured(policy, base, groups, how.params.temperature, {} if best is None else best, probe_set.canaries)
-
-
-def measured(
-    policy: Policy, base: Base, groups: tuple[VotedGroup, ...], temperature: float, best: Mapping[str, float], canaries: Mapping[str, AnswerKey]
-) -> ProbeResult:
-    """The signals of what the policy answered at a probe.
-
     The start's log-probabilities come from `policy.reference_logprobs`, which for a torch policy without LoRA keeps a second copy of the weights.
     """
+    groups, temperature = _asked(policy, asked_of(base, probe_set), how, place.step, place.first_index), how.params.temperature
     asked = of_kind(groups, Kind.OWN)
     own = [one.group for one in asked.values()]
     reference = policy.reference_logprobs(own, temperature) if own else []
     fixed = [*base.agreed.values(), *base.off_domain]
     now = policy.logprobs(fixed, temperature) if fixed else []
-    values = answer_signals(groups, base.votes, canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, now[len(base.agreed) :])
+    values = answer_signals(groups, base.votes, probe_set.canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, now[len(base.agreed) :])
     kept = kept_shares(base, asked, dict(zip(base.agreed, now, strict=False)), dict(zip(asked, reference, strict=True)))
     if kept:
         values["probe/base_kept_frac"] = mean(list(kept.values()))

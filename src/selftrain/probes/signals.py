@@ -11,13 +11,13 @@ from selftrain.masking import answer_mask
 from selftrain.metrics import collision_frac, mean
 from selftrain.objective import kl_and_slope
 from selftrain.probes.counterfactual import swapped
+from selftrain.probes.kept import MIN_KEPT
 from selftrain.probes.probe_set import Kind, address
 from selftrain.types import AnswerKey, Group, Vote, VotedGroup
 from selftrain.vote import count
 
 MIN_PAIRS = 4
 """A signal of fewer prompts than that is noise and is left out."""
-MIN_EASY = 8
 
 FROM_LOGPROBS = (
     "probe/base_kept_frac",
@@ -73,12 +73,12 @@ def paired(groups: Sequence[VotedGroup], kind: Kind) -> list[tuple[VotedGroup, V
 
 
 def easy(base: Mapping[str, Vote]) -> dict[str, AnswerKey]:
-    """The start's winner where it had at least half of the votes, surest first; of the `MIN_EASY` surest prompts where there are fewer than that. Prompts
+    """The start's winner where it had at least half of the votes, surest first; of the `MIN_KEPT` surest prompts where there are fewer than that. Prompts
     without a single winner are not among them.
     """
     decided = sorted((-vote.share_frac, of, vote.winners[0]) for of, vote in base.items() if len(vote.winners) == 1)
     sure = sum(-share >= 0.5 for share, _, _ in decided)
-    return {of: winner for _, of, winner in decided[: max(sure, MIN_EASY)]}
+    return {of: winner for _, of, winner in decided[: max(sure, MIN_KEPT)]}
 
 
 def base_agree_frac(own: Mapping[str, VotedGroup], base: Mapping[str, Vote]) -> float | None:
