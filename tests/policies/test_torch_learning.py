@@ -13,7 +13,8 @@ from torch_models import FAMILIES, groups_of, policy_of, samples_of, write_model
 
 from selftrain.errors import UpdateError
 from selftrain.objective import Objective
-from selftrain.policies.torch import TorchPolicy, scoring
+from selftrain.policies.torch import TorchPolicy, behind, scoring
+from selftrain.policies.torch.logprobs import score
 from selftrain.types import PolicyVersion, TrainingSample
 
 REINFORCE = Objective()
@@ -142,7 +143,7 @@ def test_an_update_raises_what_was_rewarded(tmp_path: Path) -> None:
     first = groups[0].completions[0]
     samples = [replace(sample, advantages=(float(sample.token_ids == first.token_ids) or -0.2,) * len(sample.token_ids)) for sample in samples_of(groups)]
     policy.update(samples, REINFORCE, 1e-3)
-    after = scoring.score(policy.forward, [scoring.TokenSequence(groups[0].prompt_ids, first.token_ids, range(len(first.token_ids)))], 1.0, 4096)[0]
+    after = score(policy.forward, [scoring.TokenSequence(groups[0].prompt_ids, first.token_ids, range(len(first.token_ids)))], 1.0, 4096)[0]
     assert sum(after) > sum(first.logprobs)
 
 
@@ -237,3 +238,31 @@ def test_the_same_update_twice_gives_the_same_bytes(tmp_path: Path) -> None:
             policy.update(samples_of(groups_of(policy, step=step)), REINFORCE, 1e-3)
         hashes.append(policy.weights_hash())
     assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget_tokens", [1, 40, 4096])
+def test_completions_are_scored_behind_prompts_that_are_run_once(family: str, budget_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policy_of(write_model(tmp_path, family))
+    groups = groups_of(policy, temperature=0.8)
+    run: list[tuple[int, ...]] = []
+    made = behind.Prompts.__init__
+
+    def counted(self: behind.Prompts, forward: object, prompts: Sequence[tuple[int, ...]]) -> None:
+        run.extend(prompts)
+        made(self, forward, prompts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(behind.Prompts, "__init__", counted)
+    # some tokens only, a sequence without any, and prompts mixed up
+    sequences = [
+        scoring.TokenSequence(group.prompt_ids, done.token_ids, range(0, len(done.token_ids), 1 + at % 2) if at != 1 else ())
+        for at in range(len(groups[0].completions))
+        for group in groups
+        for done in [group.completions[at]]
+    ]
+    found = score(policy.forward, sequences, 0.8, budget_tokens)
+    assert sorted(run) == sorted({group.prompt_ids for group in groups})
+    for sequence, values in zip(sequences, found, strict=True):
+        logits_TV = policy.forward.model(torch.tensor([sequence.prompt_ids + sequence.token_ids])).logits[0, len(sequence.prompt_ids) - 1 : -1]
+        expected_T = (logits_TV / 0.8).log_softmax(-1)[range(len(sequence.token_ids)), sequence.token_ids].tolist()
+        assert values == pytest.approx([expected_T[at] for at in sequence.wanted], abs=1e-4)

@@ -14,8 +14,8 @@ from selftrain.objective import Objective
 from selftrain.policies.torch import memory
 from selftrain.policies.torch.attention import Joined, Learning, Shared, learning_masks
 from selftrain.policies.torch.head import Head
+from selftrain.policies.torch.logprobs import token_logprobs
 from selftrain.policies.torch.memory import default_microbatch_tokens, kept_bytes, one_gradient
-from selftrain.policies.torch.scoring import token_logprobs
 
 
 def test_what_a_pass_keeps_by_hand() -> None:

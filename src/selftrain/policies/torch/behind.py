@@ -7,14 +7,14 @@ treated alike. The gradient is that of running every completion with its own cop
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from selftrain.policies.torch.attention import Learning, learning_masks
 from selftrain.policies.torch.cache import learning_cache, prompt_cache, sliding_layers
 from selftrain.policies.torch.forward import Forward
-from selftrain.policies.torch.scoring import TokenSequence
+from selftrain.policies.torch.scoring import TokenSequence, microbatches
 
 
 class Prompts:
@@ -33,7 +33,7 @@ class Prompts:
 
     def hidden(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
         """Hidden states [K, H] that predict the wanted tokens of these sequences, in their order."""
-        device, width = self.forward.device, max(1, *(len(sequence.token_ids) - 1 for sequence in sequences))
+        device, width = self.forward.device, max(map(own_length, sequences))
         prompts = [self.index[sequence.prompt_ids] for sequence in sequences]
         prompts_B = torch.tensor(prompts, device=device)
         ids = [[*sequence.token_ids[:-1], *[self.forward.pad_id] * (width + 1 - len(sequence.token_ids))] for sequence in sequences]
@@ -52,3 +52,19 @@ class Prompts:
         used = [(output, leaf.grad) for output, leaf in zip(self.outputs, self.leaves, strict=True) if leaf.grad is not None and output.requires_grad]
         if used:
             torch.autograd.backward([output for output, _ in used], [gradient for _, gradient in used])
+
+
+def prompt_parts(forward: Forward, sequences: Sequence[TokenSequence], budget_tokens: int) -> Iterator[tuple[Prompts, list[int]]]:
+    """Prompts, as many as the budget holds, run once, and the indices of their sequences."""
+    of_prompt: dict[tuple[int, ...], list[int]] = {}
+    for at, sequence in enumerate(sequences):
+        of_prompt.setdefault(sequence.prompt_ids, []).append(at)
+    prompts = sorted(of_prompt, key=len, reverse=True)
+    for batch in microbatches([len(ids) for ids in prompts], budget_tokens, cut_padding=False):
+        shared = Prompts(forward, [prompts[at] for at in batch])
+        yield shared, [at for prompt in batch for at in of_prompt[prompts[prompt]]]
+
+
+def own_length(sequence: TokenSequence) -> int:
+    """Tokens that are run behind the prompt: the last one predicts nothing that is wanted."""
+    return max(1, len(sequence.token_ids) - 1)

@@ -14,7 +14,7 @@ from selftrain.config import UpdateSection
 from selftrain.errors import UpdateError
 from selftrain.objective import Objective
 from selftrain.policies.base import UpdateStats
-from selftrain.policies.torch.behind import Prompts
+from selftrain.policies.torch.behind import Prompts, own_length, prompt_parts
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.head import Head
 from selftrain.policies.torch.memory import default_microbatch_tokens, give_back, kept_per_token, one_gradient, sequence_room
@@ -102,7 +102,7 @@ class TorchLearner:
         recompute = self.recomputes(sequences)
         with self._recomputing(recompute):
             for prompts, chosen in self._parts(sequences, recompute):
-                lengths = [sequences[at].length if prompts is None else max(1, len(sequences[at].token_ids) - 1) for at in chosen]
+                lengths = [sequences[at].length if prompts is None else own_length(sequences[at]) for at in chosen]
                 for batch in microbatches(lengths, self.microbatch_tokens(recompute)):
                     part = [chosen[at] for at in batch]
                     sums = sums.plus(self._backward([used[at] for at in part], [sequences[at] for at in part], objective, prompts))
@@ -117,13 +117,7 @@ class TorchLearner:
         if recompute:
             yield None, list(range(len(sequences)))
             return
-        of_prompt: dict[tuple[int, ...], list[int]] = {}
-        for at, sequence in enumerate(sequences):
-            of_prompt.setdefault(sequence.prompt_ids, []).append(at)
-        prompts = sorted(of_prompt, key=len, reverse=True)
-        for batch in microbatches([len(ids) for ids in prompts], self.microbatch_tokens(recompute), cut_padding=False):
-            shared = Prompts(self.forward, [prompts[at] for at in batch])
-            yield shared, [at for prompt in batch for at in of_prompt[prompts[prompt]]]
+        yield from prompt_parts(self.forward, sequences, self.microbatch_tokens(recompute))
 
     def _hidden(self, sequences: Sequence[TokenSequence], prompts: Prompts | None) -> torch.Tensor:
         """Hidden states [K, H] that predict the wanted tokens."""

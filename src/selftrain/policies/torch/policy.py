@@ -21,9 +21,10 @@ from selftrain.policies.torch.graphs import graphs_for
 from selftrain.policies.torch.hardware import default_cache_mib
 from selftrain.policies.torch.learner import TorchLearner
 from selftrain.policies.torch.loading import LoadedModel, load_model, load_weights
+from selftrain.policies.torch.logprobs import score
 from selftrain.policies.torch.lora import add_adapters
 from selftrain.policies.torch.sampler import TorchSampler
-from selftrain.policies.torch.scoring import TokenSequence, score
+from selftrain.policies.torch.scoring import TokenSequence
 from selftrain.policies.torch.text import TextDecoder
 from selftrain.seeds import Stream
 from selftrain.types import Group, PolicyVersion, Prompt, TrainingSample

@@ -1,4 +1,4 @@
-"""Log-probabilities of completion tokens, of the distribution sampled from: logits divided by the temperature."""
+"""Completions as rows of token ids, in micro-batches, and which of their positions predict what."""
 
 from __future__ import annotations
 
@@ -67,28 +67,3 @@ def head_chunks(count: int, forward: Forward) -> Iterator[slice]:
     """Slices of `count` positions whose logits are made at one time."""
     size = max(1, LOGITS_AT_ONCE[forward.device.type] // forward.vocabulary)
     return (slice(begin, min(begin + size, count)) for begin in range(0, count, size))
-
-
-def token_logprobs(forward: Forward, hidden_KH: torch.Tensor, targets_K: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Log-probabilities [K] in nats, float32, of the targets after hidden states [K, H]."""
-    logits_KV = forward.head(hidden_KH)
-    if temperature != 1:
-        logits_KV = logits_KV / temperature
-    return -torch.nn.functional.cross_entropy(logits_KV, targets_K, reduction="none")
-
-
-def score(forward: Forward, sequences: Sequence[TokenSequence], temperature: float, budget_tokens: int) -> list[tuple[float, ...]]:
-    """Log-probabilities in nats of the wanted tokens of each sequence, without gradient."""
-    results: list[tuple[float, ...]] = [()] * len(sequences)
-    todo = [at for at, sequence in enumerate(sequences) if sequence.wanted]
-    with torch.inference_mode():
-        for batch in microbatches([sequences[at].length for at in todo], budget_tokens):
-            chosen = [todo[at] for at in batch]
-            rows = rows_of([sequences[at] for at in chosen], forward.pad_id, forward.device)
-            hidden_KH = forward.hidden(rows.ids_BT).flatten(0, 1)[rows.positions_K]
-            parts = [token_logprobs(forward, hidden_KH[part], rows.targets_K[part], temperature) for part in head_chunks(len(hidden_KH), forward)]
-            values, begin = torch.cat(parts).tolist(), 0
-            for at in chosen:
-                end = begin + len(sequences[at].wanted)
-                results[at], begin = tuple(values[begin:end]), end
-    return results
