@@ -1,6 +1,7 @@
 """Probes of the present version at the kept checkpoints of recorded runs, in place of the recorded ones: a changed probe is judged without training again.
 
-A probe of step s is on s updates, so it is taken of the checkpoint of s steps, and of the start at step 0. A file per run is written beside the judgement.
+A probe of step s is on s updates, so it is taken of the checkpoint of s steps, and of the start at step 0; where no checkpoint was kept neither a probe nor a
+glance is made. A file per run is written beside the judgement.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ from pathlib import Path
 from guard_lab import Cell, done
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import load_policy, load_sets
-from selftrain.compose_probes import drawing, make_probes
+from selftrain.compose_probes import make_prober
 from selftrain.config import ProbesSection, RunConfig
 from selftrain.evaluate_model import named
 from selftrain.guard_stream import Step
 from selftrain.ledger.storage import publish
 from selftrain.policies.base import Policy
-from selftrain.probes import ask_base, base_of, better, probe
 from selftrain.run import read_config
 from selftrain.types import StepMetrics
 
@@ -40,17 +40,14 @@ def probe_missing(lab: Path, out: Path, hours: float, cells: Sequence[Cell], sec
 
 
 def probes_of(folder: Path, section: ProbesSection) -> Probes:
-    """The signals of the start and of the kept checkpoints that are due."""
+    """The signals of the start and of the kept checkpoints, where a probe or a glance is due."""
     config = read_config(folder).model_copy(update={"probes": section})
-    aside, start, how = load_sets(config).aside, load_policy(config), drawing(config)
-    probe_set = make_probes(config, aside)
-    base = base_of(ask_base(start, probe_set, how))
-    best: Mapping[str, float] = {}
+    start = load_policy(config)
+    prober = make_prober(config, load_sets(config).aside, start)
     found = {}
-    for step in range(0, config.run.num_steps, section.every_steps):
-        if (policy := policy_at(folder, config, step, start)) is not None:
-            result = probe(policy, base, probe_set, how, best)
-            best, found[step] = better(best, result.kept), dict(result.values)
+    for step in range(config.run.num_steps):
+        if (policy := policy_at(folder, config, step, start)) is not None and (values := prober(policy, step, 0).values):
+            found[step] = dict(values)
     return found
 
 
@@ -80,5 +77,5 @@ def with_probes(steps: Sequence[Step], probes: Probes) -> tuple[Step, ...]:
 
 
 def swapped(metrics: StepMetrics, probes: Probes) -> StepMetrics:
-    own = {key: value for key, value in metrics.values.items() if not key.startswith("probe/")}
+    own = {key: value for key, value in metrics.values.items() if not key.startswith(("probe/", "glance/"))}
     return replace(metrics, values={**own, **probes.get(metrics.step, {})})

@@ -265,7 +265,7 @@ def test_cells_have_names_that_can_be_read(modules: Mapping[str, ModuleType]) ->
 
 
 def toy(folder: Path, name: str, **options: Any) -> Path:
-    """A collapsing run of the toy, evaluated and kept at every second step."""
+    """A collapsing run of the toy, evaluated and kept at every second step, with probes at every fifth and no glances, which would see it at once."""
     from selftrain.config_load import load_config
 
     given = {
@@ -275,10 +275,14 @@ def toy(folder: Path, name: str, **options: Any) -> Path:
         "run.num_steps": 16,
         "guard.window_steps": 2,
         "guard.baseline_steps": 2,
+        "probes.every_steps": 5,
+        "probes.num_prompts": 48,
     }
     given |= {"rollout.prompts_per_step": 8, "rollout.num_votes": 8, "evals.num_problems": 8, "evals.num_samples": 4, "evals.every_steps": 2}
     given |= {"prompts.count": 40, "run.folder": str(folder), "run.name": name, "run.checkpoint_every_steps": 2, "run.num_checkpoints": 16}
-    return Path(str(train_to_end(load_config(overrides={**given, **options})).folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("selftrain.probes.probing.GLANCES", 0)
+        return Path(str(train_to_end(load_config(overrides={**given, **options})).folder))
 
 
 def test_the_last_evaluation_is_of_what_is_handed_over(curves: Any, tmp_path: Path) -> None:

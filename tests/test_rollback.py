@@ -36,7 +36,7 @@ COLLAPSES = {
     "run.checkpoint_every_steps": 2,
     "guard.action": "roll_back",
 }
-COLLAPSES |= {"probes.every_steps": 10}  # a later finding: a longer run to be killed in
+COLLAPSES |= {"probes.every_steps": 10, "probes.num_prompts": 48}  # a later finding: a longer run to be killed in
 COLLAPSES |= {"guard.window_steps": 3, "guard.baseline_steps": 3, "evals.num_problems": 8, "evals.num_samples": 4}
 ONCE = {"rollback__max_rollbacks": 1, "run__num_steps": 26}
 

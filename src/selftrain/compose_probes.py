@@ -25,15 +25,16 @@ from selftrain.types import AnswerKey, AnswerSheet, Prompt, PromptSet
 
 NO_PROMPTS = PromptSet((), AnswerSheet({}), "none")
 TOY_ASIDE_FIRST, TOY_OFF_DOMAIN_FIRST = 2_000_000, 3_000_000
-LEAST_LEFT = 7
-"""Prompts of a file or dataset are taken out of training only where this many times as many stay in it."""
+LEAST_LEFT, LEAST_ASIDE = 7, 16
+"""Of the prompts of a file or dataset as many are taken out of training as leave this many times as many in it; none where that is fewer than the other."""
 
 
 def set_aside(config: RunConfig, train: PromptSet, labelled: Sequence[PromptSet], count: int) -> tuple[PromptSet, PromptSet]:
-    """(training prompts, `count` held-aside prompts without answers). labelled: the held-out and the validation problems.
+    """(training prompts, up to `count` held-aside prompts without answers). labelled: the held-out and the validation problems.
 
     The toy and the built-in tasks make further problems, so training keeps all of its own. Of a file or dataset, or where a task's level has no more,
-    those with the smallest stable hash of their id are taken out of training; of a set that is too small for that they are watched and trained on.
+    those with the smallest stable hash of their id are taken out of training, an eighth of them at most; where that is fewer than 16, as many as are wanted are
+    watched and trained on.
     """
     if not count:
         return train, NO_PROMPTS
@@ -42,10 +43,12 @@ def set_aside(config: RunConfig, train: PromptSet, labelled: Sequence[PromptSet]
     further = _further(config, train, labelled, count)
     if further is not None:
         return train, further
-    chosen = sorted(train, key=lambda prompt: Stream(0, stream="held aside", prompt_id=prompt.id).seed())[:count]
+    fits = min(count, len(train) // (LEAST_LEFT + 1))
+    is_taken = fits >= min(count, LEAST_ASIDE) and len(train) - fits >= config.rollout.prompts_per_step
+    chosen = sorted(train, key=lambda prompt: Stream(0, stream="held aside", prompt_id=prompt.id).seed())[: fits if is_taken else count]
     ids = {prompt.id for prompt in chosen}
     aside = replace(without_answers(train), prompts=tuple(prompt for prompt in train if prompt.id in ids))
-    if len(train) - count < max(LEAST_LEFT * count, config.rollout.prompts_per_step):
+    if not is_taken:
         return train, aside
     return replace(train, prompts=tuple(prompt for prompt in train if prompt.id not in ids)), aside
 

@@ -273,9 +273,15 @@ class RollbackSection(Section):
 class ProbesSection(Section):
     """Prompts that are never trained on, asked in several wordings at intervals: what the guard sees without a label."""
 
-    every_steps: int = option(5, "steps", "Distance of probes, from the first step on.", ge=1)
+    every_steps: int = option(
+        10,
+        "steps",
+        "Distance of probes, from the first step on. Between two of them about four glances at the start's completions, for which nothing is sampled, call for "
+        "a probe at once where those have become less probable by more than chance.",
+        ge=1,
+    )
     num_prompts: int = option(
-        48,
+        96,
         "prompts",
         "Prompts held aside; 0: no probes. Those on which the start mostly agrees are asked at every probe. See docs/probes.md for where they come from.",
         ge=0,
@@ -283,7 +289,7 @@ class ProbesSection(Section):
     num_votes: int = option(
         2,
         "completions",
-        "Completions at a probe of each prompt that is also asked in other wordings (a sixth of them); half as many of the others; half as many, at least 2, "
+        "Completions at a probe of each prompt that is also asked in other wordings (8 of them); half as many of the others; half as many, at least 2, "
         "of another wording; once, before the first step, four times as many of the start.",
         ge=2,
     )

@@ -1,7 +1,7 @@
 """Where the time of a training step goes: the share of each stage, tokens a second, memory, and the distance to the arithmetic floor.
 
-The steps are those of a run with the same options, without evaluations; a checkpoint is written and a probe made at every step, and both are counted at the
-config's distance.
+The steps are those of a run with the same options, without evaluations; a checkpoint is written at every step, and a probe and a glance made in turn, and all
+are counted at the config's distances.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from selftrain.config import RunConfig
+from selftrain.config import ProbesSection, RunConfig
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy
+from selftrain.probes.probing import glance_every
 from selftrain.run import start
 from selftrain.train import StepReport, train
 from selftrain.types import Action, ScoredGroup
@@ -109,7 +110,7 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
     parent = config.run.folder if keep else tempfile.mkdtemp(prefix="selftrain-profile-")
     run_section = {"folder": parent, "num_steps": num_warmup + num_steps, "checkpoint_every_steps": 1}
     try:
-        probes = config.probes.model_copy(update={"every_steps": 1})
+        probes = config.probes.model_copy(update={"every_steps": min(2, num_steps, config.probes.every_steps)})
         run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section), "probes": probes}))
         measured, displays, decodes = [], [], []
         for report in train(run.parts(), 0):
@@ -129,6 +130,16 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
             shutil.rmtree(parent, ignore_errors=True)
 
 
+def probe_seconds(reports: Sequence[StepReport], section: ProbesSection) -> float:
+    """A step, at the config's distances of probes and glances; those that a glance calls for are not among them."""
+    every, glance = section.every_steps, glance_every(section.every_steps)
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for report in reports:
+        found["cost/probe_tokens" in report.metrics.values].append(report.seconds.get("probe", 0.0))
+    share = (-(-every // glance) - 1) / every
+    return (fmean(found[True]) if found[True] else 0.0) / every + (fmean(found[False]) if found[False] else 0.0) * share
+
+
 def summary(
     config: RunConfig,
     policy: Policy,
@@ -141,7 +152,7 @@ def summary(
     reports = [report for report, _ in measured]
     seconds = {stage: fmean([report.seconds.get(stage, 0.0) for report in reports]) for stage in STAGES}
     seconds["checkpoint"] /= distance
-    seconds["probe"] /= config.probes.every_steps
+    seconds["probe"] = probe_seconds(reports, config.probes)
     seconds["display"] = fmean(displays)
     names = dict.fromkeys(name for _, parts in measured for name in parts)
     parts = {name: fmean([parts.get(name, 0.0) for _, parts in measured]) for name in names}

@@ -24,7 +24,8 @@ def probes_that_differ(ledger: Ledger, config: RunConfig) -> tuple[int, tuple[in
     """(number of recorded probes, the steps of those whose signals do not follow from the recorded completions). The start was asked at the first one."""
     known = {prompt.id: right for prompt, right in make_canaries(config).items()} if config.probes.canaries else {}
     how, base, differing = drawing(config), None, []
-    recorded = probe_values(ledger)
+    recorded = {place: without_glance(values) for place, values in probe_values(ledger).items()}
+    recorded = {place: values for place, values in recorded.items() if values}
     for (branch, step), values in recorded.items():
         groups = ledger.probed(step, branch)
         base = base_of(groups) if base is None else base
@@ -32,6 +33,11 @@ def probes_that_differ(ledger: Ledger, config: RunConfig) -> tuple[int, tuple[in
         if not reads_again(groups, how.read) or again != {name: value for name, value in values.items() if name not in FROM_LOGPROBS}:
             differing.append(step)
     return len(recorded), tuple(differing)
+
+
+def without_glance(values: Mapping[str, float]) -> Mapping[str, float]:
+    """What the models were needed for is no signal of a recorded completion."""
+    return {name: value for name, value in values.items() if not name.startswith("glance/")}
 
 
 def reads_again(groups: Sequence[VotedGroup], read: RoleReader) -> bool:

@@ -18,6 +18,7 @@ from selftrain.ledger import Ledger, Status, read, verify
 from selftrain.policies.base import Policy
 from selftrain.probes import Kind, Prober, ProbeResult
 from selftrain.probes.probe_set import address
+from selftrain.probes.probing import glance_every
 from selftrain.replay import replay
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
@@ -32,6 +33,7 @@ TOY = {
     "run.num_steps": 12,
     "run.checkpoint_every_steps": 3,
     "probes.every_steps": 5,
+    "probes.num_prompts": 48,
 }
 TOY |= {"evals.num_problems": 8, "evals.num_samples": 2}
 
@@ -45,18 +47,23 @@ def recorded(outcome: Outcome) -> tuple[Ledger, RunConfig]:
 
 
 def probe_keys(values: Mapping[str, float]) -> set[str]:
-    return {key for key in values if key.startswith(("probe/", "cost/probe"))}
+    return {key for key in values if key.startswith(("probe/", "cost/probe", "glance/"))}
 
 
 def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(recorded_run: RecordedRuns) -> None:
     ledger, _ = recorded(recorded_run(TOY))
     kinds = [(entry.kind, entry.step) for entry in ledger.entries if entry.kind in ("segment", "probe", "verdict")]
-    assert [step for kind, step in kinds if kind == "probe"] == [0, 5, 10]
-    for step in (0, 5, 10):
+    assert [step for kind, step in kinds if kind == "probe"] == list(range(12))
+    for step in range(12):
         at = kinds.index(("probe", step))
         assert kinds[at - 1 : at + 2] == [("segment", step), ("probe", step), ("verdict", step)]
     for step in ledger.steps():
-        assert bool(probe_keys(step.metrics.values)) == (step.metrics.step % 5 == 0)
+        values = step.metrics.values
+        is_glance = step.metrics.step % 5 != 0
+        assert {"glance/fallen_frac", "glance/error_frac"} <= set(values) if is_glance else "glance/fallen_frac" not in values
+        called = is_glance and values["glance/fallen_frac"] > values["glance/error_frac"]
+        assert ("probe/base_kept_frac" in values) == ("cost/probe_tokens" in values) == (step.metrics.step % 5 == 0 or called)
+        assert bool(ledger.probed(step.metrics.step)) == ("cost/probe_tokens" in values)
     assert verify(ledger.folder).status is Status.INTACT
     assert ledger.header["label_free"] is True
 
@@ -142,7 +149,7 @@ def test_after_a_rollback_the_start_is_not_asked_again(tmp_path: Path, place: st
     run.roll_back(place, "a test", "a tester")
     outcome = next(event for event in run.events() if isinstance(event, Outcome))
     ledger, its_config = recorded(outcome)
-    again = [(branch, step) for branch, step in ledger.group_keys(rolled_back=True) if ledger.probed(step, branch)]
+    again = [(branch, step) for branch, step in ledger.group_keys(rolled_back=True) if ledger.probed(step, branch) and step % 5 == 0]
     assert again == [(0, 0), (0, 5), *([(1, 0)] if place == "start" else []), (1, 5), (1, 10)]
     asked = {place: {address(one.group.prompt.id)[0] for one in ledger.probed(place[1], place[0])} for place in again}
     assert [place for place, kinds in asked.items() if Kind.BASE in kinds] == [(0, 0)]
@@ -163,12 +170,30 @@ def test_the_example_of_the_page_probes_a_checkpoint(capsys: pytest.CaptureFixtu
     assert checkpoint["probe/kl_base_nats"] > 0.001
 
 
-def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: Path) -> None:
-    options = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
-    options |= {"probes.every_steps": 10}
-    outcome = train_to_end(config(tmp_path, "a", options))
+COLLAPSES = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
+COLLAPSES |= {"probes.every_steps": 10, "probes.num_prompts": 48}
+
+
+def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.probes.probing.GLANCES", 0)
+    outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
     assert (outcome.reason, outcome.steps) == ("halted", 11)
     assert "deaf" in [finding.rule for finding in list(read(outcome.folder).verdicts())[-1].findings]
+    assert not [step for step in read(outcome.folder).steps() if "glance/fallen_frac" in step.metrics.values]
+
+
+def test_a_glance_sees_it_before_the_next_probe_is_due(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
+    ledger = read(outcome.folder)
+    assert (outcome.reason, outcome.steps) == ("halted", 9)
+    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [2, 4, 6, 8]
+    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 6]
+    assert replay(ledger, read_config(outcome.folder)).agrees
+
+
+@pytest.mark.parametrize(("every", "glances"), [(10, [2, 4, 6, 8]), (5, [1, 2, 3, 4]), (7, [1, 2, 3, 4, 5, 6]), (2, [1]), (1, [])])
+def test_about_four_glances_lie_between_two_probes(every: int, glances: list[int]) -> None:
+    assert [step for step in range(1, every) if step % glance_every(every) == 0] == glances
 
 
 def test_other_probe_prompts_are_refused_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

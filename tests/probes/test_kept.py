@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from selftrain.policies.toy import STYLES
-from selftrain.probes.kept import Agreeing, agreeing, kept_share, log_ratios, lost
+from selftrain.probes.kept import SCORED, Agreeing, Fallen, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
 from selftrain.probes.probe_set import Kind
 from selftrain.types import AnswerKey
 from tests.probes.test_signals import probed, start, voted
@@ -41,6 +41,27 @@ def test_far_from_the_start_its_own_completions_count() -> None:
 def test_of_the_starts_completions_those_that_agree_are_kept() -> None:
     one = voted(Kind.BASE, "a", ["5", "4", None, "5"])
     assert agreeing(one, AnswerKey("5")).completions == (one.group.completions[0], one.group.completions[3])
+    many = voted(Kind.BASE, "a", ["4", *["5"] * 7])
+    assert agreeing(many, AnswerKey("5")).completions == many.group.completions[1 : 1 + SCORED]
+
+
+def test_a_part_of_those_that_agree_stands_for_all() -> None:
+    """6 of 8 agree and 4 of the 6 are looked at: as if 8 * 4 / 6 had been drawn."""
+    assert kept_share(Agreeing([0.0] * 4, 8 * 4 / 6), Agreeing([], 1)) == pytest.approx(4 / (16 / 3 + 1))
+    assert kept_share(Agreeing([0.0] * 4, 8 * 4 / 6), Agreeing([], 1e-9)) == pytest.approx(6 / 8)
+
+
+def test_what_has_fallen_is_paired_and_has_an_error() -> None:
+    before = {str(i): 0.5 + 0.1 * i for i in range(8)}
+    assert fallen(before, {of: ratio - 0.2 for of, ratio in before.items()}) == Fallen(pytest.approx(0.2), pytest.approx(0.0))
+    one = fallen(before, {**before, "0": before["0"] - 0.8, "new": 3.0})
+    assert one == Fallen(pytest.approx(0.1), pytest.approx(0.1)), "what fell at one prompt of eight is one standard error"
+    assert fallen(before, dict(list(before.items())[:7])) is None
+    assert fallen({}, before) is None
+
+
+def test_a_ratio_counts_at_most_three_times() -> None:
+    assert [bounded_ratio(value) for value in (-50.0, math.log(2), 1.2, 50.0)] == [pytest.approx(0, abs=1e-20), pytest.approx(2), 3, 3]
 
 
 def test_ratios_are_of_whole_completions_and_bounded() -> None:
@@ -70,4 +91,4 @@ def test_what_probes_say_is_kept() -> None:
     assert probed(better, best=first.kept).values["probe/base_lost_low_frac"] < 0
     harmed = probed(constant, best=first.kept).values
     assert harmed["probe/base_lost_frac"] == pytest.approx(first.values["probe/base_kept_frac"] - harmed["probe/base_kept_frac"])
-    assert harmed["probe/base_lost_low_frac"] > 0.1
+    assert harmed["probe/base_lost_low_frac"] > 0.05

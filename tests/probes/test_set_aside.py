@@ -65,6 +65,12 @@ def test_a_small_file_keeps_its_prompts() -> None:
     assert {prompt.id for prompt in aside} < {prompt.id for prompt in train}
 
 
+def test_of_a_middling_file_an_eighth_is_held_aside() -> None:
+    for rows, wanted, taken in ((400, 96, 50), (128, 96, 16), (127, 96, 0), (800, 96, 96), (64, 8, 8), (63, 8, 0)):
+        train, aside = set_aside(FILE, filed(rows), (), wanted)
+        assert (len(train), len(aside)) == (rows - taken, taken or min(rows, wanted)), rows
+
+
 def test_canaries_are_problems_with_the_answer_of_the_program() -> None:
     named = config(prompts={"file": "questions.jsonl"}, probes={"canaries": ["add:2", "sort:3"], "num_prompts": 16})
     made = make_probes(named, set_aside(named, filed(200), (), 16)[1])

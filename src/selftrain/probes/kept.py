@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
 from selftrain.evals.bootstrap import mean_interval
 from selftrain.types import AnswerKey, Group, VotedGroup
@@ -18,16 +19,20 @@ from selftrain.types import AnswerKey, Group, VotedGroup
 MIN_KEPT = 8
 """Of fewer prompts no interval means anything."""
 MAX_LOG_RATIO = 50.0
+SCORED = 4
+"""completions of the start of each prompt whose probability is looked at; more of them tell next to nothing more (docs/log.md)"""
+MOST_RATIO = 3.0
+"""A completion that has become more probable than that says no more than that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreeing:
     """Completions of one sampler to one prompt that have the start's winner. log_ratios: ln(policy / start) of each, nats; num_votes: how many there were, with
-    those of other answers.
+    those of other answers; a part of that where only a part of those that agree is looked at.
     """
 
     log_ratios: Sequence[float]
-    num_votes: int
+    num_votes: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,30 @@ def kept_share(start: Agreeing, policy: Agreeing) -> float:
 
 
 def agreeing(one: VotedGroup, winner: AnswerKey) -> Group:
-    """The group with those of its completions that have this answer."""
+    """The group with the first `SCORED` of its completions that have this answer."""
     pairs = zip(one.group.completions, one.answers.keys, strict=True)
-    return replace(one.group, completions=tuple(done for done, key in pairs if key == winner))
+    return replace(one.group, completions=tuple(done for done, key in pairs if key == winner)[:SCORED])
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """How much less probable, relative to the start, one completion of each prompt has become: mean over prompts, in [-3, 3], and its standard error."""
+
+    value: float
+    error: float
+
+
+def fallen(before: Mapping[str, float], now: Mapping[str, float]) -> Fallen | None:
+    """Over the prompts of both; None with fewer than `MIN_KEPT`."""
+    differences = [before[of] - ratio for of, ratio in now.items() if of in before]
+    if len(differences) < MIN_KEPT:
+        return None
+    return Fallen(fmean(differences), stdev(differences) / math.sqrt(len(differences)))
+
+
+def bounded_ratio(log_ratio: float) -> float:
+    """Policy / start, at most `MOST_RATIO`."""
+    return min(MOST_RATIO, math.exp(log_ratio))
 
 
 def lost(best: Mapping[str, float], now: Mapping[str, float]) -> Lost | None:

@@ -5,7 +5,6 @@ Every probe of a run draws from the same random numbers, whatever the step: what
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
@@ -14,7 +13,7 @@ from typing import Any
 from selftrain.metrics import mean
 from selftrain.policies.base import Policy, Sampler, SampleRequest, SamplingParams
 from selftrain.probes.base import Base
-from selftrain.probes.kept import Agreeing, agreeing, kept_share, log_ratios, lost
+from selftrain.probes.kept import Agreeing, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
 from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, of_kind
 from selftrain.rollout import read_and_count
@@ -23,8 +22,10 @@ from selftrain.types import Group, Role, VotedGroup
 
 BASE_VOTES = 4
 """times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once, and say what is easy"""
-CHANGED_FRAC = 1 / 6
-"""of the held-aside prompts: the surest ones, which are also asked with something changed"""
+GLANCES = 4
+"""between two probes"""
+CHANGED_PROMPTS = 8
+"""of the held-aside prompts, the surest ones, are also asked with something changed"""
 OFF_DOMAIN_TOKENS = 64
 Logprobs = Sequence[Sequence[float]]
 """[N][T] of a group, in nats"""
@@ -57,12 +58,13 @@ class Drawing:
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
     """What came of a probe. groups: as they are recorded, with role `probe`. values: the signals, by metric key; those that cannot be known are missing.
-    kept: by easy prompt, the share of the policy's answers that are the start's winner.
+    kept: by easy prompt, the share of the policy's answers that are the start's winner. seen: how probable one of the start's completions is, policy / start.
     """
 
     groups: tuple[VotedGroup, ...]
     values: Mapping[str, float]
     kept: Mapping[str, float] = field(default_factory=dict)
+    seen: Mapping[str, float] = field(default_factory=dict)
 
 
 def ask_base(start: Sampler, probe_set: ProbeSet, how: Drawing, step: int = 0, first_index: int = 0) -> tuple[VotedGroup, ...]:
@@ -102,12 +104,24 @@ def probe(policy: Policy, base: Base, probe_set: ProbeSet, how: Drawing, best: M
     fixed = [*base.agreed.values(), *base.off_domain]
     now = policy.logprobs(fixed, temperature) if fixed else []
     values = answer_signals(groups, base.votes, probe_set.canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, now[len(base.agreed) :])
-    kept = kept_shares(base, asked, dict(zip(base.agreed, now, strict=False)), dict(zip(asked, reference, strict=True)))
+    by_policy = dict(zip(base.agreed, now, strict=False))
+    kept = kept_shares(base, asked, by_policy, dict(zip(asked, reference, strict=True)))
     if kept:
         values["probe/base_kept_frac"] = mean(list(kept.values()))
     if (loss := lost(best or kept, kept)) is not None:
         values |= {"probe/base_lost_frac": loss.value, "probe/base_lost_low_frac": loss.low}
-    return ProbeResult(groups, values, kept)
+    return ProbeResult(groups, values, kept, ratios(base, by_policy))
+
+
+def glance(policy: Policy, base: Base, temperature: float) -> dict[str, float]:
+    """By easy prompt, how probable the first of the start's completions with its winner is now, relative to then: one forward pass, nothing is sampled."""
+    firsts = [replace(group, completions=group.completions[:1]) for group in base.agreed.values()]
+    return ratios(base, dict(zip(base.agreed, policy.logprobs(firsts, temperature) if firsts else [], strict=True)))
+
+
+def ratios(base: Base, by_policy: Mapping[str, Logprobs]) -> dict[str, float]:
+    """Of the first completion of each easy prompt: policy / start."""
+    return {of: bounded_ratio(log_ratios(by_policy[of][:1], [group.completions[0].logprobs])[0]) for of, group in base.agreed.items()}
 
 
 def kept_shares(base: Base, asked: Mapping[str, VotedGroup], by_policy: Mapping[str, Logprobs], by_start: Mapping[str, Logprobs]) -> dict[str, float]:
@@ -115,7 +129,8 @@ def kept_shares(base: Base, asked: Mapping[str, VotedGroup], by_policy: Mapping[
     kept = {}
     for of, group in base.agreed.items():
         if of in asked:
-            then = Agreeing(log_ratios(by_policy[of], [done.logprobs for done in group.completions]), base.votes[of].num_votes)
+            vote, scored = base.votes[of], log_ratios(by_policy[of], [done.logprobs for done in group.completions])
+            then = Agreeing(scored, vote.num_votes * len(scored) / vote.count_of(vote.winners[0]))
             drawn = [done.logprobs for done in asked[of].group.completions]
             agree = [key == base.votes[of].winners[0] for key in asked[of].answers.keys]
             own = Agreeing(list(compress(log_ratios(drawn, by_start[of]), agree)), len(agree))
@@ -128,7 +143,7 @@ def asked_of(base: Base, probe_set: ProbeSet) -> list[Probe]:
     surest = list(easy(base.votes))
     if len(surest) < MIN_PAIRS:
         return list(probe_set.of_kind(Kind.OWN, *CHANGED))
-    changed = set(surest[: max(MIN_PAIRS, math.ceil(CHANGED_FRAC * len(base.votes)))])
+    changed = set(surest[:CHANGED_PROMPTS])
     chosen = {Kind.OWN: set(surest), Kind.NUMBER: changed, Kind.REWORD: changed, Kind.SWAP: changed}
     return [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in chosen[one.kind]]
 
@@ -139,6 +154,7 @@ NOTHING = ProbeResult((), {})
 class Prober:
     """The stage of the loop: asks the start before the first step and the policy at every `every_steps`-th step, the first one among them.
 
+    In between it glances at the start's completions, and where those have become less probable by more than chance it asks at once.
     It remembers what the start said, over rollbacks too, and what was kept at the best probe.
     """
 
@@ -146,28 +162,48 @@ class Prober:
         self._probe_set, self._how, self._every_steps = probe_set, how, every_steps
         self._base: Base | None = None
         self._best: Mapping[str, float] = {}
+        self._seen: Mapping[str, float] = {}
 
     def __call__(self, policy: Policy, step: int, first_index: int) -> ProbeResult:
-        """What is recorded of this step; nothing when no probe is due. first_index: the first group index of the step that is free."""
-        if not self._probe_set.probes or step % self._every_steps:
+        """What is recorded of this step; nothing when nothing is due. first_index: the first group index of the step that is free."""
+        if not self._probe_set.probes:
             return NOTHING
+        if step % self._every_steps == 0:
+            return self._probe(policy, step, first_index)
+        if step % self._every_steps % glance_every(self._every_steps) or self._base is None:
+            return NOTHING
+        now = fallen(self._seen, glance(policy, self._base, self._how.params.temperature))
+        if now is None:
+            return NOTHING
+        values = {"glance/fallen_frac": now.value, "glance/error_frac": now.error}
+        if now.value <= now.error:
+            return ProbeResult((), values)
+        found = self._probe(policy, step, first_index)
+        return replace(found, values={**found.values, **values})
+
+    def _probe(self, policy: Policy, step: int, first_index: int) -> ProbeResult:
         asked: tuple[VotedGroup, ...] = ()
         if self._base is None:
             asked = ask_base(policy if not policy.version.updates else policy.base(), self._probe_set, self._how, step, first_index)
             self._base = base_of(asked)
         found = probe(policy, self._base, self._probe_set, self._how, self._best, Place(step, first_index + len(asked)))
-        self._best = better(self._best, found.kept)
+        self._best, self._seen = better(self._best, found.kept), found.seen
         groups = (*asked, *found.groups)
         return ProbeResult(groups, {**found.values, "cost/probe_tokens": probe_tokens(groups)})
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; empty before the first probe."""
-        return {} if self._base is None else {**self._base.state(), "best": dict(self._best)}
+        return {} if self._base is None else {**self._base.state(), "best": dict(self._best), "seen": dict(self._seen)}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """What the start said, which no checkpoint changes; one from before there were probes says nothing."""
         if state:
-            self._base, self._best = Base.from_state(state), dict(state.get("best", {}))
+            self._base, self._best, self._seen = Base.from_state(state), dict(state.get("best", {})), dict(state.get("seen", {}))
+
+
+def glance_every(every_steps: int) -> int:
+    """Distance of glances where probes have this one. Example: 2 of 10."""
+    return max(1, every_steps // (GLANCES + 1))
 
 
 def better(best: Mapping[str, float], kept: Mapping[str, float]) -> Mapping[str, float]:
