@@ -1,7 +1,8 @@
 """Does the forecast of `selftrain calibrate` tell gain from loss? Runs whose end is known, split by task into a half to fit on and a half to judge.
 
     python benchmarks/guard_lab.py --folder runs/guard-lab --hours 8      # a laboratory, or any folders of `selftrain train` with held-out problems
-    python benchmarks/calibrate.py runs/guard-lab                         # fits on the first half of the tasks, judges on the other
+    python benchmarks/guard.py measure --folder runs/guard-lab --out runs/guard-judged       # evaluates the newest weights of those that handed over others
+    python benchmarks/calibrate.py runs/guard-lab --measured runs/guard-judged/measured      # fits on the first half of the tasks, judges on the other
 
 What became of a run is the paired difference in avg@k on its held-out problems, from the start to its newest weights: a gain or a loss where the 95 % interval
 excludes 0, else left out. The evidence is what `selftrain calibrate --no-answers` measures of the run's config; runs that differ in their seed share it. It
@@ -29,6 +30,8 @@ from selftrain.comparing.measuring import end_of
 from selftrain.compose import deciding
 from selftrain.config import RunConfig
 from selftrain.evals import Interval, paired_difference
+from selftrain.evals.bootstrap import mean_interval
+from selftrain.evals.compare import problem_values
 from selftrain.evals.proxy import auc
 from selftrain.report import RunRecord, read_record
 from selftrain.run_folder import relocated
@@ -72,6 +75,17 @@ def change_of(record: RunRecord) -> Interval | None:
     return None if before is None or end is None or end is before or record.end_reason is None else paired_difference(before, end)
 
 
+def measured_change(record: RunRecord, folder: Path, measured: Path | None) -> Interval | None:
+    """The same where the newest weights were evaluated after the run (`guard.py measure`)."""
+    file = None if measured is None else measured / f"{folder.name}.json"
+    shares = {} if file is None or not file.exists() else json.loads(file.read_text())["held_out"]
+    end = shares.get(str(record.config.run.num_steps))
+    before = record.evaluation("before")
+    if end is None or before is None or record.end_reason is None:
+        return None
+    return mean_interval([late - early for early, late in zip(problem_values(before, "avg"), end, strict=True)])
+
+
 def cell_of(config: RunConfig, header: Mapping[str, Any]) -> str:
     """What decides a run but for its seed, as a short hash."""
     values = {name: section for name, section in deciding(config).items() if name not in ("evals", "guard", "vllm")}
@@ -80,12 +94,12 @@ def cell_of(config: RunConfig, header: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def rows_of(folders: Sequence[Path], cache: Path, count: int) -> list[Row]:
+def rows_of(folders: Sequence[Path], cache: Path, count: int, measured: Path | None = None) -> list[Row]:
     known: dict[str, Evidence] = json.loads(cache.read_text()) if cache.exists() else {}
     rows = []
     for folder in runs_in(folders):
         record = read_record(folder)
-        change = change_of(record)
+        change = change_of(record) or measured_change(record, folder, measured)
         if change is None:
             print(f"{folder.name}: not finished, or not evaluated; left out", flush=True)
             continue
@@ -171,10 +185,11 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="run folders, or folders that hold them")
     parser.add_argument("--judge", nargs="*", default=list(JUDGE), help="tasks that are judged on; the others are fitted on")
     parser.add_argument("--count", type=int, default=64, help="prompts that the evidence is measured on")
+    parser.add_argument("--measured", type=Path, help="folder of later evaluations of the newest weights, for runs that handed over others")
     parser.add_argument("--cache", type=Path, default=Path("runs/calibrate-evidence.json"), help="file that keeps the evidence")
     args = parser.parse_args()
     args.cache.parent.mkdir(parents=True, exist_ok=True)
-    rows = rows_of(args.folders, args.cache, args.count)
+    rows = rows_of(args.folders, args.cache, args.count, args.measured)
     clear = [row for row in rows if row.change.excludes_zero]
     judged, fitted = ([row for row in clear if (row.task in args.judge) is wanted] for wanted in (True, False))
     print(f"\n{len(rows)} runs; {len(rows) - len(clear)} neither gained nor lost and are left out")

@@ -244,19 +244,34 @@ def losing(value: float, low: float) -> dict[str, float]:
 
 
 def test_agreement_that_is_surely_lost_is_missed() -> None:
-    """A loss of more than 2 points, or one whose 95 % interval is above 0, keeps its checkpoint from being handed over, and takes next to nothing from the
-    health; one whose 99 % interval is above half a point is a finding.
+    """A loss of more than 2 points, or one whose 90 % interval is above 0, keeps its checkpoint from being handed over, and takes next to nothing from the
+    health; one whose 95 % interval is above half a point is a finding.
     """
     guard = Guard(GuardSection(action="warn"))
     losses = [(0.0, 0.0), (0.02, -0.02), (0.03, -0.01), (0.05, 0.03), (0.0199, 0.0199)]
     found = [judge(guard, step, **losing(*loss)) for step, loss in enumerate(losses)]
     assert [verdict.health and verdict.health.value for verdict in found[:3]] == [None, 1.0, pytest.approx(0.993, abs=1e-3)]
     assert [[one.rule for one in verdict.findings] for verdict in found] == [[], [], [], ["off_base"], ["off_base"]]
-    assert found[3].findings[0].value == pytest.approx(0.03 / (0.005 + 0.02 * 0.616 / 1.96))
+    assert found[3].findings[0].value == pytest.approx((0.03 + 0.02 * 0.315 / 1.96) / (0.005 + 0.02 * 0.315 / 1.96))
     assert guard.blocked_steps == [2, 3, 4]
     guard.overrule()
     after = [judge(guard, 5 + step, **losing(*loss)) for step, loss in enumerate([(0.03, 0.015), (0.1, 0.08)])]
     assert [[one.rule for one in verdict.findings] for verdict in after] == [[], ["off_base"]], "what was lost when a person overruled is no loss later"
+
+
+def test_agreement_is_compared_with_the_best_two_probes_in_a_row() -> None:
+    """.6 at the start; .8 alone between .6 and .68 is the best of many by chance: two in a row were .74 at best, of which .66 has lost 8 points, not 14."""
+    guard = Guard(GuardSection(action="warn"))
+
+    def probe(step: int, kept: float, best: float) -> list[str]:
+        return [one.rule for one in judge(guard, step, **losing(best - kept, best - kept - 0.05), **{"probe/base_kept_frac": kept}).findings]
+
+    assert [probe(0, 0.6, 0.6), probe(1, 0.8, 0.8), probe(2, 0.71, 0.8), probe(3, 0.66, 0.8)] == [[], [], [], ["off_base"]]
+    again = Guard(GuardSection(action="warn"))
+    again.load(json.loads(json.dumps(guard.state())))
+    assert again.state() == guard.state()
+    guard.overrule()
+    assert [probe(4, 0.66, 0.8), probe(5, 0.56, 0.8)] == [[], ["off_base"]], "what was lost before is excused, more is not"
 
 
 def test_without_an_interval_a_fifth_of_the_agreement_is_missed() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.calibrate import Row, auroc, change_of, fit, rows_of, runs_in, scores, table
+from benchmarks.calibrate import Row, auroc, change_of, fit, measured_change, rows_of, runs_in, scores, table
 
 from selftrain.calibration import EVIDENCE
 from selftrain.calibration.forecast import TERMS
 from selftrain.evals import Interval
+from selftrain.evals.compare import problem_values
 from selftrain.report import read_record
 from selftrain.run import train_to_end
 from tests.test_train import SMALL, config
@@ -89,3 +91,20 @@ def test_evidence_of_real_runs_is_kept_and_shared_by_seeds(tmp_path: Path) -> No
     assert before is not None
     assert after is not None
     assert (change_of(record) or DOWN).value == pytest.approx(after.avg.value - before.avg.value)
+
+
+def test_the_newest_weights_may_be_evaluated_after_the_run(tmp_path: Path) -> None:
+    """As they are for a run that handed over an older checkpoint: shares of right samples by problem, by steps done."""
+    folder = Path(str(train_to_end(config(tmp_path, "a", SMALL)).folder))
+    record = read_record(folder)
+    before = record.evaluation("before")
+    assert before is not None
+    (tmp_path / "measured").mkdir()
+    steps = record.config.run.num_steps
+    shares = [min(1.0, value + 0.25) for value in problem_values(before, "avg")]
+    (tmp_path / "measured" / "a.json").write_text(json.dumps({"held_out": {str(steps): shares, str(steps - 1): [0.0] * len(shares)}}))
+    found = measured_change(record, folder, tmp_path / "measured")
+    assert found is not None
+    assert found.value == pytest.approx(sum(shares) / len(shares) - before.avg.value)
+    assert measured_change(record, folder, None) is None
+    assert measured_change(record, folder.with_name("other"), tmp_path / "measured") is None

@@ -178,16 +178,16 @@ def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: 
     monkeypatch.setattr("selftrain.probes.probing.GLANCES", 0)
     outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
     assert (outcome.reason, outcome.steps) == ("halted", 11)
-    assert "deaf" in [finding.rule for finding in list(read(outcome.folder).verdicts())[-1].findings]
+    assert "deaf" in list(read(outcome.folder).verdicts())[-1].health.parts
     assert not [step for step in read(outcome.folder).steps() if "glance/fallen_frac" in step.metrics.values]
 
 
 def test_a_glance_sees_it_before_the_next_probe_is_due(tmp_path: Path) -> None:
     outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
     ledger = read(outcome.folder)
-    assert (outcome.reason, outcome.steps) == ("halted", 9)
-    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [2, 4, 6, 8]
-    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 6]
+    assert (outcome.reason, outcome.steps) == ("halted", 13)
+    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [2, 4, 6, 8, 12]
+    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 6, 10, 12]
     assert replay(ledger, read_config(outcome.folder)).agrees
 
 

@@ -11,7 +11,7 @@ from selftrain.config import GuardSection, RollbackSection
 from selftrain.guard.examples import examples_of
 from selftrain.guard.health import HALF, health_of
 from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
-from selftrain.guard.window import LAST_PROBES, Window
+from selftrain.guard.window import KEPT, KEPT_TWICE, LAST_PROBES, Window
 from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, StepMetrics, Verdict
 
 PATIENCE_STEPS = 3
@@ -100,7 +100,7 @@ class Guard:
     def overrule(self) -> None:
         """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
         self.start_over()
-        self._base, self._best, self._probes = self._probe, dict(self._probe), [self._probe] if self._probe else []
+        self._base, self._best, self._probes = self._probe, best_of(self._probe), [self._probe] if self._probe else []
         self._num_low, self.harm_since_step, self.blocked_steps = 0, None, []
 
     def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:
@@ -124,8 +124,9 @@ class Guard:
         probe = {key: value for key, value in metrics.values.items() if key.startswith(PROBE)}
         if probe:
             self._probes = [*self._probes, probe][-LAST_PROBES:] if self._base else []
+            found = probe if KEPT not in probe else {**probe, KEPT_TWICE: (probe[KEPT] + self._probe.get(KEPT, probe[KEPT])) / 2}
+            self._best.update({key: max(value, self._best.get(key, value)) for key, value in found.items()})
             self._base, self._probe, self._num_probes = self._base or probe, probe, self._num_probes + 1
-            self._best.update({key: max(value, self._best.get(key, value)) for key, value in probe.items()})
 
     def _rules(self, ready: bool) -> tuple[Rule, ...]:
         """The rules that have something to compare. ready: all first steps were there before this one."""
@@ -168,6 +169,11 @@ class Guard:
         self._winners = dict(state["winners"])
         self._num_low, self.harm_since_step = int(state["num_low"]), state["harm_since_step"]
         self.blocked_steps = list(state["blocked_steps"])
+
+
+def best_of(probe: Mapping[str, float]) -> dict[str, float]:
+    """The largest values so far where one probe is all there is."""
+    return {**probe, KEPT_TWICE: probe[KEPT]} if KEPT in probe else dict(probe)
 
 
 def remembered(metrics: StepMetrics) -> dict[str, float]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from selftrain.guard.window import Window, log_ratio
+from selftrain.guard.window import KEPT, KEPT_TWICE, Window, log_ratio
 
 SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "completion/length_mean_tokens"
 MIN_ENTROPY_NATS = 0.05
@@ -20,8 +20,8 @@ MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
 LEAST_LOST_FRAC, DOUBTFUL_FRAC, UNSURE_FRAC = 0.005, 0.02, 0.2
 """of the agreement with the base. The last: three standard errors of 48 completions"""
 DOUBT = 0.1
-TO_99 = (2.576 - 1.960) / 1.960
-"""how much further than the 95 % interval the 99 % interval reaches"""
+TO_90 = (1.960 - 1.645) / 1.960
+"""how much less far than the 95 % interval the 90 % interval reaches, as a part of the former"""
 
 
 class Kind(StrEnum):
@@ -89,16 +89,17 @@ def stalled(window: Window) -> float:
 
 
 def off_base(window: Window) -> float:
-    """What is lost of the agreement with the base since the best probe, a difference, in units of what is sure beyond `LEAST_LOST_FRAC`: above 0 where the 95 %
-    interval is, 1 where the 99 % interval is above that least loss. A run has many probes, and one of twenty has its 95 % interval above 0 without a loss.
+    """What is lost of the agreement with the base, a difference, in units of what is sure beyond `LEAST_LOST_FRAC`: above 0 where the 90 % interval is, 1 where
+    the 95 % interval is above that least loss. Since the best two probes one after the other: one alone is the best of many by chance, and a policy sways.
     At least `DOUBT` where more than `DOUBTFUL_FRAC` is lost by the estimate, sure or not: next to nothing for the health, and no checkpoint to hand over.
 
     Of probes that know no interval (runs and streams without the start's completions), agreement lost in units of `UNSURE_FRAC`.
     """
     lost, low = "probe/base_lost_frac", "probe/base_lost_low_frac"
     if low in window.probe:
-        excused = window.base.get(lost, 0.0)
-        sure = (window.probe[low] - excused) / (LEAST_LOST_FRAC + TO_99 * (window.probe[lost] - window.probe[low]))
+        excused = window.base.get(lost, 0.0) + window.best.get(KEPT, 0.0) - window.best.get(KEPT_TWICE, window.best.get(KEPT, 0.0))
+        nearer = TO_90 * (window.probe[lost] - window.probe[low])
+        sure = (window.probe[low] + nearer - excused) / (LEAST_LOST_FRAC + nearer)
         return max(sure, DOUBT) if window.probe[lost] - excused > DOUBTFUL_FRAC else sure
     key = "probe/base_agree_frac"
     return (window.best[key] - window.probe[key]) / UNSURE_FRAC
@@ -172,13 +173,13 @@ STEP_RULES = (
 PROBE_RULES = (
     Rule(
         "off_base", Kind.HARM, ("probe/base_lost_frac", "probe/base_lost_low_frac", "probe/base_agree_frac"), off_base, 1.0, "quotient",
-        "agreement with the base on prompts that are easy for it, at the best probe so far minus now: lower end of its 95 % interval / "
-        "(0.005 + distance to the lower end of the 99 % interval); at least 0.1 where the estimate is above 0.02",
+        "agreement with the base on prompts that are easy for it, mean of the best two probes one after the other minus now: lower end of its 90 % interval / "
+        "(0.005 + distance to the lower end of the 95 % interval); at least 0.1 where the estimate is above 0.02",
         "answers that were right are lost",
         "on prompts that are easy for the base model answers are lost that were the base's",
     ),
     Rule(
-        "deaf", Kind.HARM, ("probe/number_unchanged_frac",), lambda window: window.lasting_rise("probe/number_unchanged_frac"), 0.15, "fraction",
+        "deaf", Kind.HARM, ("probe/number_unchanged_frac",), lambda window: window.lasting_rise("probe/number_unchanged_frac"), 0.25, "fraction",
         "answers that stay though a number of the prompt was changed, mean of the last 3 probes minus the base's", "answers without the prompt",
         "the answer stays the same though a number of the prompt is another one",
     ),
