@@ -13,7 +13,7 @@ from typing import Any
 from selftrain.metrics import mean
 from selftrain.policies.base import Policy, Sampler, SampleRequest, SamplingParams
 from selftrain.probes.base import Base
-from selftrain.probes.kept import Agreeing, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
+from selftrain.probes.kept import MIN_KEPT, Agreeing, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
 from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, of_kind
 from selftrain.rollout import read_and_count
@@ -170,7 +170,7 @@ class Prober:
             return NOTHING
         if step % self._every_steps == 0:
             return self._probe(policy, step, first_index)
-        if step % self._every_steps % glance_every(self._every_steps) or self._base is None:
+        if step % self._every_steps % glance_every(self._every_steps) or self._base is None or len(self._seen) < MIN_KEPT:
             return NOTHING
         now = fallen(self._seen, glance(policy, self._base, self._how.params.temperature))
         if now is None:
