@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import compress
+from itertools import compress, islice
 from typing import Any
 
 from selftrain.metrics import mean
@@ -22,8 +22,8 @@ from selftrain.types import Group, Role, VotedGroup
 
 BASE_VOTES = 4
 """times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once, and say what is easy"""
-GLANCES = 4
-"""between two probes"""
+GLANCES, GLANCE_PROMPTS = 4, 48
+"""between two probes; easy prompts that are looked at, of which more tell nothing more (docs/log.md)"""
 CHANGED_PROMPTS = 8
 """of the held-aside prompts, the surest ones, are also asked with something changed"""
 OFF_DOMAIN_TOKENS = 64
@@ -115,13 +115,13 @@ def probe(policy: Policy, base: Base, probe_set: ProbeSet, how: Drawing, best: M
 
 def glance(policy: Policy, base: Base, temperature: float) -> dict[str, float]:
     """By easy prompt, how probable the first of the start's completions with its winner is now, relative to then: one forward pass, nothing is sampled."""
-    firsts = [replace(group, completions=group.completions[:1]) for group in base.agreed.values()]
-    return ratios(base, dict(zip(base.agreed, policy.logprobs(firsts, temperature) if firsts else [], strict=True)))
+    firsts = {of: replace(group, completions=group.completions[:1]) for of, group in islice(base.agreed.items(), GLANCE_PROMPTS)}
+    return ratios(base, dict(zip(firsts, policy.logprobs(list(firsts.values()), temperature), strict=True)))
 
 
 def ratios(base: Base, by_policy: Mapping[str, Logprobs]) -> dict[str, float]:
-    """Of the first completion of each easy prompt: policy / start."""
-    return {of: bounded_ratio(log_ratios(by_policy[of][:1], [group.completions[0].logprobs])[0]) for of, group in base.agreed.items()}
+    """Of the first completion of each of these easy prompts: policy / start."""
+    return {of: bounded_ratio(log_ratios(now[:1], [base.agreed[of].completions[0].logprobs])[0]) for of, now in by_policy.items()}
 
 
 def kept_shares(base: Base, asked: Mapping[str, VotedGroup], by_policy: Mapping[str, Logprobs], by_start: Mapping[str, Logprobs]) -> dict[str, float]:
