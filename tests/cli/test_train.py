@@ -217,7 +217,7 @@ def test_resume_refuses_other_prompts(command: Selftrain, tmp_path: Path, monkey
 
 def test_a_full_disk_ends_with_an_error_and_loses_nothing(tmp_path: Path) -> None:
     code = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000));from selftrain.cli import call; sys.exit(call(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "train", *TOY, "--run.num-steps", "300", "--log", "plain"]
+    command = [sys.executable, "-c", code, "train", *TOY, "--run.num-steps", "300", "--probes.num-prompts", "16", "--log", "plain"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"})
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("error: ")
