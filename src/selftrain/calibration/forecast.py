@@ -101,8 +101,8 @@ TERMS: Mapping[str, Term] = {
 COEFFICIENTS: Mapping[str, float] = {"trust": 6.0, "rate": 0.0, "chase": -6.0, "shortcut": -5.0, "trains": 6.0}
 INTERCEPT = 2.0
 ORIGIN = (
-    "signs from theory, sizes by hand on ten runs of the two embedded starts whose end was known (docs/calibrate.md); they were not fitted, and not judged on "
-    "other tasks"
+    "signs from theory, sizes by hand on ten runs of the two embedded starts whose end was known; they were not fitted. On 127 runs of four other tasks they "
+    "tell gain from loss with AUROC 0.89, but take random rewards for a gain (docs/calibrate.md)"
 )
 
 
