@@ -87,12 +87,16 @@ def test_every_rule_about_steps_is_tried_above() -> None:
     assert {case[0] for case in marks.args[1]} == {name for name in RULES if not name.startswith("probe") and RULES[name] not in PROBE_RULES}
 
 
+PROBE_RISES = {"deaf": 0.55, "rewording": 0.7, "canaries": 0.6, "bias": 0.5}
+"""what of the probes below differs from `PROBE`"""
+
+
 @pytest.mark.parametrize(
     ("rule", "late"),
     [
         ("off_base", {"probe/base_agree_frac": 0.15}),
         ("deaf", {"probe/number_unchanged_frac": 0.6}),
-        ("rewording", {"probe/reword_agree_frac": 0.1}),
+        ("rewording", {"probe/reword_agree_frac": 0.0}),
         ("probe_shortcut", {"probe/length_mean_tokens": 50.0, "probe/share_mean_frac": 0.6}),
         ("canaries", {"probe/canary_right_frac": 0.2}),
         ("bias", {"probe/swap_changed_frac": 0.6}),
@@ -100,11 +104,16 @@ def test_every_rule_about_steps_is_tried_above() -> None:
     ],
 )
 def test_probes_are_compared_with_the_base_from_the_second_on(rule: str, late: dict[str, float]) -> None:
-    """Harm in one probe is seen at once, before there is a window; what only blocks a hand-over warns."""
+    """Harm in one probe is seen at once, before there is a window, where no few answers make the signal; what only blocks a hand-over warns."""
     guard = Guard(GuardSection())
     first, quiet = judge(guard, 0, **PROBE), judge(guard, 1)
     verdict = judge(guard, 2, **{**PROBE, **late})
     assert (first.findings, quiet.findings, first.health) == ((), (), None)
+    if rule in PROBE_RISES:
+        alone = PROBE_RISES[rule] / 1.5
+        assert [finding.value for finding in verdict.findings] == ([pytest.approx(alone)] if alone > RULES[rule].limit else [])
+        verdict = judge(guard, 3, **{**PROBE, **late})
+        assert verdict.findings[0].value == pytest.approx(2 * PROBE_RISES[rule] / 2.5)
     assert [finding.rule for finding in verdict.findings] == [rule]
     assert verdict.action is (Action.HALT if RULES[rule].kind is Kind.HARM else Action.WARN)
     assert verdict.health is not None
@@ -291,7 +300,7 @@ def test_other_wordings_are_judged_by_the_last_three_probes() -> None:
     agree = [0.95, 0.9, 0.9, 0.3, 0.9, 0.3, 0.3, 0.3]
     found = [judge(guard, step, **{**PROBE, "probe/reword_agree_frac": one}) for step, one in enumerate(agree)]
     assert [bool(verdict.findings) for verdict in found] == [False] * 7 + [True]
-    assert found[-1].findings[0].value == pytest.approx(0.65)
+    assert found[-1].findings[0].value == pytest.approx(0.65 * 3 / 3.5)
     assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
     assert judge(other, 8, **PROBE).health == judge(guard, 8, **PROBE).health
 

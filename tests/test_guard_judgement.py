@@ -265,7 +265,7 @@ def test_cells_have_names_that_can_be_read(modules: Mapping[str, ModuleType]) ->
 
 
 def toy(folder: Path, name: str, **options: Any) -> Path:
-    """A collapsing run of the toy, evaluated and kept at every second step, with probes at every fifth and no glances, which would see it at once."""
+    """A collapsing run of the toy, evaluated and kept at every second step, with probes at every third and no glances, which would see it at once."""
     from selftrain.config_load import load_config
 
     given = {
@@ -275,7 +275,7 @@ def toy(folder: Path, name: str, **options: Any) -> Path:
         "run.num_steps": 16,
         "guard.window_steps": 2,
         "guard.baseline_steps": 2,
-        "probes.every_steps": 5,
+        "probes.every_steps": 3,
         "probes.num_prompts": 48,
     }
     given |= {"rollout.prompts_per_step": 8, "rollout.num_votes": 8, "evals.num_problems": 8, "evals.num_samples": 4, "evals.every_steps": 2}

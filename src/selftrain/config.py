@@ -274,10 +274,10 @@ class ProbesSection(Section):
     """Prompts that are never trained on, asked in several wordings at intervals: what the guard sees without a label."""
 
     every_steps: int = option(
-        10,
+        20,
         "steps",
-        "Distance of probes, from the first step on. Between two of them about four glances at the start's completions, for which nothing is sampled, call for "
-        "a probe at once where those have become less probable by more than chance.",
+        "Distance of probes, from the first step on. In each of the next four steps, and about four times between two probes, a glance at the start's "
+        "completions, for which nothing is sampled, calls for a probe at once where those have become less probable by more than chance.",
         ge=1,
     )
     num_prompts: int = option(

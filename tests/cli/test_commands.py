@@ -46,7 +46,7 @@ def test_verify_says_intact_and_replays_without_difference(command: Selftrain, r
     assert called.status == 0, called.err
     assert called.out.splitlines()[0].startswith("intact: ")
     assert called.out.splitlines()[0].endswith(head)
-    assert called.out.splitlines()[1] == "replayed: 48 groups, 0 differences; 12 verdicts, 0 differ; 2 probes, 0 differ"
+    assert called.out.splitlines()[1] == "replayed: 48 groups, 0 differences; 12 verdicts, 0 differ; 1 probe, 0 differ"
 
 
 def test_verify_names_a_changed_record_and_exits_with_1(command: Selftrain, run_copy: Path) -> None:

@@ -18,7 +18,7 @@ from selftrain.ledger import Ledger, Status, read, verify
 from selftrain.policies.base import Policy
 from selftrain.probes import Kind, Prober, ProbeResult
 from selftrain.probes.probe_set import address
-from selftrain.probes.probing import glance_every
+from selftrain.probes.probing import CALLING_ERRORS, glance_every, is_glance
 from selftrain.replay import replay
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
@@ -59,9 +59,9 @@ def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(record
         assert kinds[at - 1 : at + 2] == [("segment", step), ("probe", step), ("verdict", step)]
     for step in ledger.steps():
         values = step.metrics.values
-        is_glance = step.metrics.step % 5 != 0
-        assert {"glance/fallen_frac", "glance/error_frac"} <= set(values) if is_glance else "glance/fallen_frac" not in values
-        called = is_glance and values["glance/fallen_frac"] > values["glance/error_frac"]
+        is_between = step.metrics.step % 5 != 0
+        assert {"glance/fallen_frac", "glance/error_frac"} <= set(values) if is_between else "glance/fallen_frac" not in values
+        called = is_between and values["glance/fallen_frac"] > CALLING_ERRORS * values["glance/error_frac"]
         assert ("probe/base_kept_frac" in values) == ("cost/probe_tokens" in values) == (step.metrics.step % 5 == 0 or called)
         assert bool(ledger.probed(step.metrics.step)) == ("cost/probe_tokens" in values)
     assert verify(ledger.folder).status is Status.INTACT
@@ -171,13 +171,13 @@ def test_the_example_of_the_page_probes_a_checkpoint(capsys: pytest.CaptureFixtu
 
 
 COLLAPSES = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
-COLLAPSES |= {"probes.every_steps": 10, "probes.num_prompts": 48}
+COLLAPSES |= {"probes.every_steps": 6, "probes.num_prompts": 48}
 
 
-def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_guard_sees_a_constant_answer_by_its_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selftrain.probes.probing.GLANCES", 0)
     outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
-    assert (outcome.reason, outcome.steps) == ("halted", 11)
+    assert (outcome.reason, outcome.steps) == ("halted", 15)
     assert "deaf" in list(read(outcome.folder).verdicts())[-1].health.parts
     assert not [step for step in read(outcome.folder).steps() if "glance/fallen_frac" in step.metrics.values]
 
@@ -185,15 +185,20 @@ def test_the_guard_sees_a_constant_answer_at_the_first_probe_after_it(tmp_path: 
 def test_a_glance_sees_it_before_the_next_probe_is_due(tmp_path: Path) -> None:
     outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
     ledger = read(outcome.folder)
-    assert (outcome.reason, outcome.steps) == ("halted", 13)
-    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [2, 4, 6, 8, 12]
-    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 6, 10, 12]
+    assert (outcome.reason, outcome.steps) == ("halted", 14)
+    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13]
+    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 6, 12, 13]
     assert replay(ledger, read_config(outcome.folder)).agrees
 
 
-@pytest.mark.parametrize(("every", "glances"), [(10, [2, 4, 6, 8]), (5, [1, 2, 3, 4]), (7, [1, 2, 3, 4, 5, 6]), (2, [1]), (1, [])])
-def test_about_four_glances_lie_between_two_probes(every: int, glances: list[int]) -> None:
-    assert [step for step in range(1, every) if step % glance_every(every) == 0] == glances
+@pytest.mark.parametrize(
+    ("every", "first", "later"),
+    [(20, [1, 2, 3, 4, 8, 12, 16], [4, 8, 12, 16]), (10, [1, 2, 3, 4, 6, 8], [2, 4, 6, 8]), (7, [*range(1, 7)], [*range(1, 7)]), (2, [1], [1])],
+)
+def test_glances_come_after_each_of_the_first_steps_and_about_four_times_between_probes(every: int, first: list[int], later: list[int]) -> None:
+    assert [step for step in range(1, every) if is_glance(step, every)] == first
+    assert [step for step in range(1, every) if is_glance(7 * every + step, every)] == later
+    assert is_glance(7 * every + glance_every(every), every)
 
 
 def test_other_probe_prompts_are_refused_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def replayed(folder: Place) -> None:
     groups = result.groups
     click.echo(
         f"replayed: {groups.num_groups} groups, {groups.num_mismatches} differences; {result.num_verdicts} verdicts, {len(result.verdicts)} differ; "
-        f"{result.num_probes} probes, {len(result.probes)} differ"
+        f"{result.num_probes} {'probe' if result.num_probes == 1 else 'probes'}, {len(result.probes)} differ"
     )
     for one in groups.mismatches[:MAX_SHOWN]:
         click.echo(f"difference: step {one.step}, group {one.group_index}, {one.name}: recorded {one.recorded}, recomputed {one.recomputed}")

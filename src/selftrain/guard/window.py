@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-LAST_PROBES = 3
+LAST_PROBES, DOUBTED_PROBES = 3, 0.5
 KEPT, KEPT_TWICE = "probe/base_kept_frac", "kept_twice"
 """The other one stands among the best values alone: the mean of two probes one after the other, of the start at first."""
 Signals = Mapping[str, float]
@@ -44,8 +44,9 @@ class Window:
         return log_ratio(mean(self.recent, key), mean(self.before, key), floor)
 
     def lasting_rise(self, key: str) -> float:
-        """Mean over the last probes minus the base's own: of signals that a few completions make."""
-        return mean(self.probes, key) - self.base[key]
+        """Sum over the last n probes of (value - the base's own) / (n + 1/2): a few completions make these signals, so that one probe alone says less."""
+        seen = sum(key in probe for probe in self.probes)
+        return (mean(self.probes, key) - self.base[key]) * seen / (seen + DOUBTED_PROBES)
 
     def without_one(self) -> Iterator[tuple[int, Window]]:
         """For the jackknife: (size of the sample it left, the window without one of its steps)."""

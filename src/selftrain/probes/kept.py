@@ -19,7 +19,7 @@ from selftrain.types import AnswerKey, Group, VotedGroup
 MIN_KEPT = 8
 """Of fewer prompts no interval means anything."""
 MAX_LOG_RATIO = 50.0
-SCORED = 4
+SCORED = 3
 """completions of the start of each prompt whose probability is looked at; more of them tell next to nothing more (docs/log.md)"""
 MOST_RATIO = 3.0
 """A completion that has become more probable than that says no more than that."""

@@ -23,7 +23,9 @@ from selftrain.types import Group, Role, VotedGroup
 BASE_VOTES = 4
 """times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once, and say what is easy"""
 GLANCES, GLANCE_PROMPTS = 4, 48
-"""between two probes; easy prompts that are looked at, of which more tell nothing more (docs/log.md)"""
+"""between two probes, and as many steps from the first on have one each; easy prompts that are looked at, of which more tell nothing more (docs/log.md)"""
+CALLING_ERRORS = 1.5
+"""standard errors of a glance: a probe is called for where more than so many have fallen"""
 CHANGED_PROMPTS = 8
 """of the held-aside prompts, the surest ones, are also asked with something changed"""
 OFF_DOMAIN_TOKENS = 64
@@ -154,7 +156,7 @@ NOTHING = ProbeResult((), {})
 class Prober:
     """The stage of the loop: asks the start before the first step and the policy at every `every_steps`-th step, the first one among them.
 
-    In between it glances at the start's completions, and where those have become less probable by more than chance it asks at once.
+    After each of the first steps and in between it glances at the start's completions; where those have become less probable by more than chance it asks.
     It remembers what the start said, over rollbacks too, and what was kept at the best probe.
     """
 
@@ -170,13 +172,13 @@ class Prober:
             return NOTHING
         if step % self._every_steps == 0:
             return self._probe(policy, step, first_index)
-        if step % self._every_steps % glance_every(self._every_steps) or self._base is None or len(self._seen) < MIN_KEPT:
+        if not is_glance(step, self._every_steps) or self._base is None or len(self._seen) < MIN_KEPT:
             return NOTHING
         now = fallen(self._seen, glance(policy, self._base, self._how.params.temperature))
         if now is None:
             return NOTHING
         values = {"glance/fallen_frac": now.value, "glance/error_frac": now.error}
-        if now.value <= now.error:
+        if now.value <= CALLING_ERRORS * now.error:
             return ProbeResult((), values)
         found = self._probe(policy, step, first_index)
         return replace(found, values={**found.values, **values})
@@ -202,8 +204,13 @@ class Prober:
 
 
 def glance_every(every_steps: int) -> int:
-    """Distance of glances where probes have this one. Example: 2 of 10."""
+    """Distance of glances where probes have this one. Example: 4 of 20."""
     return max(1, every_steps // (GLANCES + 1))
+
+
+def is_glance(step: int, every_steps: int) -> bool:
+    """Whether the start's completions are looked at: after each of a run's first steps, where a rate that is far too high shows, and then between probes."""
+    return 0 < step <= GLANCES or step % every_steps % glance_every(every_steps) == 0
 
 
 def better(best: Mapping[str, float], kept: Mapping[str, float]) -> Mapping[str, float]:
