@@ -306,7 +306,7 @@ def test_what_cannot_work_is_said_before_the_first_sample(options: dict[str, Any
 
 def test_the_texts_that_are_said() -> None:
     for mode, text in TEXTS.items():
-        assert make_correction(load_config(overrides={"policy.model": "toy", "correction.mode": mode})) == Correction(text, 4, 4)
+        assert make_correction(load_config(overrides={"policy.model": "toy", "correction.mode": mode})) == Correction(text, 2, 4)
     assert make_correction(load_config(overrides={"policy.model": "toy"})) == Correction()
     assert make_correction(load_config(overrides={"correction.mode": "own"})).text == "check"  # what the embedded models' lessons say
 

@@ -160,7 +160,7 @@ class CorrectionSection(Section):
         "What the user says in the second turn; group: with {answers} where the group's answers belong. Unset: an English sentence that asks to check and to "
         "answer again.",
     )
-    num_completions: int = option(4, "completions", "Completions of a group that get a second turn, half of them agreeing with the label if possible.", ge=1)
+    num_completions: int = option(2, "completions", "Completions of a group that get a second turn, half of them agreeing with the label if possible.", ge=1)
     num_corrections: int = option(4, "completions", "Corrections of each; the baseline of their advantages is over them.", ge=2)
 
 
