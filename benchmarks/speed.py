@@ -23,7 +23,7 @@ How it is measured: both sides run in processes of their own, in turn, `--rounds
 step of all rounds counts. Same weights, prompts, votes, threads, type. Lengths are fixed: no end token ends a completion before its limit. Rewards are fixed:
 they alternate within each group, so every group trains. Ours is the whole step of `selftrain train` (sampling, reading, vote, label, ledger on the disk,
 guard, update, record) with its default memory settings; TRL's is GRPOTrainer's step with a reward function that reads answers and votes, without a KL term,
-without gradient checkpointing. There are no probes: one would fall into the first step, which does not count, and every tenth after it. Its micro-batch is
+without gradient checkpointing. There are no probes: one would fall into the first step, which does not count, and every twentieth after it. Its micro-batch is
 the fastest of those given by --trl-batches. Neither side writes a checkpoint in a step that counts. In the rows of sampling one step is one sampling of all
 completions with their log-probabilities and texts. Memory is the peak of the process (VmHWM), on a GPU that of torch's allocator (vLLM takes what it is
 told).

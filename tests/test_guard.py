@@ -111,6 +111,7 @@ def test_probes_are_compared_with_the_base_from_the_second_on(rule: str, late: d
     assert (first.findings, quiet.findings, first.health) == ((), (), None)
     if rule in PROBE_RISES:
         alone = PROBE_RISES[rule] / 1.5
+        assert verdict.action is (Action.CONTINUE if alone < RULES[rule].limit else Action.HALT if RULES[rule].kind is Kind.HARM else Action.WARN)
         assert [finding.value for finding in verdict.findings] == ([pytest.approx(alone)] if alone > RULES[rule].limit else [])
         verdict = judge(guard, 3, **{**PROBE, **late})
         assert verdict.findings[0].value == pytest.approx(2 * PROBE_RISES[rule] / 2.5)

@@ -83,7 +83,7 @@ METRICS: Mapping[str, Metric] = {
     "glance/fallen_frac": Metric(
         "fraction", "policy / start, at most 3, of one of the start's completions to each easy prompt: mean at the last probe minus now; between probes"
     ),
-    "glance/error_frac": Metric("fraction", "its standard error; where less than what has fallen, a probe is made in the same step"),
+    "glance/error_frac": Metric("fraction", "its standard error; where more than 1.5 times as much has fallen, a probe is made in the same step"),
     "probe/canary_right_frac": Metric("fraction", "probe: mean share of right completions of canaries; where the config names them"),
     "update/loss": Metric("loss", "value of the objective, mean over the step's updates"),
     "update/grad_norm": Metric("norm", "gradient norm before clipping, mean over the step's updates"),

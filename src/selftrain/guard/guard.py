@@ -100,7 +100,7 @@ class Guard:
     def overrule(self) -> None:
         """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
         self.start_over()
-        self._base, self._best, self._probes = self._probe, best_of(self._probe), [self._probe] if self._probe else []
+        self._base, self._best, self._probes = self._probe, best_of(self._probe), []
         self._num_low, self.harm_since_step, self.blocked_steps = 0, None, []
 
     def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:

@@ -209,7 +209,9 @@ def glance_every(every_steps: int) -> int:
 
 
 def is_glance(step: int, every_steps: int) -> bool:
-    """Whether the start's completions are looked at: after each of a run's first steps, where a rate that is far too high shows, and then between probes."""
+    """Of a step without a probe, whether the start's completions are looked at: after each of a run's first steps, where a rate that is far too high shows,
+    and then between probes.
+    """
     return 0 < step <= GLANCES or step % every_steps % glance_every(every_steps) == 0
 
 
