@@ -14,7 +14,7 @@ from guard_curves import Curve, Fate, Shares, curve_of, fate, in_time, loss_at, 
 from guard_lab import FIT, JUDGE, Cell, done
 from guard_probes import read_probes, with_probes
 from selftrain.config import GuardSection
-from selftrain.guard import RULES, Rule, harm_since, is_blocked
+from selftrain.guard import RULES, Rule, harm_since, is_blocked, sound_step
 from selftrain.guard_stream import Step, steps_of_run, verdicts
 from selftrain.handover import START, Doubts, Schedule, healthiest
 from selftrain.run import read_config
@@ -158,9 +158,9 @@ def judged(run: LabRun, rules: Sequence[Rule] = tuple(RULES.values())) -> Judged
 def handed_over(run: LabRun, found: Sequence[Verdict]) -> int:
     """By the product's own rule, at the first verdict that halts or at the end. The halted step has no update, so no checkpoint either."""
     doubts, steps_done, updates = Doubts(), run.num_steps, run.num_steps
-    for verdict in found:
+    for step, verdict in zip(run.steps, found, strict=False):
         blocked = (*doubts.blocked_steps, verdict.step) if is_blocked(verdict) else doubts.blocked_steps
-        doubts = Doubts(harm_since(doubts.harm_since_step, verdict), blocked)
+        doubts = Doubts(harm_since(doubts.harm_since_step, verdict), blocked, sound_step(doubts.sound_step, step.metrics, verdict))
         if verdict.action is Action.HALT:
             steps_done, updates = verdict.step + 1, verdict.step
             break

@@ -326,6 +326,7 @@ def test_a_checkpoint_whose_probe_is_worse_than_the_bases_is_not_handed_over() -
     assert healthiest(there, 10, Doubts(9, {3}), schedule) == "step-000006"
     assert healthiest(there, 10, Doubts(None, {2, 5, 8}), schedule) == START
     assert protected(there, 11, Doubts(None, {8, 9}), schedule) == {"step-000006"}
+    assert protected(there, 11, Doubts(None, {8, 9}, 5), schedule) == {"step-000003", "step-000006"}
     assert protected(there, 10, Doubts(None, {6}), schedule) == {"step-000003", "step-000009"}
 
 
@@ -338,3 +339,15 @@ def test_a_branch_out_of_turn_is_refused(tmp_path: Path) -> None:
     run.ledger.append_request(RequestRecord(1, "pause", None, "", "Ada", 0, ""))
     run.ledger.close()
     assert resume(run.folder).ledger.is_replaying
+
+
+def test_in_doubt_nothing_younger_than_the_last_probe_that_found_nothing_is_handed_over() -> None:
+    """Between two probes nobody has looked: what the second one finds may have begun right after the first."""
+    schedule = Schedule(every_steps=3, num_steps=12, window_steps=2)
+    there = {3: "step-000003", 6: "step-000006", 9: "step-000009"}
+    assert healthiest(there, 10, Doubts(None, (), 5), schedule) == "step-000009", "nothing speaks against it"
+    assert healthiest(there, 10, Doubts(None, {9}, 5), schedule) == "step-000003", "a newer probe is in doubt"
+    assert healthiest(there, 12, Doubts(11, (), 5), schedule) == "step-000003", "harm"
+    assert healthiest(there, 12, Doubts(11, (), 9), schedule) == "step-000009"
+    assert healthiest(there, 12, Doubts(11, (), 0), schedule) == START
+    assert healthiest(there, 12, Doubts(11, (), None), schedule) == "step-000009", "without probes only the window counts"

@@ -295,6 +295,21 @@ def test_without_an_interval_a_fifth_of_the_agreement_is_missed() -> None:
     assert other.state() == guard.state()
 
 
+def test_a_probe_that_found_nothing_is_remembered() -> None:
+    """Nothing: no rule, no harm, and at most a hundredth lost by the estimate, sure or not."""
+    guard = Guard(GuardSection(action="warn"))
+    seen = []
+    for step, lost in enumerate([0.0, None, 0.01, 0.012, 0.0, 0.05]):
+        probe = {} if lost is None else {**PROBE, "probe/base_kept_frac": 0.8 - lost, "probe/base_lost_frac": lost, "probe/base_lost_low_frac": lost - 0.04}
+        judge(guard, step, **probe)
+        seen.append(guard.sound_step)
+    assert seen == [0, 0, 2, 2, 4, 4]
+    assert Guard.load(other := Guard(GuardSection()), json.loads(json.dumps(guard.state()))) is None
+    assert other.sound_step == 4
+    guard.overrule()
+    assert guard.sound_step is None
+
+
 def test_other_wordings_are_judged_by_the_last_three_probes() -> None:
     """One probe of a few pairs that disagree is chance; three are none."""
     guard = Guard(GuardSection(action="warn"))

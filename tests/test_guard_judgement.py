@@ -289,7 +289,7 @@ def test_the_last_evaluation_is_of_what_is_handed_over(curves: Any, tmp_path: Pa
     """A run whose guard only warned may hand over an old checkpoint: its evaluation is no evaluation of the last weights."""
     from selftrain.ledger import read
 
-    folder = toy(tmp_path, "warned", **{"guard.action": "warn"})
+    folder = toy(tmp_path, "warned", **{"guard.action": "warn", "update.learning_rate": 0.7, "probes.every_steps": 2, "probes.num_prompts": 300})
     (end,) = (line.body for line in read(folder).lines("end"))
     points = curves.points_of(folder)
     assert end["handed_over"] not in ("step-000016", "start")

@@ -41,15 +41,23 @@ def scheduled(names: Iterable[str], history: Mapping[int, tuple[int, int | None]
 class Doubts:
     """What the guard holds against checkpoints. harm_since_step: first step of the harm that lasts until now, None without any.
 
-    blocked_steps: the steps in which a probe was worse than the base's.
+    blocked_steps: the steps in which a probe was worse than the base's. sound_step: that of the newest probe that found nothing, None without probes.
     """
 
     harm_since_step: int | None = None
     blocked_steps: Collection[int] = ()
+    sound_step: int | None = None
 
     def allows(self, steps_done: int) -> bool:
         """Whether nothing speaks against the probe of a checkpoint: the newest one before it was made, or the one taken right after."""
         return steps_done not in self.blocked_steps and steps_done - 1 not in self.blocked_steps
+
+    def newest_sound(self, steps_done: int) -> int:
+        """The most steps that a checkpoint may have now: while something speaks against the newest state, those of the last probe that found nothing.
+        In between nobody has looked, and what is found now has begun somewhere there.
+        """
+        in_doubt = self.harm_since_step is not None or not self.allows(steps_done)
+        return self.sound_step if in_doubt and self.sound_step is not None else steps_done
 
 
 def best_validated(there: Mapping[int, str], avgs: Mapping[str, float]) -> str:
@@ -62,13 +70,19 @@ def best_validated(there: Mapping[int, str], avgs: Mapping[str, float]) -> str:
 
 
 def healthiest(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> str:
-    """The newest of the scheduled checkpoints whose probe is not worse than the base's, while harm is seen older than the window before it; or `start`."""
+    """The newest of the scheduled checkpoints whose probe is not worse than the base's, while harm is seen older than the window before it, and while
+    anything speaks against the newest state no younger than the last probe that found nothing; or `start`.
+    """
     limit = steps_done if doubts.harm_since_step is None else doubts.harm_since_step - schedule.window_steps
+    limit = min(limit, doubts.newest_sound(steps_done))
     return there[max(fit)] if (fit := [steps for steps in there if steps <= limit and doubts.allows(steps)]) else START
 
 
 def protected(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> set[str]:
-    """Checkpoints that a finding at this or a later step could hand over: those of the last window and the newest allowed one before it."""
+    """Checkpoints that a finding at this or a later step could hand over: those of the last window, the newest allowed one before it, and that of the last
+    probe that found nothing.
+    """
     edge = steps_done - schedule.window_steps
     older = [steps for steps in there if steps <= edge and doubts.allows(steps)]
-    return {there[steps] for steps in [*older[-1:], *(steps for steps in there if steps > edge)]}
+    sound = [steps for steps in older if doubts.sound_step is not None and steps <= doubts.sound_step]
+    return {there[steps] for steps in [*sound[-1:], *older[-1:], *(steps for steps in there if steps > edge)]}

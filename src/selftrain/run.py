@@ -264,7 +264,7 @@ class Run:
         return handover.healthiest(there, self.steps_done, self._doubts(), self._schedule)
 
     def _doubts(self) -> Doubts:
-        return Doubts(self.guard.harm_since_step, frozenset(self.guard.blocked_steps))
+        return Doubts(self.guard.harm_since_step, frozenset(self.guard.blocked_steps), self.guard.sound_step)
 
     def _scheduled(self) -> dict[int, str]:
         """Steps done -> name of the checkpoints on the disk that this branch may hand over."""

@@ -20,6 +20,8 @@ PROBE, KL = "probe/", "probe/kl_base_nats"
 PROBE_NAMES = frozenset(rule.name for rule in PROBE_RULES)
 DOUBTFUL = "off_base"
 """the surest rule about probes: a checkpoint of which it takes anything from the health is not handed over"""
+SOUND_FRAC = 0.01
+"""A probe found nothing only where the estimate of what is lost since the best one is at most this."""
 OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
 """what halted a run whose record has no health scores"""
 
@@ -29,7 +31,8 @@ class Guard:
 
     `harm_since_step` is the first step of the unbroken run of steps with a health score below one half that lasts until now, None without one:
     checkpoints of that time are not handed over. num_rollbacks: how many of its rollbacks stand in the record already; it is no part of the state, since
-    going back does not undo them. `blocked_steps` are the steps in which a probe was worse than the base's, by any rule about probes.
+    going back does not undo them. `blocked_steps` are the steps in which a probe was worse than the base's, by any rule about probes; `sound_step` that of the
+    newest probe that found nothing.
     rules: some of `RULES`, or the same with other limits.
     """
 
@@ -52,6 +55,7 @@ class Guard:
         self._num_low = 0
         self.harm_since_step: int | None = None
         self.blocked_steps: list[int] = []
+        self.sound_step: int | None = None
 
     def compared(self, metrics: StepMetrics, winners: Mapping[str, AnswerKey]) -> StepMetrics:
         """The metrics with what they miss without a memory: `vote/flip_frac`, where a prompt was voted on before. winners: by prompt id, of clear votes."""
@@ -81,6 +85,7 @@ class Guard:
         self.harm_since_step = harm_since(self.harm_since_step, verdict)
         if is_blocked(verdict):
             self.blocked_steps.append(metrics.step)
+        self.sound_step = sound_step(self.sound_step, metrics, verdict)
         self._num_low = 0 if self.harm_since_step is None else self._num_low + 1
         harmed = health is not None and (health.high < HALF or self._num_low >= PATIENCE_STEPS)
         stalled = any(one.rule in RULES and RULES[one.rule].kind is Kind.STALL for one in findings)
@@ -101,7 +106,7 @@ class Guard:
         """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
         self.start_over()
         self._base, self._best, self._probes = self._probe, best_of(self._probe), []
-        self._num_low, self.harm_since_step, self.blocked_steps = 0, None, []
+        self._num_low, self.harm_since_step, self.blocked_steps, self.sound_step = 0, None, [], None
 
     def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:
         """What is done about it; None: nothing. A budget that is used up halts, a standstill is not mended by going back."""
@@ -159,6 +164,7 @@ class Guard:
             "num_low": self._num_low,
             "harm_since_step": self.harm_since_step,
             "blocked_steps": list(self.blocked_steps),
+            "sound_step": self.sound_step,
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -168,7 +174,7 @@ class Guard:
         self._best, self._probes = dict(probes.get("best", probes["newest"])), list(probes.get("last", [probes["newest"]] if self._num_probes > 1 else []))
         self._winners = dict(state["winners"])
         self._num_low, self.harm_since_step = int(state["num_low"]), state["harm_since_step"]
-        self.blocked_steps = list(state["blocked_steps"])
+        self.blocked_steps, self.sound_step = list(state["blocked_steps"]), state.get("sound_step")
 
 
 def best_of(probe: Mapping[str, float]) -> dict[str, float]:
@@ -204,3 +210,10 @@ def harm_since(before: int | None, verdict: Verdict) -> int | None:
     if not is_harm(verdict):
         return None
     return verdict.step if before is None else before
+
+
+def sound_step(before: int | None, metrics: StepMetrics, verdict: Verdict) -> int | None:
+    """The step of the newest probe that found nothing, after this step: no rule, no harm, and next to nothing lost."""
+    probed = any(key.startswith(PROBE) for key in metrics.values)
+    lost = metrics.values.get("probe/base_lost_frac", 0.0)
+    return verdict.step if probed and lost <= SOUND_FRAC and not is_blocked(verdict) and not is_harm(verdict) else before

@@ -10,7 +10,7 @@ from typing import Any
 from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation
-from selftrain.guard import harm_since, is_blocked
+from selftrain.guard import harm_since, is_blocked, sound_step
 from selftrain.handover import START, VALIDATED, Doubts, Schedule, healthiest
 from selftrain.ledger import Ledger, read
 from selftrain.ledger.objects import Place
@@ -67,7 +67,7 @@ class RunRecord:
     def healthiest(self) -> str:
         """What the guard would have handed over, without labels, of all checkpoints that were made."""
         there = {one.step: one.name for one in self.ledger.checkpoints()}
-        return healthiest_of(there, self.verdicts, self.config.guard.window_steps)
+        return healthiest_of(there, self.verdicts, self.steps, self.config.guard.window_steps)
 
     @property
     def handed_over_path(self) -> str:
@@ -88,21 +88,21 @@ def read_record(folder: Place) -> RunRecord:
     """Raises RunFolderError when the folder holds no run, LedgerError when its record is damaged."""
     ledger = read(folder)
     config = read_config(folder)
-    verdicts = tuple(ledger.verdicts())
+    verdicts, steps = tuple(ledger.verdicts()), tuple(step.metrics for step in ledger.steps())
     evaluations = [NamedEvaluation(str(one["name"]), int(one["step"]), Evaluation.from_json(one["evaluation"])) for one in ledger.evals()]
     return RunRecord(
         folder=folder,
         config=config,
         header=ledger.header,
         environment=ledger.environment,
-        steps=tuple(step.metrics for step in ledger.steps()),
+        steps=steps,
         verdicts=verdicts,
         evaluations=tuple(one for one in evaluations if not one.name.startswith(VALIDATED)),
         validated=tuple(replace(one, name=one.name.removeprefix(VALIDATED)) for one in evaluations if one.name.startswith(VALIDATED)),
         timings=tuple(ledger.timings()),
         num_forks=len(list(ledger.forks())),
         end_reason=ledger.end_reason,
-        handed_over=handed_over(ledger, verdicts, config.guard.window_steps),
+        handed_over=handed_over(ledger, verdicts, steps, config.guard.window_steps),
         ledger=ledger,
     )
 
@@ -114,17 +114,20 @@ def harm_since_step(verdicts: tuple[Verdict, ...]) -> int | None:
     return since
 
 
-def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], window_steps: int) -> str:
+def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], steps: tuple[StepMetrics, ...], window_steps: int) -> str:
     """What the end of the run names. Without an end the newest recorded checkpoint that is there (a killed run may have recorded one and not saved it),
     whose probe is not worse than the base's; while the guard sees harm, older than the window it was first seen in; `start` where there is none."""
     if ledger.finished:
         return str(ledger.line(ledger.entries[-1]).body["handed_over"])
     present = set(kept_checkpoints.names(ledger.folder / "checkpoints"))
     there = {one.step: one.name for one in ledger.checkpoints() if one.name in present}
-    return healthiest_of(there, verdicts, window_steps)
+    return healthiest_of(there, verdicts, steps, window_steps)
 
 
-def healthiest_of(there: Mapping[int, str], verdicts: tuple[Verdict, ...], window_steps: int) -> str:
+def healthiest_of(there: Mapping[int, str], verdicts: tuple[Verdict, ...], steps: tuple[StepMetrics, ...], window_steps: int) -> str:
     """What the guard hands over of these checkpoints (steps done -> name)."""
-    doubts = Doubts(harm_since_step(verdicts), frozenset(verdict.step for verdict in verdicts if is_blocked(verdict)))
+    metrics, sound = {one.step: one for one in steps}, None
+    for verdict in verdicts:
+        sound = sound_step(sound, metrics[verdict.step], verdict) if verdict.step in metrics else sound
+    doubts = Doubts(harm_since_step(verdicts), frozenset(verdict.step for verdict in verdicts if is_blocked(verdict)), sound)
     return healthiest(there, max(there, default=0), doubts, Schedule(1, 1, window_steps))

@@ -155,14 +155,16 @@ def handover_sentence(record: RunRecord) -> str:
     first = record.harm_since_step
     if record.handed_over == START:
         made = any(True for _ in record.ledger.checkpoints())
-        why = "every checkpoint has a probe that is worse than the base's" if made else "no checkpoint was made"
-        why = why if first is None else "no checkpoint is older than the window in which the guard found something"
+        why = "every checkpoint has a probe that is worse than the base's, or is younger than the last that found nothing" if made else "no checkpoint was made"
+        seen = " and than the last probe that found nothing" if record.header["probes"] else ""
+        why = why if first is None else f"no checkpoint is older than the window in which the guard found something{seen}"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
     if first is not None:
-        why = f"the newest one that is older than the {record.config.guard.window_steps} steps in which the guard first found something"
+        seen = ", with a probe after it that found nothing" if record.header["probes"] else ""
+        why = f"the newest one that is older than the {record.config.guard.window_steps} steps in which the guard first found something{seen}"
         return f"Handed over: checkpoint {record.handed_over}, {why}."
     if record.handed_over != newest(record):
-        return f"Handed over: checkpoint {record.handed_over}, the newest one whose probe is not worse than the base's."
+        return f"Handed over: checkpoint {record.handed_over}, the newest one with a probe after it that found nothing."
     seen = " The guard saw no evidence of harm." if any(verdict.health is not None for verdict in record.verdicts) else ""
     return f"Handed over: checkpoint {record.handed_over}, the newest one.{seen}"
 
