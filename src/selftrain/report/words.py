@@ -156,11 +156,11 @@ def handover_sentence(record: RunRecord) -> str:
     if record.handed_over == START:
         made = any(True for _ in record.ledger.checkpoints())
         why = "every checkpoint has a probe that is worse than the base's, or is younger than the last that found nothing" if made else "no checkpoint was made"
-        seen = " and than the last probe that found nothing" if record.header["probes"] else ""
+        seen = " and than the last probe that found nothing" if record.header.get("probes") else ""
         why = why if first is None else f"no checkpoint is older than the window in which the guard found something{seen}"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
     if first is not None:
-        seen = ", with a probe after it that found nothing" if record.header["probes"] else ""
+        seen = ", with a probe after it that found nothing" if record.header.get("probes") else ""
         why = f"the newest one that is older than the {record.config.guard.window_steps} steps in which the guard first found something{seen}"
         return f"Handed over: checkpoint {record.handed_over}, {why}."
     if record.handed_over != newest(record):
