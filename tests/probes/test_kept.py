@@ -91,4 +91,4 @@ def test_what_probes_say_is_kept() -> None:
     assert probed(better, best=first.kept).values["probe/base_lost_low_frac"] < 0
     harmed = probed(constant, best=first.kept).values
     assert harmed["probe/base_lost_frac"] == pytest.approx(first.values["probe/base_kept_frac"] - harmed["probe/base_kept_frac"])
-    assert harmed["probe/base_lost_low_frac"] > 0.02
+    assert harmed["probe/base_lost_low_frac"] > 0.03
