@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-slow test-browser screenshots check docs model bench clean
+.PHONY: train test test-slow test-kernels test-browser screenshots check docs model bench clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,10 @@ test: $(VENV)/.ready check  ## style, types, tests
 
 test-slow: $(VENV)/.ready  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-kernels: $(VENV)/.ready  ## what runs on a GPU as Triton kernels, interpreted on the CPU (whose interpreter needs an older numpy)
+	$(BIN)/python -m pip install --quiet --no-deps --target build/triton triton==3.6.0 numpy==2.2.6
+	TRITON_INTERPRET=1 PYTHONPATH=build/triton $(BIN)/python -m pytest tests/policies/test_torch_kernels.py $(ARGS)
 
 test-browser: $(VENV)/.ready  ## the live page in headless Chromium, which is installed when it is missing
 	scripts/install_browser.sh

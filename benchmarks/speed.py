@@ -94,6 +94,8 @@ def main() -> None:
         ours, peer = [], []
         for _ in range(options.rounds):
             ours.append(run_side(SIDES_OF[row.work][0], row, options))
+            if options.without_peer:
+                continue
             tried = batches_of(row, options) if row.work == "step" else [0]
             peer.append(fastest([run_side(SIDES_OF[row.work][1], row, options, batch) for batch in tried]))
         print_row(row, [one for one in ours if one], [one for one in peer if one])
@@ -417,6 +419,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--microbatch", type=int, help="our tokens per micro-batch")
     parser.add_argument("--trl-batches", type=int, nargs="+", default=[512, 64, 8], help="micro-batch sizes to try for the peer")
     parser.add_argument("--trl-batch", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--without-peer", action="store_true", help="our side alone, where the machine's time is short")
     parser.add_argument("--prompts", help="JSON lines with a prompt or question each")
     parser.add_argument("--smollm")
     parser.add_argument("--qwen")

@@ -22,8 +22,8 @@ from selftrain.types import Group, Message, Prompt
 PARAMS = SamplingParams(40)
 
 
-def with_graphs(policy: TorchPolicy, recorder: Any) -> Graphs:
-    made = Graphs(recorder)
+def with_graphs(policy: TorchPolicy, make_recorder: Any) -> Graphs:
+    made = Graphs(make_recorder)
     policy.sampler = replace(policy.sampler, graphs=made)
     return made
 
@@ -50,7 +50,7 @@ def test_recorded_steps_draw_what_eager_steps_draw(family: str, tmp_path: Path, 
     source = write_model(tmp_path, family)
     eager, recorded = policy_of(source), policy_of(source)
     recorder = OperationRecorder()
-    made = with_graphs(recorded, recorder)
+    made = with_graphs(recorded, lambda: recorder)
     monkeypatch.setattr(sampler, "rows_within", lambda *_: 9)  # of 15: chunks wait, and enter when others leave
     requests = requests_for(count=5)
     assert_equal(recorded.sample(requests, PARAMS, Stream(5)), eager.sample(requests, PARAMS, Stream(5)))
@@ -70,7 +70,7 @@ def test_recorded_steps_draw_what_eager_steps_draw(family: str, tmp_path: Path, 
 def test_a_board_serves_as_long_as_it_is_large_enough(tmp_path: Path) -> None:
     source = write_model(tmp_path)
     eager, recorded = policy_of(source), policy_of(source)
-    made = with_graphs(recorded, OperationRecorder())
+    made = with_graphs(recorded, OperationRecorder)
     long = [Prompt("long", (Message("user", "9" * 60),))]
     certain = SamplingParams(40, certainties=True)
     greedy, short, truncated = SamplingParams(40, temperature=0), SamplingParams(20), SamplingParams(40, top_k=4, top_p=0.9, min_p=0.01)
@@ -92,7 +92,7 @@ def test_a_board_serves_as_long_as_it_is_large_enough(tmp_path: Path) -> None:
 def test_stop_texts_are_looked_for_between_eager_steps(tmp_path: Path) -> None:
     source = write_model(tmp_path)
     eager, recorded = policy_of(source), policy_of(source)
-    made = with_graphs(recorded, OperationRecorder())
+    made = with_graphs(recorded, OperationRecorder)
     params = replace(PARAMS, stop=("a",))
     assert_equal(recorded.sample(requests_for(), params, Stream(5)), eager.sample(requests_for(), params, Stream(5)))
     assert made.board is None
@@ -106,7 +106,7 @@ def test_a_step_that_cannot_be_recorded_is_run_as_it_is_after_one_warning(tmp_pa
         step()  # what warming up does to the rows must not be seen
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
 
-    made = with_graphs(recorded, refuse)
+    made = with_graphs(recorded, lambda: refuse)
     with pytest.warns(RuntimeWarning, match="cannot be recorded as a CUDA graph .CUDA error: operation not permitted when stream is capturing."):
         found = recorded.sample(requests_for(), PARAMS, Stream(5))
     assert_equal(found, eager.sample(requests_for(), PARAMS, Stream(5)))
@@ -118,11 +118,22 @@ def test_a_family_that_looks_at_its_input_on_the_host_is_sampled_without_graphs(
     """GPT-2 in transformers searches the input ids for padding, to warn of a missing mask."""
     source = write_model(tmp_path, "gpt2")
     eager, recorded = policy_of(source), policy_of(source)
-    made = with_graphs(recorded, OperationRecorder())
+    made = with_graphs(recorded, OperationRecorder)
     with pytest.warns(RuntimeWarning, match="cannot be recorded as a CUDA graph"):
         found = recorded.sample(requests_for(), PARAMS, Stream(5))
     assert_equal(found, eager.sample(requests_for(), PARAMS, Stream(5)))
     assert made.broken
+
+
+def test_a_recorder_ends_with_the_last_of_its_recordings() -> None:
+    memory, recorder = torch.zeros(1), OperationRecorder()
+    replay = recorder(lambda: memory.add_(1))
+    other = recorder(lambda: memory.add_(1))
+    del replay
+    recorder(lambda: memory.add_(1))
+    del other
+    with pytest.raises(RuntimeError, match="has ended with the last of them"):
+        recorder(lambda: memory.add_(1))
 
 
 @pytest.mark.parametrize(
@@ -162,6 +173,7 @@ def test_buckets() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.usefixtures("small_buckets")
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gemma3"])
 def test_cuda_graphs_draw_what_eager_steps_draw(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_model(tmp_path, family)
@@ -176,4 +188,6 @@ def test_cuda_graphs_draw_what_eager_steps_draw(family: str, tmp_path: Path, mon
     assert recorded.sampler.graphs is not None
     assert isinstance(recorded.sampler.graphs.recorder, CudaRecorder)
     assert len(recorded.sampler.graphs.replays) >= 2
+    certain = SamplingParams(40, certainties=True)  # another board, whose graphs need another pool
+    assert_equal(recorded.sample(requests_for(count=5), certain, Stream(7)), eager.sample(requests_for(count=5), certain, Stream(7)))
     assert not recorded.sampler.graphs.broken

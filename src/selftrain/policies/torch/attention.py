@@ -13,10 +13,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from selftrain.policies.torch.fused import attends
 
 NAME = "selftrain_shared"
 SHORT_TOKENS = 128
@@ -32,30 +35,45 @@ class Shared(NamedTuple):
     is_sliding: bool
 
 
-class Decoding(NamedTuple):
-    """One query a sequence. places_B: indices prompt * N + place, distinct. lengths_B: own tokens, the query's included. lengths_P: of the prompts.
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """One query a sequence. places_B: indices prompt * N + place, distinct. lengths_P: of the prompts. lengths_B: own tokens, the query's included.
 
-    masks: by is_sliding, what is added to scores [B, K, G, L + T].
+    widths: (L, T) of the keys in use. masks: by is_sliding, what is added to scores [B, K, G, L + T], made when a layer first needs it.
     """
 
     places_B: torch.Tensor
     num_places: int
-    masks: dict[bool, torch.Tensor]
+    lengths_P: torch.Tensor
+    lengths_B: torch.Tensor
+    widths: tuple[int, int]
+    window: int
+    masks: dict[bool, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
         """[B, 1, H, D]."""
+        fast = attends(query_BHQD)
+        if fast is not None:
+            window = self.window if keys.is_sliding else sys.maxsize
+            out: torch.Tensor = fast.attend(query_BHQD, (keys.prompt, values.prompt), (keys.own, values.own), self, scaling, window, softcap)
+            return out
         (batch, heads, _, size), kv_heads = query_BHQD.shape, keys.own.shape[1]
         query_BKGD = query_BHQD.reshape(batch, kv_heads, heads // kv_heads, size) * scaling
         of_prompt = self.from_prompts(self.to_prompts(query_BKGD, len(keys.prompt)) @ keys.prompt.transpose(-1, -2), heads // kv_heads)
         scores_BKGL = torch.cat([of_prompt, query_BKGD @ keys.own.transpose(-1, -2)], -1).float()
         if softcap is not None:
             scores_BKGL = torch.tanh(scores_BKGL / softcap) * softcap
-        weights_BKGL = (scores_BKGL + self.masks[keys.is_sliding]).softmax(-1).to(keys.own.dtype)
+        weights_BKGL = (scores_BKGL + self.mask(keys.is_sliding)).softmax(-1).to(keys.own.dtype)
         width = keys.prompt.shape[2]
         prompt_BKGL, own_BKGT = weights_BKGL[..., :width], weights_BKGL[..., width:]
         out_BKGD = own_BKGT @ values.own
         out_BKGD = out_BKGD + self.from_prompts(self.to_prompts(prompt_BKGL, len(keys.prompt)) @ values.prompt, heads // kv_heads)
         return out_BKGD.reshape(batch, 1, heads, size)
+
+    def mask(self, is_sliding: bool) -> torch.Tensor:
+        if is_sliding not in self.masks:
+            self.masks[is_sliding] = decoding_mask(is_sliding, self.places_B // self.num_places, self.lengths_P, self.lengths_B, self.widths, self.window)
+        return self.masks[is_sliding]
 
     def to_prompts(self, rows_BKGX: torch.Tensor, prompts: int) -> torch.Tensor:
         """Rows gathered by prompt: [P, K, N * G, X], anything where a place is empty: nobody takes it back."""
@@ -127,21 +145,18 @@ def unpacked(packed: Any) -> torch.Tensor:
     return view
 
 
-def decoding_masks(
-    kinds: Sequence[bool], prompts_B: torch.Tensor, lengths_P: torch.Tensor, lengths_B: torch.Tensor, widths: tuple[int, int], window: int
-) -> dict[bool, torch.Tensor]:
-    """Masks of a decode step: 0 where the query may look, else the least float. kinds: which of is_sliding occur. widths: (L, T)."""
+def decoding_mask(
+    is_sliding: bool, prompts_B: torch.Tensor, lengths_P: torch.Tensor, lengths_B: torch.Tensor, widths: tuple[int, int], window: int
+) -> torch.Tensor:
+    """The mask [B, 1, 1, L + T] of a decode step: 0 where the query may look, else the least float. widths: (L, T)."""
     prompt_B1, own_B1 = lengths_P[prompts_B][:, None], lengths_B[:, None]
     at_L, at_T = (torch.arange(width, device=prompts_B.device) for width in widths)
-    masks = {}
-    for is_sliding in kinds:
-        prompt_BL, own_BT = at_L < prompt_B1, at_T < own_B1
-        if is_sliding:  # the query stands at prompt + own - 1 and sees `window` tokens, itself included
-            prompt_BL = prompt_BL & (at_L >= prompt_B1 + own_B1 - window)
-            own_BT = own_BT & (at_T >= own_B1 - window)
-        allowed = torch.cat([prompt_BL, own_BT], 1)
-        masks[is_sliding] = torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None, None]
-    return masks
+    prompt_BL, own_BT = at_L < prompt_B1, at_T < own_B1
+    if is_sliding:  # the query stands at prompt + own - 1 and sees `window` tokens, itself included
+        prompt_BL = prompt_BL & (at_L >= prompt_B1 + own_B1 - window)
+        own_BT = own_BT & (at_T >= own_B1 - window)
+    allowed = torch.cat([prompt_BL, own_BT], 1)
+    return torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None, None]
 
 
 def learning_masks(kinds: Sequence[bool], prompts_B: torch.Tensor, lengths_P: torch.Tensor, widths: tuple[int, int], window: int) -> dict[bool, torch.Tensor]:

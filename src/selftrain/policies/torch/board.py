@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from selftrain.policies.base import SamplingParams
-from selftrain.policies.torch.attention import Decoding, decoding_masks
+from selftrain.policies.torch.attention import Decoding
 from selftrain.policies.torch.cache import DecodingCache
 from selftrain.policies.torch.draw import draw
 from selftrain.policies.torch.forward import Forward
@@ -53,7 +53,6 @@ class Board:
         self.state = torch.zeros((5, sizes.rows), dtype=torch.int64, device=device)
         self.prompt_lengths = torch.zeros(sizes.slots, dtype=torch.int64, device=device)
         self.cache = DecodingCache(forward.config)
-        self.kinds = sorted({layer.is_sliding for layer in self.cache.layers})
 
     def put(self, uniforms_ST: torch.Tensor, limits_S: torch.Tensor) -> None:
         """Begin anew with these numbers and limits."""
@@ -95,8 +94,7 @@ def advance(board: Board, forward: Forward, params: SamplingParams, extent: Exte
     rows, sizes = slice(0, extent.rows), board.sizes
     _, places_A, tokens_A, drawn_A, _ = board.state[:, rows]
     prompts_A = places_A // sizes.places
-    masks = decoding_masks(board.kinds, prompts_A, board.prompt_lengths, drawn_A, (extent.prompt_tokens, extent.columns), forward.window)
-    layout = Decoding(places_A, sizes.places, masks)
+    layout = Decoding(places_A, sizes.places, board.prompt_lengths, drawn_A, (extent.prompt_tokens, extent.columns), forward.window)
     all_rows, columns = torch.arange(extent.rows, device=places_A.device), drawn_A - 1 if extent.column is None else extent.column
     for layer in board.cache.layers:
         layer.at(all_rows, columns, (sizes.slots, extent.prompt_tokens, extent.columns), layout)

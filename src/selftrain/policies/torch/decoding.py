@@ -117,7 +117,7 @@ class Decoder:
         for part in self.forward.prompt_parts([len(chunk.prompt_ids) for chunk in chunks]):
             prompts = [chunk.prompt_ids for chunk in chunks[part]]
             cache = prompt_cache(self.forward.config)
-            logits.append(self.forward.head(self.forward.prompts(prompts, cache)))
+            logits.append(self.forward.logits(self.forward.prompts(prompts, cache)))
             board.cache.store(slots[part], cache, board.sizes.slots)
         board.prompt_lengths[list(slots)] = torch.tensor([len(chunk.prompt_ids) for chunk in chunks], device=board.prompt_lengths.device)
         return torch.cat(logits)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from selftrain.policies.base import SamplingParams
+from selftrain.policies.torch.fused import kernels
 
 ELEMENTS_AT_ONCE = 1 << 25
 """Rows are handled in chunks of at most this many float32 values: 128 MiB for each temporary."""
@@ -30,6 +31,10 @@ class Draw(NamedTuple):
 
 def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams) -> Draw:
     """One token for each row. uniforms_B: float64 in [0, 1). Temperature 0 takes the largest logit: log-probability and entropy of that distribution are 0."""
+    fast = kernels(logits_BV.device.type) if params.temperature > 0 and not truncates(params, logits_BV.shape[1]) else None
+    if fast is not None:
+        tokens_B, logprobs_B, entropies_B, means_B = fast.draw(logits_BV, uniforms_B, params.temperature, params.certainties)
+        return Draw(tokens_B, logprobs_B, entropies_B, -means_B - math.log(logits_BV.shape[1]))
     rows = max(1, ELEMENTS_AT_ONCE // logits_BV.shape[1])
     if len(logits_BV) <= rows:
         return draw_rows(logits_BV.float(), uniforms_B, params)
@@ -57,6 +62,10 @@ def inverse_cdf(probs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tenso
     total_B1 = cumulated_BV[:, -1:]
     targets_B1 = torch.minimum(uniforms_B[:, None] * total_B1, total_B1 * (1 - 2**-52))
     return torch.searchsorted(cumulated_BV, targets_B1, right=True)[:, 0]
+
+
+def truncates(params: SamplingParams, vocabulary: int) -> bool:
+    return (params.top_k is not None and params.top_k < vocabulary) or params.top_p < 1 or params.min_p > 0
 
 
 def truncated(logits_BV: torch.Tensor, params: SamplingParams) -> torch.Tensor:

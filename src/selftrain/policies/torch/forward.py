@@ -11,8 +11,9 @@ import torch
 from transformers.cache_utils import Cache
 
 from selftrain.errors import ModelError
-from selftrain.policies.torch.attention import Decoding, decoding_masks, shared_attention
+from selftrain.policies.torch.attention import Decoding, shared_attention
 from selftrain.policies.torch.cache import DecodingCache, attends_only, prompt_cache
+from selftrain.policies.torch.fused import fuse
 from selftrain.policies.torch.loading import LoadedModel
 from selftrain.policies.torch.twin import Twin
 
@@ -47,6 +48,8 @@ class Forward:
         if dtype == "bfloat16":
             self.twin = Twin(self.model, adapters)
             self.running, self.adapters, self.config = self.twin.model, self.twin.adapters, self.twin.model.config
+        if self.device.type == "cuda":
+            fuse(self.running)
 
     def check(self) -> None:
         """Raises ModelError when `hidden` and `head` do not give the model's own logits, or a token sees the ones after it."""
@@ -72,10 +75,10 @@ class Forward:
                 self.prompts([(self.pad_id,)], prompts)
                 cache.store([0], prompts, 1)
                 cache.make_room(1, 1, 1)
-                layout = Decoding(zero, 1, decoding_masks([False, True], zero, zero + 1, zero + 1, (1, 1), self.window))
+                layout = Decoding(zero, 1, zero + 1, zero + 1, (1, 1), self.window)
                 for layer in cache.layers:
                     layer.at(zero, zero, (1, 1, 1), layout)
-                mine_V = self.decode(zero, zero + 1, cache)[0]
+                mine_V = self.decode(zero, zero + 1, cache)[0].float()
             fits = torch.allclose(mine_V, expected_V, atol=1e-3 * scale, rtol=1e-3)
         except (AttributeError, TypeError, RuntimeError, IndexError, ValueError, NotImplementedError):
             fits = False
@@ -112,10 +115,10 @@ class Forward:
         return hidden_PLH[torch.arange(len(prompts), device=self.device), [len(ids) - 1 for ids in prompts]]
 
     def decode(self, tokens_B: torch.Tensor, positions_B: torch.Tensor, cache: Cache) -> torch.Tensor:
-        """Logits [B, V] after one more token at these positions."""
+        """Logits [B, V], in the type of the arithmetic, after one more token at these positions."""
         with shared_attention(self.config):
             hidden_BTH = self._decoder(tokens_B[:, None], positions_B[:, None], cache)
-        return self.head(hidden_BTH[:, 0])
+        return self.logits(hidden_BTH[:, 0])
 
     def after_prompts(self, ids_BT: torch.Tensor, positions_BT: torch.Tensor, cache: Cache) -> torch.Tensor:
         """Hidden states [B, T, H] of tokens that go on from the prompts in a learning cache."""
@@ -134,8 +137,12 @@ class Forward:
 
     def head(self, hidden_KH: torch.Tensor) -> torch.Tensor:
         """Float32 logits [K, V] of hidden states [K, H]."""
+        return self.logits(hidden_KH).float()
+
+    def logits(self, hidden_KH: torch.Tensor) -> torch.Tensor:
+        """The same in the type of the arithmetic."""
         logits_KV: torch.Tensor = scaled_logits(self.config, self.running.get_output_embeddings()(hidden_KH))
-        return logits_KV.float()
+        return logits_KV
 
 
 def scaled_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:

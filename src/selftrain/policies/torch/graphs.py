@@ -27,7 +27,10 @@ WARMUP_RUNS = 2
 
 
 class CudaRecorder:
-    """Records CUDA graphs that share one pool of memory: they are never replayed at the same time, and what they give lies on the board."""
+    """Records CUDA graphs that share one pool of memory: they are never replayed at the same time, and what they give lies on the board.
+
+    The pool ends with the last of its graphs: whoever drops them needs a new recorder.
+    """
 
     def __init__(self) -> None:
         self.pool = torch.cuda.graph_pool_handle()
@@ -47,10 +50,13 @@ class CudaRecorder:
 
 
 class Graphs:
-    """Recorded steps of one model and the board that they work on. `broken`: why recording failed; from then on every step is run as it is."""
+    """Recorded steps of one model and the board that they work on, each board with a recorder of its own. `broken`: why recording failed; from then on
+    every step is run as it is.
+    """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder, self.broken = recorder, ""
+    def __init__(self, make_recorder: Callable[[], Recorder]) -> None:
+        self.make_recorder, self.broken = make_recorder, ""
+        self.recorder: Recorder | None = None
         self.board: Board | None = None
         self.replays: dict[Extent, Step] = {}
         self._made_for: tuple[object, ...] = ()
@@ -63,7 +69,7 @@ class Graphs:
             if before is not None and before.columns == wanted.columns:  # lengths and numbers that vary from step to step settle at their largest
                 wanted = Sizes(*map(max, before, wanted))
             self.drop()
-            self.board, self._made_for = Board(forward, wanted, params, stop_ids), made_for
+            self.board, self._made_for, self.recorder = Board(forward, wanted, params, stop_ids), made_for, self.make_recorder()
             fill(self.board, forward)
         self.board.state.copy_(unused(self.board).expand(-1, self.board.sizes.rows))
         return self.board
@@ -87,7 +93,7 @@ class Graphs:
         replay()
 
     def _record(self, board: Board, step: Step) -> Step:
-        if self.broken:
+        if self.broken or self.recorder is None:
             return step
         state = board.state.clone()
         board.state.copy_(unused(board).expand(-1, board.sizes.rows))
@@ -107,7 +113,7 @@ class Graphs:
 
 def graphs_for(forward: Forward) -> Graphs | None:
     """None where the model is not on a GPU: a CPU has no launches to save."""
-    return Graphs(CudaRecorder()) if forward.device.type == "cuda" else None
+    return Graphs(CudaRecorder) if forward.device.type == "cuda" else None
 
 
 def with_spare(sizes: Sizes) -> Sizes:

@@ -34,9 +34,13 @@ class Sums(NamedTuple):
     tokens: float = 0.0
     ratio_max: float = 0.0
 
-    def plus(self, other: Sums) -> Sums:
-        added = Sums(*(mine + its for mine, its in zip(self, other, strict=True)))
-        return added._replace(ratio_max=max(self.ratio_max, other.ratio_max))
+    @classmethod
+    def of(cls, parts: Sequence[torch.Tensor]) -> Sums:
+        """Of parts [7] on the device, all fetched at once: the device does not wait for the host between chunks."""
+        if not parts:
+            return cls()
+        parts_X7 = torch.stack(list(parts))
+        return cls(*torch.cat([parts_X7[:, :-1].sum(0), parts_X7[:, -1:].amax(0)]).tolist())
 
 
 class TorchLearner:
@@ -98,17 +102,17 @@ class TorchLearner:
         used = [sample for sample in samples if any(sample.mask) and (objective.kl_coef or any(sample.advantages))]
         sequences = [TokenSequence(sample.prompt_ids, sample.token_ids, [at for at, wanted in enumerate(sample.mask) if wanted]) for sample in used]
         one_gradient(self.weights.values())
-        sums = Sums()
+        sums: list[torch.Tensor] = []
         recompute = self.recomputes(sequences)
         with self._recomputing(recompute):
             for prompts, chosen in self._parts(sequences, recompute):
                 lengths = [sequences[at].length if prompts is None else own_length(sequences[at]) for at in chosen]
                 for batch in microbatches(lengths, self.microbatch_tokens(recompute)):
                     part = [chosen[at] for at in batch]
-                    sums = sums.plus(self._backward([used[at] for at in part], [sequences[at] for at in part], objective, prompts))
+                    sums += self._backward([used[at] for at in part], [sequences[at] for at in part], objective, prompts)
                 if prompts is not None:
                     prompts.backward()
-        return sums
+        return Sums.of(sums)
 
     def _parts(self, sequences: Sequence[TokenSequence], recompute: bool) -> Iterator[tuple[Prompts | None, list[int]]]:
         """Prompts, as many as the budget holds, run once, and the indices of their sequences; all at once and no prompts where activations are recomputed,
@@ -126,14 +130,16 @@ class TorchLearner:
         rows = rows_of(sequences, self.forward.pad_id, self.forward.device)
         return self.forward.hidden(rows.ids_BT).flatten(0, 1).index_select(0, rows.positions_K)
 
-    def _backward(self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], objective: Objective, prompts: Prompts | None) -> Sums:
-        """Gradient of one micro-batch. The head runs on chunks of positions, forward and backward at once, so that only one chunk of logits exists."""
+    def _backward(
+        self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], objective: Objective, prompts: Prompts | None
+    ) -> list[torch.Tensor]:
+        """Gradient of one micro-batch; the sums of its chunks. The head runs on chunks of positions, forward and backward at once."""
         names = ("advantages", "logprobs", "ref_logprobs") if objective.kl_coef else ("advantages", "logprobs")
         numbers = {name: self._gather(samples, sequences, name) for name in names}
         scale_K = torch.tensor([sample.scale for sample, sequence in zip(samples, sequences, strict=True) for _ in sequence.wanted], device=self.forward.device)
         hidden_KH = self._hidden(sequences, prompts)
         targets_K = torch.tensor([sequence.token_ids[at] for sequence in sequences for at in sequence.wanted], device=self.forward.device)
-        sums, slopes_KH = Sums(), torch.empty_like(hidden_KH)
+        sums, slopes_KH = list[torch.Tensor](), torch.empty_like(hidden_KH)
         for part in head_chunks(len(hidden_KH), self.forward):
             leaf_KH = hidden_KH[part].detach().requires_grad_()
             head = Head(self.forward, leaf_KH, targets_K[part], objective.temperature)
@@ -143,7 +149,7 @@ class TorchLearner:
             head.backward(terms.slope * scale_K[part])
             assert leaf_KH.grad is not None
             slopes_KH[part] = leaf_KH.grad
-            sums = sums.plus(sums_of(terms, scale_K[part], (head.logprobs_K - sampled_K).abs()))
+            sums.append(sums_of(terms, scale_K[part], (head.logprobs_K - sampled_K).abs()))
         torch.autograd.backward(hidden_KH, slopes_KH)
         return sums
 
@@ -191,11 +197,11 @@ class TrainingMode:
         self.model.eval()
 
 
-def sums_of(terms: Any, scale_K: torch.Tensor, gaps_K: torch.Tensor) -> Sums:
-    """The sums of one chunk of K tokens, fetched from the device at once."""
+def sums_of(terms: Any, scale_K: torch.Tensor, gaps_K: torch.Tensor) -> torch.Tensor:
+    """The `Sums` [7] of one chunk of K tokens, float64."""
     parts = (terms.value * scale_K, terms.ratio, terms.clipped, gaps_K, terms.kl)
     count = torch.full((), len(scale_K), dtype=torch.float64, device=scale_K.device)
-    return Sums(*torch.stack([*(part.sum(dtype=torch.float64) for part in parts), count, terms.ratio.max().double()]).tolist())
+    return torch.stack([*(part.sum(dtype=torch.float64) for part in parts), count, terms.ratio.max().double()])
 
 
 def stats_of(sums: Sums, grad_norm: float, learning_rate: float) -> UpdateStats:

@@ -19,7 +19,7 @@ CPU_ACTIVATIONS_MIB = 256
 """Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
 CPU_SEQUENCE_MIB = 4096
 """What one sequence may keep on a CPU before its activations are recomputed instead."""
-MOST_TOKENS, LEAST_TOKENS = {"cpu": 2048, "cuda": 16384}, 64
+MOST_TOKENS, LEAST_TOKENS = {"cpu": 2048, "cuda": 32768}, 64
 """Larger micro-batches are no faster (docs/log.md); smaller ones spend their time on adding up gradients."""
 ALIGNED_WEIGHTS = 16
 """Gradients begin at multiples of 64 bytes."""
@@ -50,9 +50,16 @@ def kept_per_token(forward: Forward) -> float:
 
 
 def default_microbatch_tokens(forward: Forward) -> int:
-    """Tokens of one pass where none are named: what prompts and completions keep fits 256 MiB on a CPU, an eighth of a GPU's memory."""
-    room = gpu_bytes(forward.device) >> 3 if forward.device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
+    """Tokens of one pass where none are named: what prompts and completions keep fits 256 MiB on a CPU, half of a GPU's memory beside the weights."""
+    room = gpu_room(forward) if forward.device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
     return int(max(LEAST_TOKENS, min(MOST_TOKENS[forward.device.type], room / 2 / max(kept_per_token(forward), 1))))
+
+
+def gpu_room(forward: Forward) -> int:
+    """Bytes for activations: half of what the weights, their bfloat16 twin, gradients and moments leave, a sixteenth of the memory at least."""
+    beside: int = sum((18 if weight.requires_grad else 6) * weight.numel() for weight in forward.model.parameters())
+    memory = gpu_bytes(forward.device)
+    return max(memory >> 4, (memory - beside) >> 1)
 
 
 def sequence_room(forward: Forward) -> int:

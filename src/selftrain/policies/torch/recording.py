@@ -1,11 +1,12 @@
 """A recorder of steps that needs no GPU: torch's operations are written down and done again on the same memory, as a CUDA graph does.
 
 Nothing of the Python code is run again: a number that the host has put into a step stays what it was. What a CUDA graph cannot hold is refused: a look at
-a value, a copy from the host, a shape that depends on values.
+a value, a copy from the host, a shape that depends on values; and a recording after all that were recorded before have been dropped.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +23,12 @@ class OperationRecorder:
     def __init__(self) -> None:
         self.recorded: list[int] = []
         self.replayed = 0
+        self._given: list[weakref.ref[Callable[[], None]]] = []
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
         """Runs `step` once. Raises RuntimeError where it could not be a CUDA graph."""
+        if self._given and not any(given() for given in self._given):
+            raise RuntimeError("use_count > 0 INTERNAL ASSERT FAILED: the pool of these graphs has ended with the last of them")
         with Log() as log:
             step()
         self.recorded.append(len(log.operations))
@@ -34,6 +38,7 @@ class OperationRecorder:
             for operation in log.operations:
                 operation()
 
+        self._given.append(weakref.ref(replay))
         return replay
 
 
