@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -215,25 +217,73 @@ def test_a_cpu_has_none() -> None:
     assert fused.kernels("cpu") is None
 
 
-def test_kernels_that_fail_are_left_alone_after_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def draw(self, logits: torch.Tensor, *_: Any) -> Any:
-            raise RuntimeError("no such instruction\nmore")
+def fake_kernels(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
+    """Stand in for the kernels of a GPU, on this CPU."""
+    forget()
+    errors = type("Errors", (), {"TritonError": OSError})
+    monkeypatch.setattr(fused, "import_module", lambda name: SimpleNamespace(**functions) if name.endswith("kernels") else errors)
+    monkeypatch.setattr(fused.torch, "device", lambda _type: "cpu")
 
-    class Wrong(Broken):
-        def draw(self, logits: torch.Tensor, *_: Any) -> Any:
-            return (torch.zeros(len(logits), dtype=torch.int64), torch.zeros(len(logits)), None, None)
 
-        def logprobs(self, logits: torch.Tensor, *_: Any) -> Any:
-            return logits[:, 0], None
+CACHED = (fused.kernels, fused.attention_for)
 
-    for one, words in ((Broken(), "no such instruction"), (Wrong(), "draw is off by more than 0.001 nats")):
-        fused.kernels.cache_clear()
-        monkeypatch.setattr(fused, "import_module", lambda name, one=one: one if name.endswith("kernels") else type("E", (), {"TritonError": OSError}))
-        monkeypatch.setattr(fused.torch, "device", lambda _type: "cpu")
-        with pytest.warns(RuntimeWarning, match=f"Triton kernels fail on this GPU .{words}.: plain torch is used"):
-            assert fused.kernels("cuda") is None
-    fused.kernels.cache_clear()
+
+def forget() -> None:
+    for cached in CACHED:
+        cached.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    yield
+    forget()
+
+
+def right_draw(logits: torch.Tensor, *_: Any) -> Any:
+    return logits.argmax(-1), logits.log_softmax(-1).amax(-1), None, None
+
+
+def right_logprobs(logits: torch.Tensor, targets: torch.Tensor, *_: Any) -> Any:
+    return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0], None
+
+
+def refuse(*_: Any) -> Any:
+    raise OSError("out of resource: shared memory\nmore")
+
+
+@pytest.mark.parametrize(
+    ("draw", "logprobs", "words"),
+    [
+        (refuse, right_logprobs, "out of resource: shared memory"),
+        (right_draw, lambda logits, *_: (logits[:, 0], None), "off by [0-9]"),
+        (right_draw, lambda logits, *_: (logits[:, 0] * torch.nan, None), "off by nan"),
+    ],
+)
+def test_kernels_that_fail_are_left_alone_after_a_warning(draw: Any, logprobs: Any, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_kernels(monkeypatch, draw=draw, logprobs=logprobs)
+    with pytest.warns(RuntimeWarning, match=f"Triton kernels cannot be used on this GPU .{words}.*: plain torch is used"):
+        assert fused.kernels("cuda") is None
+    assert fused.kernels("cuda") is None  # warned of once
+
+
+def test_heads_that_do_not_fit_the_card_keep_the_plain_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "kernels", lambda _: SimpleNamespace(attend=refuse))
+    monkeypatch.setattr(fused, "import_module", lambda _: type("Errors", (), {"TritonError": OSError}))
+    with pytest.warns(RuntimeWarning, match="attention kernel with heads of 64 torch.bfloat16 numbers cannot be used on this GPU .out of resource"):
+        assert fused.attention_for(64, torch.bfloat16, "cpu") is None
+    assert fused.attention_for(8, torch.bfloat16, "cpu") is None
+    assert fused.attention_for(80, torch.bfloat16, "cpu") is None
+
+
+@needs_triton
+def test_the_kernels_pass_their_own_check(kernels: Any) -> None:
+    device = torch.device(DEVICE)
+    assert fused.logprobs_error(kernels, device) < 1e-4
+    for size in (16, 64, 256):
+        assert fused.attention_error(kernels, torch.empty(0, size, device=device)) < 1e-4
+
+
+def test_without_triton_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "import_module", lambda _: (_ for _ in ()).throw(ImportError()))
     assert fused.kernels("cuda") is None
-    fused.kernels.cache_clear()
+    assert fused.failures() == (RuntimeError, ValueError, TypeError)

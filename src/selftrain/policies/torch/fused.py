@@ -6,11 +6,12 @@ Everything here has a plain version that a CPU always uses, and a GPU where Trit
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -26,37 +27,67 @@ def kernels(device_type: str) -> ModuleType | None:
     if device_type != "cuda":
         return None
     try:
-        found, failures = import_module("selftrain.policies.torch.kernels"), import_module("triton.errors")
+        found = import_module("selftrain.policies.torch.kernels")
     except ImportError:
         return None
-    try:
-        wrong = difference(found, torch.device(device_type))
-    except (RuntimeError, ValueError, TypeError, failures.TritonError) as error:
-        wrong = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    if wrong:
-        warnings.warn(f"Triton kernels fail on this GPU ({wrong}): plain torch is used, slower and with the same results", RuntimeWarning, stacklevel=2)
-        return None
-    return found
-
-
-def difference(found: ModuleType, device: torch.device) -> str:
-    """Where log-probabilities by the kernels are not those of torch, in words."""
-    targets_K = torch.arange(4, device=device)
-    logits_KV, uniforms_K = probe(torch.empty(0, device=device), 4, 5000), (targets_K.double() + 0.5) / 4
-    expected_KV = logits_KV.log_softmax(-1)
-    tokens_K, drawn_K, _, _ = found.draw(logits_KV, uniforms_K, 1.0, False)
-    mine_K, _ = found.logprobs(logits_KV, targets_K, 1.0)
-    for name, values_K, ids_K in (("draw", drawn_K, tokens_K), ("logprobs", mine_K, targets_K)):
-        if not torch.allclose(values_K, expected_KV.gather(-1, ids_K[:, None])[:, 0], atol=1e-3):
-            return f"{name} is off by more than 0.001 nats"
-    return ""
+    return found if are_right("Triton kernels", partial(logprobs_error, found, torch.device(device_type))) else None
 
 
 def attends(query_BHQD: torch.Tensor) -> ModuleType | None:
-    """The kernels, where they hold heads of this size."""
-    size = query_BHQD.shape[-1]
-    is_held = LEAST_HEAD_SIZE <= size <= MOST_HEAD_SIZE and size & (size - 1) == 0
-    return kernels(query_BHQD.device.type) if is_held else None
+    """The kernels, where they hold heads of this size in this type."""
+    return attention_for(query_BHQD.shape[-1], query_BHQD.dtype, query_BHQD.device.type)
+
+
+@cache
+def attention_for(size: int, dtype: torch.dtype, device_type: str) -> ModuleType | None:
+    """The kernels, where they hold heads of this size: a power of two from 16 to 256 that fits the card's shared memory."""
+    found = kernels(device_type)
+    if found is None or not LEAST_HEAD_SIZE <= size <= MOST_HEAD_SIZE or size & (size - 1):
+        return None
+    name = f"the attention kernel with heads of {size} {dtype} numbers"
+    return found if are_right(name, partial(attention_error, found, torch.empty(0, size, dtype=dtype, device=device_type))) else None
+
+
+def are_right(name: str, error_of: Callable[[], float]) -> bool:
+    """Whether kernels give what torch gives, but for rounding; a warning, where not."""
+    try:
+        error = error_of()
+        words = f"off by {error:.3g}" if not error < 0.05 else ""
+    except failures() as failure:
+        words = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+    if words:
+        warnings.warn(f"{name} cannot be used on this GPU ({words}): plain torch is used, slower and with the same results", RuntimeWarning, stacklevel=2)
+    return not words
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What may be raised where a kernel cannot be made or run."""
+    try:
+        return (RuntimeError, ValueError, TypeError, import_module("triton.errors").TritonError)
+    except ImportError:
+        return (RuntimeError, ValueError, TypeError)
+
+
+def logprobs_error(found: ModuleType, device: torch.device) -> float:
+    """The largest distance in nats between log-probabilities by the kernels and by torch: of targets and of what is drawn."""
+    targets_K = torch.arange(4, device=device)
+    logits_KV, uniforms_K = probe(torch.empty(0, device=device), 4, 5000), (targets_K.double() + 0.5) / 4
+    tokens_K, drawn_K, _, _ = found.draw(logits_KV, uniforms_K, 1.0, False)
+    mine_K, _ = found.logprobs(logits_KV, targets_K, 1.0)
+    expected_KV = logits_KV.log_softmax(-1)
+    errors = [(values - expected_KV.gather(-1, ids[:, None])[:, 0]).abs().max() for values, ids in ((drawn_K, tokens_K), (mine_K, targets_K))]
+    return float(torch.stack(errors).amax())  # not a number, if one of them is
+
+
+def attention_error(found: ModuleType, like: torch.Tensor) -> float:
+    """The largest distance between attention by the kernel and by torch: one sequence of 2 query heads, 3 keys of its prompt and 2 of its own."""
+    query, keys, values = (probe(like, 1, heads, length, like.shape[-1]) for heads, length in ((2, 1), (1, 5), (1, 5)))
+    parts = [(keys[:, :, part], values[:, :, part]) for part in (slice(0, 3), slice(3, 5))]
+    zero = torch.zeros(1, dtype=torch.int64, device=like.device)
+    layout = SimpleNamespace(places_B=zero, num_places=1, lengths_P=zero + 3, lengths_B=zero + 2)
+    mine_1HD = found.attend(query, *parts, layout, 0.25, sys.maxsize, None)[:, 0]
+    expected_1HD = ((0.25 * query.float() @ keys.float().transpose(-1, -2)).softmax(-1) @ values.float())[:, :, 0]
+    return float((mine_1HD.float() - expected_1HD).abs().max())
 
 
 def fuse(model: Any) -> dict[str, int]:
@@ -151,7 +182,7 @@ def alike(mine: Callable[[], torch.Tensor], its: Callable[[], torch.Tensor]) -> 
     with torch.inference_mode():
         try:
             first, second = mine(), its()
-        except (RuntimeError, TypeError, ValueError):
+        except failures():
             return False
     tolerance = 4 * torch.finfo(second.dtype).eps
     return torch.allclose(first.float(), second.float(), rtol=tolerance, atol=tolerance * float(second.float().abs().max()))

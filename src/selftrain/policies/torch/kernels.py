@@ -18,8 +18,8 @@ import triton.language as tl
 
 BLOCK_V = 4096
 """Vocabulary entries at a time."""
-BLOCK_T = 64
-"""Keys at a time."""
+BLOCK_T, TILE_BYTES = 64, 16384
+"""Keys at a time, and bytes of them: keys and values of two or three blocks lie in shared memory at one time, of which small cards have 100 KiB."""
 LEAST_GROUP = 16
 """Least rows of a matrix product."""
 BLOCK_ELEMENTS = 1024
@@ -164,11 +164,13 @@ def attend(
     batch, heads, _, size = query_BHQD.shape
     kv_heads = own[0].shape[1]
     group = heads // kv_heads
+    block = max(LEAST_GROUP, min(BLOCK_T, TILE_BYTES // (size * query_BHQD.element_size())))
+    stages = 3 if block * size * query_BHQD.element_size() <= TILE_BYTES // 2 else 2
     out_B1HD = torch.empty((batch, 1, heads, size), dtype=query_BHQD.dtype, device=query_BHQD.device)
     _attend[(batch, kv_heads)](
         query_BHQD, *prompt, *own, out_B1HD, layout.places_B, layout.lengths_P, layout.lengths_B, query_BHQD.stride(0), query_BHQD.stride(1),
         *(stride for part in (*prompt, *own) for stride in part.stride()[:3]), layout.num_places, float(scaling), min(window, 1 << 30), float(softcap or 1.0),
-        GROUP=group, GROUP_PADDED=max(LEAST_GROUP, triton.next_power_of_2(group)), SIZE=size, BLOCK=BLOCK_T, HAS_SOFTCAP=softcap is not None,
+        GROUP=group, GROUP_PADDED=max(LEAST_GROUP, triton.next_power_of_2(group)), SIZE=size, BLOCK=block, HAS_SOFTCAP=softcap is not None, num_stages=stages,
     )  # fmt: skip
     return out_B1HD
 
