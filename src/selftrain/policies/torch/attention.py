@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from selftrain.policies.torch.fused import attends
@@ -24,6 +25,8 @@ from selftrain.policies.torch.fused import attends
 NAME = "selftrain_shared"
 SHORT_TOKENS = 128
 """Up to so many keys plain matrix products are faster than the fused attention of a CPU, forward and backward."""
+ATTENTIONS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Not cuDNN's, which plans anew, half a second forward and backward each, for every shape of a micro-batch: with completions of all lengths they differ."""
 
 
 class Shared(NamedTuple):
@@ -101,7 +104,7 @@ class Learning(NamedTuple):
         keys_BHLD, values_BHLD = (one.made() for one in joined)
         mask = self.masks[keys.is_sliding]
         if softcap is None and (mask.is_cuda or mask.shape[-1] > SHORT_TOKENS):
-            with made_again(joined, (keys_BHLD, values_BHLD)):
+            with made_again(joined, (keys_BHLD, values_BHLD)), sdpa_kernel(ATTENTIONS):
                 out = torch.nn.functional.scaled_dot_product_attention(query_BHQD, keys_BHLD, values_BHLD, attn_mask=mask, scale=scaling)
         else:
             scores = (query_BHQD * scaling @ keys_BHLD.transpose(-1, -2)).float()
