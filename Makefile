@@ -21,9 +21,10 @@ test: $(VENV)/.ready check  ## style, types, tests
 test-slow: $(VENV)/.ready  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
-test-kernels: $(VENV)/.ready  ## what runs on a GPU as Triton kernels, interpreted on the CPU (whose interpreter needs an older numpy)
+test-kernels: $(VENV)/.ready  ## Triton kernels without a GPU: interpreted (which needs an older numpy), and compiled for two generations of cards
 	$(BIN)/python -m pip install --quiet --no-deps --target build/triton triton==3.6.0 numpy==2.2.6
 	TRITON_INTERPRET=1 PYTHONPATH=build/triton $(BIN)/python -m pytest tests/policies/test_torch_kernels.py $(ARGS)
+	PYTHONPATH=build/triton $(BIN)/python -m pytest tests/policies/test_torch_kernels_compile.py $(ARGS)
 
 test-browser: $(VENV)/.ready  ## the live page in headless Chromium, which is installed when it is missing
 	scripts/install_browser.sh

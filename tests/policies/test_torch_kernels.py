@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,14 +15,14 @@ import pytest
 import torch
 import torch_models
 from torch_models import SIZES, groups_of, policy_of, requests_for, samples_of, write_model
-from transformers import Gemma2Config, Gemma3TextConfig, LlamaConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, Qwen2Config
 
 from selftrain.objective import Objective
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch import attention, draw, forward, fused, head
 from selftrain.policies.torch.attention import Decoding, Shared
 from selftrain.policies.torch.draw import draw_rows
-from selftrain.policies.torch.fused import fuse_gates, fuse_norms, fuse_rotations
+from selftrain.policies.torch.fused import Heads, fuse_gates, fuse_norms, fuse_rotations
 from selftrain.seeds import Stream
 
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning", "ignore:.*encountered in:RuntimeWarning")  # the interpreter's
@@ -112,7 +114,7 @@ def test_attention_of_a_decode_step_is_that_of_torch(
     lengths_P, lengths_B = torch.tensor([70, 3, 0], device=DEVICE), torch.randint(1, columns + 1, (rows,), generator=generator).to(DEVICE)
     layout = Decoding(places_B, places, lengths_P, lengths_B, (width, columns), window)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "attends", lambda _: None)
+        patch.setattr(attention, "attends", lambda *_: None)
         keys, values = (Shared(part, mine, layout, True) for part, mine in zip(prompt, own, strict=True))
         expected = layout.attend(query, keys, values, 0.3, softcap)
     found = kernels.attend(query, tuple(prompt), tuple(own), layout, 0.3, window, softcap)
@@ -160,7 +162,7 @@ def everywhere(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return getattr(kernels, name)
 
     counted = Counted()
-    monkeypatch.setattr(attention, "attends", lambda _: counted)
+    monkeypatch.setattr(attention, "attends", lambda *_: counted)
     monkeypatch.setattr(draw, "kernels", lambda _: counted)
     monkeypatch.setattr(head, "kernels", lambda _: counted)
     return called
@@ -175,7 +177,7 @@ def test_a_policy_draws_and_learns_with_them_what_it_does_without(
     source = write_model(tmp_path, family)
     options = {"device": DEVICE, "dtype": "float32"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(attention, "attends", lambda _: None)
+        patch.setattr(attention, "attends", lambda *_: None)
         for module in (draw, head):
             patch.setattr(module, "kernels", lambda _: None)
         patch.setattr(forward, "fuse", lambda _: {})
@@ -269,18 +271,64 @@ def test_kernels_that_fail_are_left_alone_after_a_warning(draw: Any, logprobs: A
 def test_heads_that_do_not_fit_the_card_keep_the_plain_attention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "kernels", lambda _: SimpleNamespace(attend=refuse))
     monkeypatch.setattr(fused, "import_module", lambda _: type("Errors", (), {"TritonError": OSError}))
-    with pytest.warns(RuntimeWarning, match="attention kernel with heads of 64 torch.bfloat16 numbers cannot be used on this GPU .out of resource"):
-        assert fused.attention_for(64, torch.bfloat16, "cpu") is None
-    assert fused.attention_for(8, torch.bfloat16, "cpu") is None
-    assert fused.attention_for(80, torch.bfloat16, "cpu") is None
+    with pytest.warns(RuntimeWarning, match="attention kernel with 7 heads of 64 torch.bfloat16 numbers cannot be used on this GPU .out of resource"):
+        assert fused.attention_for(Heads(64, 7, False), torch.bfloat16, "cpu") is None
+    assert fused.attention_for(Heads(8, 7, False), torch.bfloat16, "cpu") is None
+    assert fused.attention_for(Heads(80, 7, False), torch.bfloat16, "cpu") is None
+
+
+@needs_triton
+def test_logits_far_from_0_lose_no_digits_and_those_that_are_none_are_seen(kernels: Any) -> None:
+    logits = (torch.randn(6, 5000, generator=torch.Generator().manual_seed(6)) + 3000).to(DEVICE)
+    targets, slopes = torch.arange(6, device=DEVICE), torch.ones(6, device=DEVICE)
+    expected = (logits - 3000).log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+    logprobs, totals = kernels.logprobs(logits, targets, 1.0)
+    torch.testing.assert_close(logprobs, expected, atol=5e-6, rtol=0)  # a float32 at 3000 has steps of 2e-4
+    bad = logits.clone()
+    kernels.slopes_(logits, targets, totals, slopes, 1.0)
+    assert float(logits.sum(-1).abs().max()) < 5e-6
+    bad[2, 4500] = torch.nan
+    drawn = kernels.draw(bad, torch.full((6,), 0.5, dtype=torch.float64, device=DEVICE), 1.0, False)
+    assert drawn[1].isnan().tolist() == [False, False, True, False, False, False]
+    assert int(drawn[0].max()) < 5000
+
+
+@needs_triton
+def test_rows_that_are_not_in_use_read_no_more_columns_than_the_others(kernels: Any) -> None:
+    """They stand at the last column of the board."""
+    keys, values = (torch.randn(2, 1, 80, 16, generator=torch.Generator().manual_seed(at)).to(DEVICE) for at in (1, 2))
+    query, prompt = torch.randn(2, 1, 1, 16, generator=torch.Generator().manual_seed(3)).to(DEVICE), torch.zeros(1, 1, 4, 16, device=DEVICE)
+    found = []
+    for own in (79, 8):
+        lengths = torch.tensor([8, own], device=DEVICE)
+        layout = Decoding(torch.tensor([0, 1], device=DEVICE), 2, torch.tensor([-79], device=DEVICE), lengths, (4, 8), 1 << 40)
+        found.append(kernels.attend(query, (prompt, prompt), (keys[:, :, :8], values[:, :, :8]), layout, 1.0, 1 << 40, None))
+    assert torch.equal(*found)
+
+
+@needs_triton
+def test_a_model_with_fused_layers_is_copied_saved_and_freed(kernels: Any, tmp_path: Path) -> None:
+    model = policy_of(write_model(tmp_path / "a"), {"device": DEVICE, "dtype": "float32"}).forward.running
+    assert (fuse_norms(model), fuse_rotations(model, kernels), fuse_gates(model, kernels)) == (5, 2, 2)
+    ids = torch.tensor([[5, 6, 7]], device=DEVICE)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.01)
+        assert not torch.equal(copied(ids).logits, model(ids).logits)  # each has its own weights
+    copied.save_pretrained(tmp_path / "b")
+    assert isinstance(copied.model.norm, type(AutoModelForCausalLM.from_pretrained(tmp_path / "b").model.norm))
+    gone = weakref.ref(copied.model.layers[0].mlp)
+    del copied
+    assert gone() is None  # without waiting for a collection of cycles
 
 
 @needs_triton
 def test_the_kernels_pass_their_own_check(kernels: Any) -> None:
     device = torch.device(DEVICE)
     assert fused.logprobs_error(kernels, device) < 1e-4
-    for size in (16, 64, 256):
-        assert fused.attention_error(kernels, torch.empty(0, size, device=device)) < 1e-4
+    for heads in (Heads(16, 1, False), Heads(64, 7, True), Heads(256, 20, False)):
+        assert fused.attention_error(kernels, heads, torch.empty(0, device=device)) < 1e-4
 
 
 def test_without_triton_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ class Decoding:
 
     def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
         """[B, 1, H, D]."""
-        fast = attends(query_BHQD)
+        fast = attends(query_BHQD, values.own, softcap)
         if fast is not None:
             window = self.window if keys.is_sliding else sys.maxsize
             out: torch.Tensor = fast.attend(query_BHQD, (keys.prompt, values.prompt), (keys.own, values.own), self, scaling, window, softcap)

@@ -11,12 +11,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib import import_module
-from types import FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import Any
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import torch
 
 LEAST_HEAD_SIZE, MOST_HEAD_SIZE = 16, 256
+SCALES = (1.0, 100.0, 0.001)
+"""of the states that modules are compared on: clamps and epsilons show at one of them"""
 ROTATION = "apply_rotary_pos_emb"
 """The name of the function in transformers' modules that turns queries and keys by their positions."""
 
@@ -33,19 +35,30 @@ def kernels(device_type: str) -> ModuleType | None:
     return found if are_right("Triton kernels", partial(logprobs_error, found, torch.device(device_type))) else None
 
 
-def attends(query_BHQD: torch.Tensor) -> ModuleType | None:
-    """The kernels, where they hold heads of this size in this type."""
-    return attention_for(query_BHQD.shape[-1], query_BHQD.dtype, query_BHQD.device.type)
+def attends(query_BHQD: torch.Tensor, values_BKTD: torch.Tensor, softcap: float | None) -> ModuleType | None:
+    """The kernels, where they hold these heads."""
+    if values_BKTD.shape[-1] != query_BHQD.shape[-1]:
+        return None
+    heads = Heads(query_BHQD.shape[-1], query_BHQD.shape[1] // values_BKTD.shape[1], softcap is not None)
+    return attention_for(heads, query_BHQD.dtype, query_BHQD.device.type)
+
+
+class Heads(NamedTuple):
+    """size: of each. group: query heads of each key-value head."""
+
+    size: int
+    group: int
+    has_softcap: bool
 
 
 @cache
-def attention_for(size: int, dtype: torch.dtype, device_type: str) -> ModuleType | None:
-    """The kernels, where they hold heads of this size: a power of two from 16 to 256 that fits the card's shared memory."""
-    found = kernels(device_type)
+def attention_for(heads: Heads, dtype: torch.dtype, device_type: str) -> ModuleType | None:
+    """The kernels, where they hold such heads: of a power of two from 16 to 256 numbers, and fitting the card's shared memory."""
+    found, size = kernels(device_type), heads.size
     if found is None or not LEAST_HEAD_SIZE <= size <= MOST_HEAD_SIZE or size & (size - 1):
         return None
-    name = f"the attention kernel with heads of {size} {dtype} numbers"
-    return found if are_right(name, partial(attention_error, found, torch.empty(0, size, dtype=dtype, device=device_type))) else None
+    name = f"the attention kernel with {heads.group} heads of {size} {dtype} numbers"
+    return found if are_right(name, partial(attention_error, found, heads, torch.empty(0, dtype=dtype, device=device_type))) else None
 
 
 def are_right(name: str, error_of: Callable[[], float]) -> bool:
@@ -79,14 +92,15 @@ def logprobs_error(found: ModuleType, device: torch.device) -> float:
     return float(torch.stack(errors).amax())  # not a number, if one of them is
 
 
-def attention_error(found: ModuleType, like: torch.Tensor) -> float:
-    """The largest distance between attention by the kernel and by torch: one sequence of 2 query heads, 3 keys of its prompt and 2 of its own."""
-    query, keys, values = (probe(like, 1, heads, length, like.shape[-1]) for heads, length in ((2, 1), (1, 5), (1, 5)))
+def attention_error(found: ModuleType, heads: Heads, like: torch.Tensor) -> float:
+    """The largest distance between attention by the kernel and by torch: one sequence with 3 keys of its prompt and 2 of its own."""
+    query, keys, values = (probe(like, 1, count, length, heads.size) for count, length in ((heads.group, 1), (1, 5), (1, 5)))
     parts = [(keys[:, :, part], values[:, :, part]) for part in (slice(0, 3), slice(3, 5))]
     zero = torch.zeros(1, dtype=torch.int64, device=like.device)
     layout = SimpleNamespace(places_B=zero, num_places=1, lengths_P=zero + 3, lengths_B=zero + 2)
-    mine_1HD = found.attend(query, *parts, layout, 0.25, sys.maxsize, None)[:, 0]
-    expected_1HD = ((0.25 * query.float() @ keys.float().transpose(-1, -2)).softmax(-1) @ values.float())[:, :, 0]
+    mine_1HD = found.attend(query, *parts, layout, 0.25, sys.maxsize, 5.0 if heads.has_softcap else None)[:, 0]
+    scores = 0.25 * query.float() @ keys.float().transpose(-1, -2)
+    expected_1HD = ((5 * torch.tanh(scores / 5) if heads.has_softcap else scores).softmax(-1) @ values.float())[:, :, 0]
     return float((mine_1HD.float() - expected_1HD).abs().max())
 
 
@@ -107,11 +121,17 @@ def fuse_norms(model: Any) -> int:
         epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
         if not type(module).__name__.endswith("RMSNorm") or isinstance(module, torch.nn.RMSNorm) or weight is None or epsilon is None:
             continue
-        states = probe(weight, 3, *weight.shape)
-        if alike(partial(norm, module, epsilon, states), partial(module, states)):
-            module.forward = partial(norm, module, epsilon)
+        states = [scale * probe(weight, 3, *weight.shape) for scale in SCALES]
+        if all(alike(partial(norm, module, epsilon, one), partial(module, one)) for one in states):
+            replace_forward(module, lambda module, states, epsilon=epsilon: norm(module, epsilon, states))
             fused += 1
     return fused
+
+
+def replace_forward(module: Any, forward: Any) -> None:
+    """Give one module another forward pass, by a class of its own: it stays a module of its class that can be copied, and nothing refers back to it."""
+    kind = type(module)
+    module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
 def norm(module: Any, epsilon: float, states: torch.Tensor) -> torch.Tensor:
@@ -134,7 +154,7 @@ def fuse_rotations(model: Any, fast: ModuleType) -> int:
         names = {**forward.__globals__, ROTATION: rotation(fast, original)}
         changed = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
         changed.__kwdefaults__ = forward.__kwdefaults__
-        module.forward = MethodType(changed, module)
+        replace_forward(module, changed)
         fused += 1
     return fused
 
@@ -159,16 +179,19 @@ def fuse_gates(model: Any, fast: ModuleType) -> int:
         if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
             continue
         weight = next(module.parameters())
-        values, states = 3 * probe(weight.float(), 64), probe(weight, 3, module.gate_proj.in_features)
+        width = getattr(module.gate_proj, "in_features", None)
+        if width is None:
+            continue
+        values, states = 3 * probe(weight.float(), 64), [scale * probe(weight, 3, width) for scale in SCALES]
         is_silu = alike(partial(module.act_fn, values), partial(torch.nn.functional.silu, values))
-        if is_silu and alike(partial(gated, module, fast, states), partial(module, states)):
-            module.forward = partial(gated, module, fast)
+        if is_silu and all(alike(partial(gated, module, fast.gated, one), partial(module, one)) for one in states):
+            replace_forward(module, lambda module, states, gate=fast.gated: gated(module, gate, states))
             fused += 1
     return fused
 
 
-def gated(module: Any, fast: ModuleType, states: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = module.down_proj(fast.gated(module.gate_proj(states), module.up_proj(states)))
+def gated(module: Any, gate: Any, states: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = module.down_proj(gate(module.gate_proj(states), module.up_proj(states)))
     return out
 
 

@@ -53,15 +53,15 @@ def _draw(
         if WANTS_MEAN:
             plain += tl.where(is_in, z, 0.0)
     cumulated = tl.cumsum(sums, 0)
-    total = tl.max(cumulated, 0)
+    total = tl.sum(sums, 0)  # not a number where a logit is none; a maximum would hide it
     target = tl.minimum(tl.load(uniforms_ptr + row) * total, total * (1 - 2.220446049250313e-16))
-    chosen = tl.sum((cumulated <= target).to(tl.int32), 0)
+    chosen = tl.minimum(tl.sum((cumulated <= target).to(tl.int32), 0), BLOCKS - 1)  # sums in another order may end a rounding short of the target
     before = tl.sum(tl.where(blocks < chosen, sums, 0.0), 0)
     index = chosen * BLOCK + at
     z = tl.load(start + index, mask=index < vocabulary, other=float("-inf")).to(tl.float32) / temperature - top
     e = tl.exp(z)
     inside = tl.sum(((before + tl.cumsum(e.to(tl.float64), 0)) <= target).to(tl.int32), 0)
-    inside = tl.minimum(inside, tl.max(tl.where(e > 0, at, 0), 0))  # sums in another order may end a rounding short of the target
+    inside = tl.minimum(inside, tl.max(tl.where(e > 0, at, 0), 0))
     log_total = tl.log(total)
     tl.store(tokens_ptr + row, (chosen * BLOCK + inside).to(tl.int64))
     tl.store(logprobs_ptr + row, (tl.sum(tl.where(at == inside, z, 0.0), 0) - log_total).to(tl.float32))
@@ -121,12 +121,13 @@ def _attend_part(
 def _attend(
     query_ptr, prompt_keys_ptr, prompt_values_ptr, own_keys_ptr, own_values_ptr, out_ptr, places_ptr, prompt_lengths_ptr, own_lengths_ptr,
     query_row, query_head, pk_prompt, pk_head, pk_token, pv_prompt, pv_head, pv_token, ok_row, ok_head, ok_token, ov_row, ov_head, ov_token,
-    num_places, scaling, window, softcap,
+    num_places, own_width, scaling, window, softcap,
     GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
 ):  # fmt: skip
     row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
     prompt = tl.load(places_ptr + row) // num_places
-    of_prompt, own = tl.load(prompt_lengths_ptr + prompt), tl.load(own_lengths_ptr + row)
+    of_prompt = tl.load(prompt_lengths_ptr + prompt)
+    own = tl.minimum(tl.load(own_lengths_ptr + row), own_width)  # a row that is not in use stands at the board's last column, and is given as few as others
     first = of_prompt + own - window  # the query stands at of_prompt + own - 1 and sees `window` tokens, itself included
     at_g, at_d = tl.arange(0, GROUP_PADDED), tl.arange(0, SIZE)
     is_in = (at_g < GROUP)[:, None]
@@ -148,6 +149,12 @@ def _attend(
     tl.store(at_out, (out / total[:, None]).to(query.dtype), mask=is_in)
 
 
+def tile(size: int, element_bytes: int) -> tuple[int, int]:
+    """Keys at a time, and how many such blocks are loaded ahead, for heads of `size` numbers."""
+    block = max(LEAST_GROUP, min(BLOCK_T, TILE_BYTES // (size * element_bytes)))
+    return block, 3 if block * size * element_bytes <= TILE_BYTES // 2 else 2
+
+
 def attend(
     query_BHQD: torch.Tensor,
     prompt: tuple[torch.Tensor, torch.Tensor],
@@ -164,12 +171,12 @@ def attend(
     batch, heads, _, size = query_BHQD.shape
     kv_heads = own[0].shape[1]
     group = heads // kv_heads
-    block = max(LEAST_GROUP, min(BLOCK_T, TILE_BYTES // (size * query_BHQD.element_size())))
-    stages = 3 if block * size * query_BHQD.element_size() <= TILE_BYTES // 2 else 2
+    block, stages = tile(size, query_BHQD.element_size())
     out_B1HD = torch.empty((batch, 1, heads, size), dtype=query_BHQD.dtype, device=query_BHQD.device)
     _attend[(batch, kv_heads)](
         query_BHQD, *prompt, *own, out_B1HD, layout.places_B, layout.lengths_P, layout.lengths_B, query_BHQD.stride(0), query_BHQD.stride(1),
-        *(stride for part in (*prompt, *own) for stride in part.stride()[:3]), layout.num_places, float(scaling), min(window, 1 << 30), float(softcap or 1.0),
+        *(stride for part in (*prompt, *own) for stride in part.stride()[:3]), layout.num_places, own[0].shape[2],
+        float(scaling), min(window, 1 << 30), float(softcap or 1.0),
         GROUP=group, GROUP_PADDED=max(LEAST_GROUP, triton.next_power_of_2(group)), SIZE=size, BLOCK=block, HAS_SOFTCAP=softcap is not None, num_stages=stages,
     )  # fmt: skip
     return out_B1HD
@@ -189,10 +196,11 @@ def _logprobs(logits_ptr, targets_ptr, logprobs_ptr, totals_ptr, stride, vocabul
         total = total * tl.exp(best - higher) + tl.exp(z - higher)
         best = higher
     top = tl.max(best, 0)
-    log_total = top + tl.log(tl.sum(total * tl.exp(best - top), 0))
+    log_sum = tl.log(tl.sum(total * tl.exp(best - top), 0))
     chosen = tl.load(start + tl.load(targets_ptr + row)).to(tl.float32) / temperature
-    tl.store(totals_ptr + row, log_total)
-    tl.store(logprobs_ptr + row, chosen - log_total)
+    tl.store(totals_ptr + 2 * row, top)
+    tl.store(totals_ptr + 2 * row + 1, log_sum)
+    tl.store(logprobs_ptr + row, chosen - top - log_sum)
 
 
 @triton.jit
@@ -202,28 +210,30 @@ def _slopes(logits_ptr, targets_ptr, totals_ptr, slopes_ptr, stride, vocabulary,
     start = logits_ptr + row * stride
     is_in = index < vocabulary
     z = tl.load(start + index, mask=is_in, other=0.0)
-    p = tl.exp(z.to(tl.float32) / temperature - tl.load(totals_ptr + row))
+    p = tl.exp(z.to(tl.float32) / temperature - tl.load(totals_ptr + 2 * row) - tl.load(totals_ptr + 2 * row + 1))
     slope = tl.load(slopes_ptr + row) / temperature
     is_target = index == tl.load(targets_ptr + row)
     tl.store(start + index, (slope * (tl.where(is_target, 1.0, 0.0) - p)).to(z.dtype), mask=is_in)
 
 
 def logprobs(logits_KV: torch.Tensor, targets_K: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """(log-probabilities of the targets [K], log of the sum of exponentials [K]), float32, of softmax(logits / temperature)."""
+    """(log-probabilities of the targets [K]; the largest logit, and the log of the sum of exponentials of what the others are below it [K, 2]), float32, of
+    softmax(logits / temperature). Apart, because one number for both would lose digits where logits are far from 0.
+    """
     count, vocabulary = logits_KV.shape
-    logprobs_K, totals_K = (torch.empty(count, dtype=torch.float32, device=logits_KV.device) for _ in range(2))
+    logprobs_K, totals_K2 = (torch.empty(shape, dtype=torch.float32, device=logits_KV.device) for shape in (count, (count, 2)))
     _logprobs[(count,)](
-        logits_KV, targets_K, logprobs_K, totals_K, logits_KV.stride(0), vocabulary, float(temperature),
+        logits_KV, targets_K, logprobs_K, totals_K2, logits_KV.stride(0), vocabulary, float(temperature),
         BLOCK=BLOCK_V, BLOCKS=triton.cdiv(vocabulary, BLOCK_V), num_warps=8,
     )  # fmt: skip
-    return logprobs_K, totals_K
+    return logprobs_K, totals_K2
 
 
-def slopes_(logits_KV: torch.Tensor, targets_K: torch.Tensor, totals_K: torch.Tensor, slopes_K: torch.Tensor, temperature: float) -> None:
+def slopes_(logits_KV: torch.Tensor, targets_K: torch.Tensor, totals_K2: torch.Tensor, slopes_K: torch.Tensor, temperature: float) -> None:
     """Put d(sum of slopes * log-probabilities) / d(logits) in the logits' place."""
     count, vocabulary = logits_KV.shape
     grid = (count, triton.cdiv(vocabulary, BLOCK_V))
-    _slopes[grid](logits_KV, targets_K, totals_K, slopes_K, logits_KV.stride(0), vocabulary, float(temperature), BLOCK=BLOCK_V, num_warps=8)
+    _slopes[grid](logits_KV, targets_K, totals_K2, slopes_K, logits_KV.stride(0), vocabulary, float(temperature), BLOCK=BLOCK_V, num_warps=8)
 
 
 @triton.jit

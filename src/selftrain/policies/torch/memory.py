@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import torch
 
 from selftrain.policies.torch.forward import Forward
-from selftrain.policies.torch.hardware import gpu_bytes
+from selftrain.policies.torch.hardware import default_cache_mib, gpu_bytes
 
 CPU_ACTIVATIONS_MIB = 256
 """Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
@@ -56,8 +56,10 @@ def default_microbatch_tokens(forward: Forward) -> int:
 
 
 def gpu_room(forward: Forward) -> int:
-    """Bytes for activations: half of what the weights, their bfloat16 twin, gradients and moments leave, a sixteenth of the memory at least."""
-    beside: int = sum((18 if weight.requires_grad else 6) * weight.numel() for weight in forward.model.parameters())
+    """Bytes for activations: half of what the weights, their bfloat16 twin, gradients and moments, and the keys and values of sampling by default, leave;
+    a sixteenth of the memory at least.
+    """
+    beside: int = (default_cache_mib(forward.device) << 20) + sum((18 if weight.requires_grad else 6) * weight.numel() for weight in forward.model.parameters())
     memory = gpu_bytes(forward.device)
     return max(memory >> 4, (memory - beside) >> 1)
 
