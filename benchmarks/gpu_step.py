@@ -16,7 +16,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from selftrain.policies.torch import TorchPolicy, draw, forward, fused, head, lo
 from selftrain.policies.torch.hardware import matrix_rate, synchronize
 from selftrain.seeds import Stream
 from selftrain.types import Group, Message, Prompt, TrainingSample
+from speed import fix_lengths
 
 KERNELS, FUSE = fused.kernels, forward.fuse
 
@@ -56,9 +56,9 @@ def measure(args: argparse.Namespace, device: torch.device, with_kernels: bool) 
     """Three samplings and three updates, in this order; the first of each also prepares."""
     for module in (fused, draw, head):
         module.kernels = KERNELS if with_kernels else lambda _device: None  # type: ignore[attr-defined]
-    forward.fuse = FUSE if with_kernels else lambda _model: {}
+    forward.fuse = FUSE if with_kernels else lambda _model: None
     policy = load_policy(PolicySection(model=args.model, device=args.device, dtype="bfloat16"), UpdateSection(), args.model)
-    policy.sampler = replace(policy.sampler, stop_ids=frozenset())
+    fix_lengths(policy)
     count, votes, tokens = args.size
     rows = [json.loads(line) for line in args.prompts.read_text("utf-8").splitlines()[:count]]
     prompts = [Prompt(str(at), (Message("user", str(row.get("prompt") or row["question"])),)) for at, row in enumerate(rows)]

@@ -180,7 +180,7 @@ def test_a_policy_draws_and_learns_with_them_what_it_does_without(
         patch.setattr(attention, "attends", lambda *_: None)
         for module in (draw, head):
             patch.setattr(module, "kernels", lambda _: None)
-        patch.setattr(forward, "fuse", lambda _: {})
+        patch.setattr(forward, "fuse", lambda _: None)
         plain = policy_of(source, options)
         expected = plain.sample(requests_for(), SamplingParams(12), Stream(5))
         samples = samples_of(groups_of(plain))

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from selftrain.policies.torch.loading import first_line
+
 LEAST_HEAD_SIZE, MOST_HEAD_SIZE = 16, 256
 SCALES = (1.0, 100.0, 0.001)
 """of the states that modules are compared on: clamps and epsilons show at one of them"""
@@ -67,7 +69,7 @@ def are_right(name: str, error_of: Callable[[], float]) -> bool:
         error = error_of()
         words = f"off by {error:.3g}" if not error < 0.05 else ""
     except failures() as failure:
-        words = str(failure).strip().splitlines()[0] if str(failure).strip() else type(failure).__name__
+        words = first_line(failure)
     if words:
         warnings.warn(f"{name} cannot be used on this GPU ({words}): plain torch is used, slower and with the same results", RuntimeWarning, stacklevel=2)
     return not words
@@ -104,26 +106,28 @@ def attention_error(found: ModuleType, heads: Heads, like: torch.Tensor) -> floa
     return float((mine_1HD.float() - expected_1HD).abs().max())
 
 
-def fuse(model: Any) -> dict[str, int]:
-    """Let norms, rotary positions and gated MLPs run as one kernel each, backward too, where that gives what they give. Returns how many of each.
+def fuse(model: Any) -> None:
+    """Let norms, rotary positions and gated MLPs run as one kernel each, backward too, where that gives what they give.
 
     In bfloat16 what was rounded after every operation is then rounded once. Weights, names and the state that is saved stay as they are.
     """
     fast = kernels(next(model.parameters()).device.type)
-    return {"norms": fuse_norms(model)} | ({} if fast is None else {"rotations": fuse_rotations(model, fast), "gates": fuse_gates(model, fast)})
+    fuse_norms(model)
+    if fast is not None:
+        fuse_rotations(model, fast)
+        fuse_gates(model, fast)
 
 
 def fuse_norms(model: Any) -> int:
-    """Root-mean-square norms that torch's own function computes."""
+    """Root-mean-square norms that torch's own function computes; how many."""
     fused = 0
     for module in model.modules():
         weight = getattr(module, "weight", None)
-        epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-        if not type(module).__name__.endswith("RMSNorm") or isinstance(module, torch.nn.RMSNorm) or weight is None or epsilon is None:
+        if not type(module).__name__.endswith("RMSNorm") or isinstance(module, torch.nn.RMSNorm) or weight is None or epsilon_of(module) is None:
             continue
         states = [scale * probe(weight, 3, *weight.shape) for scale in SCALES]
-        if all(alike(partial(norm, module, epsilon, one), partial(module, one)) for one in states):
-            replace_forward(module, lambda module, states, epsilon=epsilon: norm(module, epsilon, states))
+        if all(alike(partial(norm, module, one), partial(module, one)) for one in states):
+            replace_forward(module, norm)
             fused += 1
     return fused
 
@@ -134,29 +138,38 @@ def replace_forward(module: Any, forward: Any) -> None:
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
 
 
-def norm(module: Any, epsilon: float, states: torch.Tensor) -> torch.Tensor:
+def norm(module: Any, states: torch.Tensor) -> torch.Tensor:
     """weight * states / sqrt(mean of squares + epsilon) over the last dimension."""
-    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight.to(states.dtype), epsilon)
+    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight.to(states.dtype), epsilon_of(module))
+
+
+def epsilon_of(module: Any) -> float | None:
+    found: float | None = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    return found
 
 
 def fuse_rotations(model: Any, fast: ModuleType) -> int:
-    """Attention modules whose rotary positions go by halves: their forward pass is run with another function in the place of transformers' own."""
-    fused = 0
-    weight = next(model.parameters())
-    for module in model.modules():
-        forward = type(module).forward
-        original = getattr(forward, "__globals__", {}).get(ROTATION)
-        if original is None or ROTATION not in forward.__code__.co_names:
-            continue
-        states = [probe(weight, 2, heads, 3, 32) for heads in (4, 2)] + [probe(weight, 2, 3, 32) for _ in range(2)]
-        if not alike(partial(joined, fast.rotate, states), partial(joined, original, states)):
-            continue
-        names = {**forward.__globals__, ROTATION: rotation(fast, original)}
-        changed = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
-        changed.__kwdefaults__ = forward.__kwdefaults__
-        replace_forward(module, changed)
-        fused += 1
-    return fused
+    """Attention modules whose rotary positions go by halves; how many. Their forward pass is run with another function in the place of transformers' own."""
+    modules = list(model.modules())
+    changed = {kind: with_rotation(kind.forward, fast, next(model.parameters())) for kind in {type(module) for module in modules}}
+    chosen = [module for module in modules if changed[type(module)] is not None]
+    for module in chosen:
+        replace_forward(module, changed[type(module)])
+    return len(chosen)
+
+
+def with_rotation(forward: Any, fast: ModuleType, like: torch.Tensor) -> FunctionType | None:
+    """A forward function that turns queries and keys by the kernel; None where it turns none, or turns them otherwise."""
+    original = getattr(forward, "__globals__", {}).get(ROTATION)
+    if original is None or ROTATION not in forward.__code__.co_names:
+        return None
+    states = [probe(like, 2, heads, 3, 32) for heads in (4, 2)] + [probe(like, 2, 3, 32) for _ in range(2)]
+    if not alike(partial(joined, fast.rotate, states), partial(joined, original, states)):
+        return None
+    names = {**forward.__globals__, ROTATION: rotation(fast, original)}
+    changed = FunctionType(forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__)
+    changed.__kwdefaults__ = forward.__kwdefaults__
+    return changed
 
 
 def rotation(fast: ModuleType, original: Any) -> Any:
@@ -173,7 +186,11 @@ def joined(rotate: Any, states: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def fuse_gates(model: Any, fast: ModuleType) -> int:
-    """MLPs of the form down(silu(gate) * up)."""
+    """MLPs of the form down(silu(gate) * up); how many."""
+
+    def gated(module: Any, states: torch.Tensor) -> Any:
+        return module.down_proj(fast.gated(module.gate_proj(states), module.up_proj(states)))
+
     fused = 0
     for module in model.modules():
         if not all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
@@ -184,15 +201,10 @@ def fuse_gates(model: Any, fast: ModuleType) -> int:
             continue
         values, states = 3 * probe(weight.float(), 64), [scale * probe(weight, 3, width) for scale in SCALES]
         is_silu = alike(partial(module.act_fn, values), partial(torch.nn.functional.silu, values))
-        if is_silu and all(alike(partial(gated, module, fast.gated, one), partial(module, one)) for one in states):
-            replace_forward(module, lambda module, states, gate=fast.gated: gated(module, gate, states))
+        if is_silu and all(alike(partial(gated, module, one), partial(module, one)) for one in states):
+            replace_forward(module, gated)
             fused += 1
     return fused
-
-
-def gated(module: Any, gate: Any, states: torch.Tensor) -> torch.Tensor:
-    out: torch.Tensor = module.down_proj(gate(module.gate_proj(states), module.up_proj(states)))
-    return out
 
 
 def probe(like: torch.Tensor, *shape: int) -> torch.Tensor:

@@ -17,6 +17,7 @@ from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch.board import Board, Extent, Sizes, advance
 from selftrain.policies.torch.cache import prompt_cache
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.loading import first_line
 
 Step = Callable[[], None]
 Recorder = Callable[[Step], Step]
@@ -55,8 +56,7 @@ class Graphs:
     """
 
     def __init__(self, make_recorder: Callable[[], Recorder]) -> None:
-        self.make_recorder, self.broken = make_recorder, ""
-        self.recorder: Recorder | None = None
+        self.make_recorder, self.recorder, self.broken = make_recorder, make_recorder(), ""
         self.board: Board | None = None
         self.replays: dict[Extent, Step] = {}
         self._made_for: tuple[object, ...] = ()
@@ -69,7 +69,7 @@ class Graphs:
             if before is not None and before.columns == wanted.columns:  # lengths and numbers that vary from step to step settle at their largest
                 wanted = Sizes(*map(max, before, wanted))
             self.drop()
-            self.board, self._made_for, self.recorder = Board(forward, wanted, params, stop_ids), made_for, self.make_recorder()
+            self.board, self._made_for = Board(forward, wanted, params, stop_ids), made_for
             fill(self.board, forward)
         self.board.state.copy_(unused(self.board).expand(-1, self.board.sizes.rows))
         return self.board
@@ -78,6 +78,7 @@ class Graphs:
         """Give the board's memory back, and that of the graphs."""
         self.board = None
         self.replays.clear()
+        self.recorder = self.make_recorder()
 
     def advance(self, board: Board, forward: Forward, params: SamplingParams, extent: Extent) -> None:
         """One more token for each row in use, as `board.advance`, which is run over somewhat more."""
@@ -93,14 +94,14 @@ class Graphs:
         replay()
 
     def _record(self, board: Board, step: Step) -> Step:
-        if self.broken or self.recorder is None:
+        if self.broken:
             return step
         state = board.state.clone()
         board.state.copy_(unused(board).expand(-1, board.sizes.rows))
         try:
             return self.recorder(step)
         except RuntimeError as error:
-            self.broken = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self.broken = first_line(error)
             warnings.warn(
                 f"the decode step cannot be recorded as a CUDA graph ({self.broken}): sampling goes on without graphs, slower and with the same results",
                 RuntimeWarning,
