@@ -16,6 +16,7 @@ from selftrain.policies.torch.attention import Joined, Learning, Shared, learnin
 from selftrain.policies.torch.head import Head
 from selftrain.policies.torch.logprobs import token_logprobs
 from selftrain.policies.torch.memory import default_microbatch_tokens, kept_bytes, one_gradient
+from selftrain.policies.torch.trees import Packed, TokenSequence, alone
 
 
 def test_what_a_pass_keeps_by_hand() -> None:
@@ -42,9 +43,12 @@ def test_tokens_of_a_pass_where_none_are_named(tmp_path: Path, monkeypatch: pyte
     each = (kept_bytes(policy.forward, 64) - kept_bytes(policy.forward, 32)) / 32
     assert default_microbatch_tokens(policy.forward) == 2048
     monkeypatch.setattr(memory, "CPU_ACTIVATIONS_MIB", 8)
-    assert default_microbatch_tokens(policy.forward) == int((4 << 20) / each) == policy.learner.tokens_per_microbatch
+    weights = sum(weight.numel() for weight in policy.learner.weights.values())
+    assert default_microbatch_tokens(policy.forward) == int(((8 << 20) + 4 * weights) / 2 / each) == policy.learner.tokens_per_microbatch
+    half = policy_of(source, {"dtype": "bfloat16"})  # its copy of the weights and the copy's gradient take that room
+    assert default_microbatch_tokens(half.forward) == int((4 << 20) / half.learner.kept_per_token)
     monkeypatch.setattr(memory, "CPU_ACTIVATIONS_MIB", 0)
-    assert default_microbatch_tokens(policy.forward) == 64
+    assert default_microbatch_tokens(half.forward) == 64
     assert policy_of(source, update={"tokens_per_microbatch": 100}).learner.tokens_per_microbatch == 100
     assert policy_of(source, {"gradient_checkpointing": True}).learner.tokens_per_microbatch == 64
 
@@ -128,7 +132,8 @@ def test_keys_behind_prompts_are_made_again_for_the_backward_pass(heads: int, dt
     sizes = ((3, heads, 5, 8), (2, 2, 150, 8), (3, 2, 5, 8), (2, 2, 150, 8), (3, 2, 5, 8))  # queries; keys and values of 2 prompts and of 3 sequences
     parts = [torch.randn(size, generator=generator).to(dtype).requires_grad_() for size in sizes]
     prompts_B = torch.tensor([0, 1, 1])
-    layout = Learning(prompts_B, learning_masks([False], prompts_B, torch.tensor([150, 90]), (150, 5), 1 << 40))
+    packed = Packed.of([alone(at, TokenSequence((1,), (4, 5, 6, 7, 8, 9), [5])) for at in range(3)], 0, prompts_B.device)
+    layout = Learning(prompts_B, learning_masks([False], prompts_B, torch.tensor([150, 90]), 150, packed, 1 << 40))
     times_made: list[Joined] = []
     made = Joined.made
     monkeypatch.setattr(Joined, "made", lambda joined: times_made.append(joined) or made(joined))

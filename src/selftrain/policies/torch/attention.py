@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from selftrain.policies.torch.fused import attends
+from selftrain.policies.torch.trees import Packed
 
 NAME = "selftrain_shared"
 SHORT_TOKENS = 128
@@ -92,7 +93,7 @@ class Decoding:
 
 
 class Learning(NamedTuple):
-    """All T tokens of each sequence at once, with gradient. prompts_B: the prompt of each. masks: by is_sliding, allowed pairs [B, 1, T, L + T]."""
+    """All T tokens of each tree at once, with gradient. prompts_B: the prompt of each. masks: by is_sliding, allowed pairs [B, 1, T, L + T]."""
 
     prompts_B: torch.Tensor
     masks: dict[bool, torch.Tensor]
@@ -162,16 +163,18 @@ def decoding_mask(
     return torch.zeros_like(allowed, dtype=torch.float32).masked_fill_(~allowed, torch.finfo(torch.float32).min)[:, None, None]
 
 
-def learning_masks(kinds: Sequence[bool], prompts_B: torch.Tensor, lengths_P: torch.Tensor, widths: tuple[int, int], window: int) -> dict[bool, torch.Tensor]:
-    """Masks of a learning pass: the prompt's tokens, and the own ones up to the query's."""
+def learning_masks(
+    kinds: Sequence[bool], prompts_B: torch.Tensor, lengths_P: torch.Tensor, width: int, packed: Packed, window: int
+) -> dict[bool, torch.Tensor]:
+    """Masks of a learning pass: the prompt's tokens, of `width` columns, and those of the own ones that a token goes on from, itself included."""
     prompt_B11 = lengths_P[prompts_B][:, None, None]
-    at_L, at_T = (torch.arange(width, device=prompts_B.device) for width in widths)
+    at_L = torch.arange(width, device=prompts_B.device)
     masks = {}
     for is_sliding in kinds:
-        reach = window if is_sliding else sys.maxsize >> 1
-        prompt_BTL = (at_L < prompt_B11) & (at_L > prompt_B11 + at_T[:, None] - reach)
-        own_TT = (at_T <= at_T[:, None]) & (at_T > at_T[:, None] - reach)
-        masks[is_sliding] = torch.cat([prompt_BTL, own_TT.expand(len(prompts_B), -1, -1)], 2)[:, None]
+        prompt_BNL = (at_L < prompt_B11).expand(-1, packed.ids_BN.shape[1], -1)
+        if is_sliding:
+            prompt_BNL = prompt_BNL & (at_L > prompt_B11 + packed.depths_BN[:, :, None] - window)
+        masks[is_sliding] = torch.cat([prompt_BNL, packed.sees(window if is_sliding else None)], 2)[:, None]
     return masks
 
 

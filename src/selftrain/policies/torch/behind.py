@@ -1,4 +1,4 @@
-"""Learning behind shared prompts: each prompt is run once for all completions of it, forward and backward.
+"""Learning behind shared prompts: each prompt is run once for all completions of it, forward and backward, and so is what completions begin with (trees.py).
 
 A completion's tokens attend to the prompt's keys and values, which are leaves here: micro-batches of completions add up their gradients in them, and one
 backward pass through the prompts at the end takes the sums on. The prompt's last hidden state, which predicts the first token of every completion, is
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from selftrain.policies.torch.attention import Learning, learning_masks
 from selftrain.policies.torch.cache import learning_cache, prompt_cache, sliding_layers
 from selftrain.policies.torch.forward import Forward
-from selftrain.policies.torch.scoring import TokenSequence, microbatches
+from selftrain.policies.torch.scoring import microbatches
+from selftrain.policies.torch.trees import Packed, TokenSequence, Tree, by_prompt, trees_of
 
 
 class Prompts:
@@ -31,21 +33,20 @@ class Prompts:
         self.pairs = list(zip(self.leaves[1::2], self.leaves[2::2], strict=True))
         self.kinds = sorted(set(sliding_layers(forward.config)))
 
-    def hidden(self, sequences: Sequence[TokenSequence]) -> torch.Tensor:
-        """Hidden states [K, H] that predict the wanted tokens of these sequences, in their order."""
-        device, width = self.forward.device, max(map(own_length, sequences))
-        prompts = [self.index[sequence.prompt_ids] for sequence in sequences]
+    def hidden(self, trees: Sequence[Tree]) -> torch.Tensor:
+        """Hidden states [K, H] that predict the distinct wanted tokens of these trees, in their order."""
+        device, packed = self.forward.device, Packed.of(trees, self.forward.pad_id, self.forward.device)
+        prompts = [self.index[tree.prompt_ids] for tree in trees]
         prompts_B = torch.tensor(prompts, device=device)
-        ids = [[*sequence.token_ids[:-1], *[self.forward.pad_id] * (width + 1 - len(sequence.token_ids))] for sequence in sequences]
-        positions_BT = self.lengths_P[prompts_B][:, None] + torch.arange(width, device=device)
-        widths = self.pairs[0][0].shape[2], width
-        masks = learning_masks(self.kinds, prompts_B, self.lengths_P, widths, self.forward.window)
+        positions_BN = self.lengths_P[prompts_B][:, None] + packed.depths_BN
+        masks = learning_masks(self.kinds, prompts_B, self.lengths_P, self.pairs[0][0].shape[2], packed, self.forward.window)
         cache = learning_cache(self.forward.config, self.pairs, Learning(prompts_B, masks))
-        own_BTH = self.forward.after_prompts(torch.tensor(ids, device=device), positions_BT, cache)
-        sources_XH = torch.cat([self.leaves[0], own_BTH.flatten(0, 1)])
-        first = len(self.lengths_P) - 1  # token t > 0 is predicted by own hidden state t - 1
-        wanted = [prompts[row] if at == 0 else first + row * width + at for row, sequence in enumerate(sequences) for at in sequence.wanted]
-        return sources_XH.index_select(0, torch.tensor(wanted, device=device))
+        own_BNH = self.forward.after_prompts(packed.ids_BN, positions_BN, cache)
+        sources_XH = torch.cat([self.leaves[0], own_BNH.flatten(0, 1)])
+        firsts = len(self.lengths_P) + np.arange(len(trees)) * own_BNH.shape[1]
+        rows = zip(trees, prompts, firsts, strict=True)
+        sources = np.concatenate([np.where(tree.sources < 0, prompt, first + tree.sources) for tree, prompt, first in rows])
+        return sources_XH.index_select(0, torch.from_numpy(sources).to(device))
 
     def backward(self) -> None:
         """Take the gradients that have gathered on through the prompts."""
@@ -54,17 +55,10 @@ class Prompts:
             torch.autograd.backward([output for output, _ in used], [gradient for _, gradient in used])
 
 
-def prompt_parts(forward: Forward, sequences: Sequence[TokenSequence], budget_tokens: int) -> Iterator[tuple[Prompts, list[int]]]:
-    """Prompts, as many as the budget holds, run once, and the indices of their sequences."""
-    of_prompt: dict[tuple[int, ...], list[int]] = {}
-    for at, sequence in enumerate(sequences):
-        of_prompt.setdefault(sequence.prompt_ids, []).append(at)
-    prompts = sorted(of_prompt, key=len, reverse=True)
+def prompt_parts(forward: Forward, sequences: Sequence[TokenSequence], budget_tokens: int) -> Iterator[tuple[Prompts, list[Tree]]]:
+    """Prompts, as many as the budget holds, run once, and their sequences as trees."""
+    of_prompt = by_prompt(sequences)
+    prompts = list(of_prompt)
     for batch in microbatches([len(ids) for ids in prompts], budget_tokens, cut_padding=False):
         shared = Prompts(forward, [prompts[at] for at in batch])
-        yield shared, [at for prompt in batch for at in of_prompt[prompts[prompt]]]
-
-
-def own_length(sequence: TokenSequence) -> int:
-    """Tokens that are run behind the prompt: the last one predicts nothing that is wanted."""
-    return max(1, len(sequence.token_ids) - 1)
+        yield shared, [tree for at in batch for tree in trees_of(sequences, of_prompt[prompts[at]], budget_tokens, forward.token_cost)]

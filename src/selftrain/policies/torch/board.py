@@ -19,7 +19,8 @@ from selftrain.policies.torch.draw import draw
 from selftrain.policies.torch.forward import Forward
 
 SEQUENCE, PLACE, TOKEN, DRAWN, DONE = range(5)
-"""Lines of the state: of each row its sequence, its place (slot * places + place in it), newest token, tokens drawn, whether it is done."""
+"""Lines of the state: of each row its sequence, its place (slot * places + place in it), newest token, tokens drawn, whether it is done. Where sequences share
+rows, a column stands for a sequence instead."""
 
 
 class Sizes(NamedTuple):
@@ -64,7 +65,7 @@ class Board:
 
 
 def record(board: Board, logits_AV: torch.Tensor, rows: slice, params: SamplingParams) -> None:
-    """Draw one token for each row, write it down and see who is done. Rows that are done go along without growing."""
+    """Draw one token for each of these columns of the state, write it down and see who is done. Rows that are done go along without growing."""
     sequences, _, _, drawn_A, done_A = board.state[:, rows]
     tokens_A, logprobs_A, entropies_A, certainties_A = draw(logits_AV, board.uniforms_ST[sequences, drawn_A], params)
     for buffer, values in ((board.tokens_ST, tokens_A), (board.logprobs_ST, logprobs_A), (board.entropies_ST, entropies_A)):
@@ -89,14 +90,30 @@ class Extent(NamedTuple):
     column: int | None = None
 
 
-def advance(board: Board, forward: Forward, params: SamplingParams, extent: Extent) -> None:
-    """One more token for each row of the extent."""
+class Standing(NamedTuple):
+    """Which sequences share a row: speakers_A, for each row the place in the state of one of its sequences; rows_E, for each of the E first sequences of the
+    state its row. places_A: a place of each row's own, prompt * num_places + number.
+    """
+
+    speakers_A: torch.Tensor
+    rows_E: torch.Tensor
+    places_A: torch.Tensor
+    num_places: int
+
+
+def advance(board: Board, forward: Forward, params: SamplingParams, extent: Extent, standing: Standing | None = None) -> None:
+    """One more token for each row of the extent, of which each is a sequence's own, or for each of the sequences that stand there."""
     rows, sizes = slice(0, extent.rows), board.sizes
-    _, places_A, tokens_A, drawn_A, _ = board.state[:, rows]
-    prompts_A = places_A // sizes.places
-    layout = Decoding(places_A, sizes.places, board.prompt_lengths, drawn_A, (extent.prompt_tokens, extent.columns), forward.window)
+    _, places_A, tokens_A, drawn_A, _ = board.state[:, rows if standing is None else standing.speakers_A]
+    places_A, num_places = (places_A, sizes.places) if standing is None else (standing.places_A, standing.num_places)
+    prompts_A = places_A // num_places
+    layout = Decoding(places_A, num_places, board.prompt_lengths, drawn_A, (extent.prompt_tokens, extent.columns), forward.window)
     all_rows, columns = torch.arange(extent.rows, device=places_A.device), drawn_A - 1 if extent.column is None else extent.column
     for layer in board.cache.layers:
         layer.at(all_rows, columns, (sizes.slots, extent.prompt_tokens, extent.columns), layout)
     positions_A = board.prompt_lengths[prompts_A] + drawn_A - 1
-    record(board, forward.decode(tokens_A, positions_A, board.cache), rows, params)
+    logits_AV = forward.decode(tokens_A, positions_A, board.cache)
+    if standing is None:
+        record(board, logits_AV, rows, params)
+    else:
+        record(board, logits_AV[standing.rows_E], slice(0, len(standing.rows_E)), params)

@@ -7,6 +7,8 @@ keys before those of its sequences; a `DecodingLayer` writes one token of each s
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,10 +110,12 @@ class DecodingCache(Cache):  # type: ignore[misc]
                 layer.prompt[at] = with_room(layer.prompt[at], num_slots, width, width)
                 layer.prompt[at][index, :, : state.shape[2]] = state
 
-    def make_room(self, rows: int, columns: int, most_columns: int) -> None:
-        """At least so many rows and columns for the sequences' own tokens, of which none will have more than `most_columns`."""
+    def make_room(self, rows: int, columns: int, most_columns: int, used_rows: int | None = None) -> None:
+        """At least so many rows and columns for the sequences' own tokens, of which none will have more than `most_columns`. used_rows: the first ones, whose
+        keys and values are kept; all where it is not given.
+        """
         for layer in self.layers:
-            layer.own = [with_room(buffer, rows, columns, most_columns) for buffer in layer.own]
+            layer.own = [with_room(buffer, rows, columns, most_columns, used_rows) for buffer in layer.own]
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor, columns: int) -> None:
         """Copy rows `sources` over rows `targets`, the first columns of them."""
@@ -120,7 +124,7 @@ class DecodingCache(Cache):  # type: ignore[misc]
                 buffer[targets, :, :columns] = buffer[sources, :, :columns]
 
 
-def with_room(buffer: torch.Tensor, rows: int, columns: int, most_columns: int) -> torch.Tensor:
+def with_room(buffer: torch.Tensor, rows: int, columns: int, most_columns: int, used_rows: int | None = None) -> torch.Tensor:
     """The buffer, or a copy with at least so many rows and columns: whole blocks, and half as many columns again, so that copying stays a small share, but
     no more columns than ever needed, so that memory stays what was planned.
 
@@ -130,9 +134,18 @@ def with_room(buffer: torch.Tensor, rows: int, columns: int, most_columns: int) 
         return buffer
     capacity = buffer.shape[2] if buffer.shape[2] >= columns else -(-(columns + buffer.shape[2] // 2) // BLOCK_TOKENS) * BLOCK_TOKENS
     capacity = max(columns, buffer.shape[2], min(capacity, most_columns))
-    larger = buffer.new_zeros((max(rows, buffer.shape[0]), buffer.shape[1], capacity, buffer.shape[3]))
-    larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
+    larger = zeros((max(rows, buffer.shape[0]), buffer.shape[1], capacity, buffer.shape[3]), buffer)
+    used = buffer[:used_rows]
+    larger[: len(used), :, : buffer.shape[2]] = used
     return larger
+
+
+def zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros of this tensor's type and device; on a CPU in pages that the system gives when they are first touched, so room that stays unused costs nothing."""
+    size = math.prod(shape)
+    if like.device.type != "cpu" or size == 0:
+        return like.new_zeros(shape)
+    return torch.frombuffer(mmap.mmap(-1, size * like.element_size()), dtype=like.dtype).view(shape)
 
 
 def prompt_cache(config: Any) -> Cache:

@@ -1,24 +1,23 @@
 """The decode loop: sequences side by side in rows; finished ones leave, waiting ones enter, until none is left.
 
 A chunk is what enters together: votes of one prompt. Its prompt is run once, its keys lie in a slot, and each of its sequences has a place there. S: all
-sequences to be drawn; R: rows; A: rows in use, always the first ones. What lies on the device, and one step of it: board.py.
+sequences to be drawn; R: rows; A: rows in use, always the first ones. What lies on the device, and one step of it: board.py. Here every sequence has a row
+of its own, and steps are recorded; where they are not, sequences share rows (prefixes.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from selftrain.policies.base import SamplingParams
-from selftrain.policies.torch.board import DONE, DRAWN, PLACE, SEQUENCE, Board, Extent, Sizes, advance, record
+from selftrain.policies.torch.board import DONE, PLACE, SEQUENCE, Board, Extent, Sizes, record
 from selftrain.policies.torch.cache import prompt_cache
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.graphs import Graphs, unused
-from selftrain.policies.torch.stops import StopTexts
 
 LEAVE_SHARE = 0.97
 """Finished sequences leave once at most this share of the rows is still being sampled: leaving copies one row of the cache for each."""
@@ -58,33 +57,40 @@ class Drawn(NamedTuple):
 
 
 class Decoder:
-    """One pass over a plan. `ended` is called with the indices of sequences that left, so that their texts can be read meanwhile.
+    """One pass over a plan. How rows go on from their newest tokens is for a subclass to say."""
 
-    graphs: steps are replayed on its board; without it they are run on a board of their own, which grows with the sequences.
-    """
-
-    def __init__(
-        self, forward: Forward, params: SamplingParams, plan: Plan, stop_ids: Sequence[int], stop_texts: StopTexts | None, graphs: Graphs | None = None
-    ) -> None:
-        self.forward, self.params, self.plan, self.stop_texts, self.graphs = forward, params, plan, stop_texts, graphs
+    def __init__(self, forward: Forward, params: SamplingParams, plan: Plan) -> None:
+        self.forward, self.params, self.plan = forward, params, plan
         self.total, self.most_columns = len(plan.limits_S), int(plan.limits_S.max())
-        slots = max(1, min(len(plan.chunks), plan.rows // min(chunk.size for chunk in plan.chunks)))
+        self.slots = max(1, min(len(plan.chunks), plan.rows // min(chunk.size for chunk in plan.chunks)))
         places, self.prompt_tokens = max(chunk.size for chunk in plan.chunks), max(len(chunk.prompt_ids) for chunk in plan.chunks)
-        sizes = Sizes(self.total, self.most_columns + 1, plan.rows, slots, places, self.prompt_tokens)
-        self.board = Board(forward, sizes, params, stop_ids) if graphs is None else graphs.board_for(forward, sizes, params, stop_ids)
+        self.board = self._board(Sizes(self.total, self.most_columns + 1, plan.rows, self.slots, places, self.prompt_tokens))
         self.board.put(plan.uniforms_ST, plan.limits_S)
-        self.slots = slots
-        self.active, self.step = 0, 0
+        self.active, self.step = 0, 0  # sequences being drawn, always the first ones of the state
         self.entered: dict[int, tuple[int, int]] = {}  # slot -> (first sequence of its chunk, the step it entered)
 
+    def _board(self, sizes: Sizes) -> Board:
+        raise NotImplementedError
+
+    def _begin(self, logits_PV: torch.Tensor, of_chunk: torch.Tensor, entering: slice) -> None:
+        """Draw the first tokens of sequences that enter, from the logits after their prompts."""
+        raise NotImplementedError
+
+    def _advance(self) -> None:
+        """One more token for every sequence in use."""
+        raise NotImplementedError
+
+    def _leave(self, is_waiting: bool, ended: Callable[[list[int]], None]) -> None:
+        """Let finished sequences go, if it is time to."""
+        raise NotImplementedError
+
     def run(self, ended: Callable[[list[int]], None] = lambda _: None) -> Drawn:
-        """Draw until every sequence has stopped or reached its limit."""
+        """Draw until every sequence has stopped or reached its limit. `ended` is called with sequences that left, so that their texts can be read meanwhile."""
         waiting = list(reversed(self.plan.chunks))
         while waiting or self.active:
             if waiting and self.active <= ENTER_SHARE * self.plan.rows:
                 self._enter(waiting)
-            for _ in range(DONE_EVERY[self.forward.device.type] if self.stop_texts is None else 1):
-                self._advance()
+            self._advance()
             self._leave(bool(waiting), ended)
         return self._drawn()
 
@@ -104,12 +110,11 @@ class Decoder:
         of_chunk = torch.repeat_interleave(torch.arange(len(chunks), device=device), torch.tensor([chunk.size for chunk in chunks], device=device))
         sequences = torch.tensor([chunk.first + at for chunk in chunks for at in range(chunk.size)], device=device)
         places = torch.tensor([slot * places_each + at for chunk, slot in zip(chunks, slots, strict=True) for at in range(chunk.size)], device=device)
-        rows = slice(self.active, self.active + len(sequences))
-        self.board.state[:, rows] = torch.stack([sequences, places, *(torch.zeros_like(sequences),) * 3])
-        self.active = rows.stop
+        entering = slice(self.active, self.active + len(sequences))
+        self.board.state[:, entering] = torch.stack([sequences, places, *(torch.zeros_like(sequences),) * 3])
+        self.active = entering.stop
         self.entered.update({slot: (chunk.first, self.step) for slot, chunk in zip(slots, chunks, strict=True)})
-        with self._stopping(rows):
-            record(self.board, logits_PV[of_chunk], rows, self.params)
+        self._begin(logits_PV, of_chunk, entering)
 
     def _prefill(self, chunks: Sequence[Chunk], slots: Sequence[int]) -> torch.Tensor:
         """Logits [P, V] after each prompt, whose keys go into the slots; some prompts at a time, so that activations stay bounded."""
@@ -122,37 +127,41 @@ class Decoder:
         board.prompt_lengths[list(slots)] = torch.tensor([len(chunk.prompt_ids) for chunk in chunks], device=board.prompt_lengths.device)
         return torch.cat(logits)
 
-    def _advance(self) -> None:
-        """One more token for every row. Rows that are done go along without being written down."""
-        if self.active == 0:
-            return
-        self.step += 1
-        width = self._width()
-        if self.graphs is not None:
-            self.graphs.advance(self.board, self.forward, self.params, Extent(self.active, self.prompt_tokens, width))
-            return
-        self.board.cache.make_room(self.plan.rows, width, self.most_columns)
-        entered_once = len({step for _, step in self.entered.values()}) == 1
-        column = width - 1 if entered_once else None  # one column is faster; what a row that is done writes there is not looked at
-        with self._stopping(slice(0, self.active)):
-            advance(self.board, self.forward, self.params, Extent(self.active, self.prompt_tokens, width, column))
-
-    @contextmanager
-    def _stopping(self, rows: slice) -> Iterator[None]:
-        """Rows that are given a token inside are done when their text then contains a stop text."""
-        if self.stop_texts is None:
-            yield
-            return
-        board = self.board
-        is_open_A, sequences_A = board.state[DONE, rows] == 0, board.state[SEQUENCE, rows]
-        yield
-        hits_A = self.stop_texts.hits(board.tokens_ST, sequences_A, board.state[DRAWN, rows], is_open_A)
-        board.stopped_S[sequences_A] |= hits_A
-        board.state[DONE, rows] |= hits_A
-
     def _width(self) -> int:
         """Columns in use: tokens of the oldest rows that are in the cache."""
         return self.step - min(step for _, step in self.entered.values())
+
+    def _free_slots(self) -> None:
+        """Slots whose sequences have all left may be taken by others."""
+        used = set((self.board.state[PLACE, : self.active] // self.board.sizes.places).tolist())
+        self.entered = {slot: entry for slot, entry in self.entered.items() if slot in used}
+
+    def _drawn(self) -> Drawn:
+        board, lengths_S = self.board, self.board.lengths_S[: self.total]
+        longest = int(lengths_S.max())
+        drawn = (board.tokens_ST, board.logprobs_ST, board.entropies_ST, board.certainties_ST)
+        tokens_ST, logprobs_ST, entropies_ST, certainties_ST = (tensor[: self.total, :longest].tolist() for tensor in drawn)
+        return Drawn(tokens_ST, logprobs_ST, entropies_ST, certainties_ST, lengths_S.tolist(), board.stopped_S[: self.total].tolist())
+
+
+class RecordedDecoder(Decoder):
+    """A row for every sequence, as always as many as were recorded: steps are replayed on the board of `graphs`, and finished sequences leave now and then."""
+
+    def __init__(self, forward: Forward, params: SamplingParams, plan: Plan, stop_ids: Sequence[int], graphs: Graphs) -> None:
+        self.graphs, self.stop_ids = graphs, stop_ids
+        super().__init__(forward, params, plan)
+
+    def _board(self, sizes: Sizes) -> Board:
+        return self.graphs.board_for(self.forward, sizes, self.params, self.stop_ids)
+
+    def _begin(self, logits_PV: torch.Tensor, of_chunk: torch.Tensor, entering: slice) -> None:
+        record(self.board, logits_PV[of_chunk], entering, self.params)
+
+    def _advance(self) -> None:
+        """Some tokens for every row. Rows that are done go along without being written down."""
+        for _ in range(DONE_EVERY[self.forward.device.type] if self.active else 0):
+            self.step += 1
+            self.graphs.advance(self.board, self.forward, self.params, Extent(self.active, self.prompt_tokens, self._width()))
 
     def _leave(self, is_waiting: bool, ended: Callable[[list[int]], None]) -> None:
         """Move the last active rows into the places of finished ones, when enough have finished."""
@@ -166,16 +175,7 @@ class Decoder:
         movers = (~done[active:]).nonzero()[:, 0] + active
         self.board.cache.move(movers, holes, self._width())
         state[:, holes] = state[:, movers]
-        if self.graphs is not None:
-            state[:, active : self.active] = unused(self.board)
+        state[:, active : self.active] = unused(self.board)
         self.active = active
-        used = set((state[PLACE, :active] // self.board.sizes.places).tolist())
-        self.entered = {slot: entry for slot, entry in self.entered.items() if slot in used}
+        self._free_slots()
         ended(gone)
-
-    def _drawn(self) -> Drawn:
-        board, lengths_S = self.board, self.board.lengths_S[: self.total]
-        longest = int(lengths_S.max())
-        drawn = (board.tokens_ST, board.logprobs_ST, board.entropies_ST, board.certainties_ST)
-        tokens_ST, logprobs_ST, entropies_ST, certainties_ST = (tensor[: self.total, :longest].tolist() for tensor in drawn)
-        return Drawn(tokens_ST, logprobs_ST, entropies_ST, certainties_ST, lengths_S.tolist(), board.stopped_S[: self.total].tolist())

@@ -15,6 +15,7 @@ from selftrain.policies.torch.attention import Decoding, shared_attention
 from selftrain.policies.torch.cache import DecodingCache, attends_only, prompt_cache
 from selftrain.policies.torch.fused import fuse
 from selftrain.policies.torch.loading import LoadedModel
+from selftrain.policies.torch.trees import pairs_per_token
 from selftrain.policies.torch.twin import Twin
 
 PREFILL_TOKENS = 16384
@@ -43,6 +44,7 @@ class Forward:
                 "some of its layers keep a state other than keys and values",
                 "give a model of full and sliding-window attention layers",
             )
+        self.token_cost = pairs_per_token(self.model)
         self.running, self.adapters, self.twin = self.model, adapters, None
         self.check()
         if dtype == "bfloat16":

@@ -8,18 +8,20 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from selftrain.config import UpdateSection
 from selftrain.errors import UpdateError
 from selftrain.objective import Objective
 from selftrain.policies.base import UpdateStats
-from selftrain.policies.torch.behind import Prompts, own_length, prompt_parts
+from selftrain.policies.torch.behind import Prompts, prompt_parts
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.head import Head
 from selftrain.policies.torch.memory import default_microbatch_tokens, give_back, kept_per_token, one_gradient, sequence_room
 from selftrain.policies.torch.optimizer import make_optimizer
-from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches, rows_of
+from selftrain.policies.torch.scoring import head_chunks, microbatches, rows_of
+from selftrain.policies.torch.trees import TokenSequence, Tree, Wanted, alone, wanted_of
 from selftrain.types import TrainingSample
 
 
@@ -105,63 +107,61 @@ class TorchLearner:
         sums: list[torch.Tensor] = []
         recompute = self.recomputes(sequences)
         with self._recomputing(recompute):
-            for prompts, chosen in self._parts(sequences, recompute):
-                lengths = [sequences[at].length if prompts is None else own_length(sequences[at]) for at in chosen]
+            for prompts, trees in self._parts(sequences, recompute):
+                lengths = [len(tree.prompt_ids) * (prompts is None) + len(tree.tokens) for tree in trees]
                 for batch in microbatches(lengths, self.microbatch_tokens(recompute)):
-                    part = [chosen[at] for at in batch]
-                    sums += self._backward([used[at] for at in part], [sequences[at] for at in part], objective, prompts)
+                    part = [trees[at] for at in batch]
+                    hidden_KH = self._hidden(part, sequences, prompts)
+                    sums += self._backward(hidden_KH, wanted_of(part), used, sequences, objective)
                 if prompts is not None:
                     prompts.backward()
         return Sums.of(sums)
 
-    def _parts(self, sequences: Sequence[TokenSequence], recompute: bool) -> Iterator[tuple[Prompts | None, list[int]]]:
-        """Prompts, as many as the budget holds, run once, and the indices of their sequences; all at once and no prompts where activations are recomputed,
-        which transformers does without a cache only.
+    def _parts(self, sequences: Sequence[TokenSequence], recompute: bool) -> Iterator[tuple[Prompts | None, list[Tree]]]:
+        """Prompts, as many as the budget holds, run once, and their sequences as trees; all at once, nothing shared and no prompts where activations are
+        recomputed, which transformers does without a cache only.
         """
         if recompute:
-            yield None, list(range(len(sequences)))
+            yield None, [alone(at, sequence) for at, sequence in enumerate(sequences)]
             return
         yield from prompt_parts(self.forward, sequences, self.microbatch_tokens(recompute))
 
-    def _hidden(self, sequences: Sequence[TokenSequence], prompts: Prompts | None) -> torch.Tensor:
-        """Hidden states [K, H] that predict the wanted tokens."""
+    def _hidden(self, trees: Sequence[Tree], sequences: Sequence[TokenSequence], prompts: Prompts | None) -> torch.Tensor:
+        """Hidden states [K, H] that predict the distinct wanted tokens."""
         if prompts is not None:
-            return prompts.hidden(sequences)
-        rows = rows_of(sequences, self.forward.pad_id, self.forward.device)
+            return prompts.hidden(trees)
+        rows = rows_of([sequences[at] for tree in trees for at in tree.members], self.forward.pad_id, self.forward.device)
         return self.forward.hidden(rows.ids_BT).flatten(0, 1).index_select(0, rows.positions_K)
 
     def _backward(
-        self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], objective: Objective, prompts: Prompts | None
+        self, hidden_KH: torch.Tensor, wanted: Wanted, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], objective: Objective
     ) -> list[torch.Tensor]:
-        """Gradient of one micro-batch; the sums of its chunks. The head runs on chunks of positions, forward and backward at once."""
+        """Gradient of one micro-batch; the sums of its chunks. The head runs on chunks of the K distinct tokens, forward and backward at once; X: every
+        completion's own wanted tokens, with a loss each, in the order of the distinct ones.
+        """
+        order_X = np.argsort(wanted.of_X, kind="stable")
+        of_X = wanted.of_X[order_X]
         names = ("advantages", "logprobs", "ref_logprobs") if objective.kl_coef else ("advantages", "logprobs")
-        numbers = {name: self._gather(samples, sequences, name) for name in names}
-        scale_K = torch.tensor([sample.scale for sample, sequence in zip(samples, sequences, strict=True) for _ in sequence.wanted], device=self.forward.device)
-        hidden_KH = self._hidden(sequences, prompts)
-        targets_K = torch.tensor([sequence.token_ids[at] for sequence in sequences for at in sequence.wanted], device=self.forward.device)
+        numbers = {name: self._on_device(gathered(samples, sequences, wanted.members, name)[order_X]) for name in names}
+        scale_X = self._on_device(np.array([samples[at].scale for at in wanted.members for _ in sequences[at].wanted], np.float32)[order_X])
+        targets_K, places_X = self._on_device(wanted.targets_K), self._on_device(of_X)
         sums, slopes_KH = list[torch.Tensor](), torch.empty_like(hidden_KH)
         for part in head_chunks(len(hidden_KH), self.forward):
-            leaf_KH = hidden_KH[part].detach().requires_grad_()
+            own = slice(*np.searchsorted(of_X, [part.start, part.stop]).tolist())
+            leaf_KH, places = hidden_KH[part].detach().requires_grad_(), places_X[own] - part.start
             head = Head(self.forward, leaf_KH, targets_K[part], objective.temperature)
-            reference_K = numbers["ref_logprobs"][part] if objective.kl_coef else None
-            sampled_K = numbers["logprobs"][part]
-            terms = objective.token_loss(torch, head.logprobs_K, sampled_K, numbers["advantages"][part], reference_K)
-            head.backward(terms.slope * scale_K[part])
+            logprobs_X, sampled_X = head.logprobs_K[places], numbers["logprobs"][own]
+            reference_X = numbers["ref_logprobs"][own] if objective.kl_coef else None
+            terms = objective.token_loss(torch, logprobs_X, sampled_X, numbers["advantages"][own], reference_X)
+            head.backward(torch.zeros_like(head.logprobs_K).index_add_(0, places, terms.slope * scale_X[own]))
             assert leaf_KH.grad is not None
             slopes_KH[part] = leaf_KH.grad
-            sums.append(sums_of(terms, scale_K[part], (head.logprobs_K - sampled_K).abs()))
+            sums.append(sums_of(terms, scale_X[own], (logprobs_X - sampled_X).abs()))
         torch.autograd.backward(hidden_KH, slopes_KH)
         return sums
 
-    def _gather(self, samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], name: str) -> torch.Tensor:
-        """The K numbers of the wanted tokens, in the order of `rows_of`."""
-        values: list[float] = []
-        for sample, sequence in zip(samples, sequences, strict=True):
-            numbers = getattr(sample, name)
-            if len(numbers) != len(sample.token_ids):
-                raise UpdateError(f"a sample with {len(sample.token_ids)} tokens and {len(numbers)} {name}", "every token needs one", "give one number a token")
-            values.extend(numbers[at] for at in sequence.wanted)
-        return torch.tensor(values, dtype=torch.float32, device=self.forward.device)
+    def _on_device(self, numbers: np.ndarray[Any, Any]) -> torch.Tensor:
+        return torch.from_numpy(numbers).to(self.forward.device)
 
     def _finite_norm(self, sums: Sums) -> torch.Tensor:
         """The gradient's norm. Raises UpdateError when it or the loss is not finite."""
@@ -195,6 +195,19 @@ class TrainingMode:
 
     def __exit__(self, *error: object) -> None:
         self.model.eval()
+
+
+def gathered(samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], chosen: Sequence[int], name: str) -> np.ndarray[Any, Any]:
+    """Numbers [X] of the wanted tokens of the chosen sequences, in order, float32."""
+    values: list[float] = []
+    for at in chosen:
+        numbers = getattr(samples[at], name)
+        if len(numbers) != len(samples[at].token_ids):
+            raise UpdateError(
+                f"a sample with {len(samples[at].token_ids)} tokens and {len(numbers)} {name}", "every token needs one", "give one number a token"
+            )
+        values.extend(numbers[token] for token in sequences[at].wanted)
+    return np.array(values, np.float32)
 
 
 def sums_of(terms: Any, scale_K: torch.Tensor, gaps_K: torch.Tensor) -> torch.Tensor:

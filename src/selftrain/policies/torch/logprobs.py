@@ -6,31 +6,33 @@ from collections.abc import Sequence
 
 import torch
 
-from selftrain.policies.torch.behind import own_length, prompt_parts
+from selftrain.policies.torch.behind import prompt_parts
 from selftrain.policies.torch.forward import Forward
-from selftrain.policies.torch.scoring import TokenSequence, head_chunks, microbatches
+from selftrain.policies.torch.scoring import head_chunks, microbatches
+from selftrain.policies.torch.trees import TokenSequence, Wanted, wanted_of
 
 
 def score(forward: Forward, sequences: Sequence[TokenSequence], temperature: float, budget_tokens: int) -> list[tuple[float, ...]]:
-    """Log-probabilities in nats of the wanted tokens of each sequence, without gradient. Each prompt is run once for all its sequences."""
+    """Log-probabilities in nats of the wanted tokens of each sequence, without gradient. Prompts and what sequences have in common are run once."""
     results: list[tuple[float, ...]] = [()] * len(sequences)
     todo = [at for at, sequence in enumerate(sequences) if sequence.wanted]
     wanted = [sequences[at] for at in todo]
     with torch.no_grad():
-        for prompts, chosen in prompt_parts(forward, wanted, budget_tokens):
-            for batch in microbatches([own_length(wanted[at]) for at in chosen], budget_tokens):
-                part = [chosen[at] for at in batch]
-                values = iter(logprobs_of(forward, prompts.hidden([wanted[at] for at in part]), [wanted[at] for at in part], temperature))
-                for at in part:
+        for prompts, trees in prompt_parts(forward, wanted, budget_tokens):
+            for batch in microbatches([len(tree.tokens) for tree in trees], budget_tokens):
+                part = [trees[at] for at in batch]
+                found = wanted_of(part)
+                values = iter(logprobs_of(forward, prompts.hidden(part), found, temperature))
+                for at in found.members:
                     results[todo[at]] = tuple(next(values) for _ in wanted[at].wanted)
     return results
 
 
-def logprobs_of(forward: Forward, hidden_KH: torch.Tensor, sequences: Sequence[TokenSequence], temperature: float) -> list[float]:
-    """Those of the K wanted tokens after hidden states [K, H], in the order of the sequences."""
-    targets_K = torch.tensor([sequence.token_ids[at] for sequence in sequences for at in sequence.wanted], device=forward.device)
+def logprobs_of(forward: Forward, hidden_KH: torch.Tensor, found: Wanted, temperature: float) -> list[float]:
+    """Those of all wanted tokens, in order, of which the K distinct ones come after hidden states [K, H]."""
+    targets_K = torch.from_numpy(found.targets_K).to(forward.device)
     parts = [token_logprobs(forward, hidden_KH[part], targets_K[part], temperature) for part in head_chunks(len(hidden_KH), forward)]
-    values: list[float] = torch.cat(parts).tolist()
+    values: list[float] = torch.cat(parts).cpu()[torch.from_numpy(found.of_X)].tolist()
     return values
 
 

@@ -16,7 +16,8 @@ from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.hardware import default_cache_mib, gpu_bytes
 
 CPU_ACTIVATIONS_MIB = 256
-"""Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time."""
+"""Activations of an update on a CPU: those of prompts and of completions, half each, exist at one time. In float32 they also have the room of what is not
+there: a bfloat16 copy of the weights and its gradient."""
 CPU_SEQUENCE_MIB = 4096
 """What one sequence may keep on a CPU before its activations are recomputed instead."""
 MOST_TOKENS, LEAST_TOKENS = {"cpu": 2048, "cuda": 32768}, 64
@@ -50,9 +51,17 @@ def kept_per_token(forward: Forward) -> float:
 
 
 def default_microbatch_tokens(forward: Forward) -> int:
-    """Tokens of one pass where none are named: what prompts and completions keep fits 256 MiB on a CPU, half of a GPU's memory beside the weights."""
-    room = gpu_room(forward) if forward.device.type == "cuda" else CPU_ACTIVATIONS_MIB << 20
+    """Tokens of one pass where none are named: what prompts and completions keep fits half of a GPU's memory beside the weights, on a CPU 256 MiB and, in
+    float32, 4 bytes a trained weight.
+    """
+    room = gpu_room(forward) if forward.device.type == "cuda" else cpu_room(forward)
     return int(max(LEAST_TOKENS, min(MOST_TOKENS[forward.device.type], room / 2 / max(kept_per_token(forward), 1))))
+
+
+def cpu_room(forward: Forward) -> int:
+    """Bytes for activations on a CPU."""
+    uncopied = 0 if forward.twin is not None else sum(weight.numel() for weight in forward.model.parameters() if weight.requires_grad)
+    return (CPU_ACTIVATIONS_MIB << 20) + 4 * uncopied
 
 
 def gpu_room(forward: Forward) -> int:

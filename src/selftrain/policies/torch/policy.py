@@ -24,8 +24,8 @@ from selftrain.policies.torch.loading import LoadedModel, load_model, load_weigh
 from selftrain.policies.torch.logprobs import score
 from selftrain.policies.torch.lora import add_adapters
 from selftrain.policies.torch.sampler import TorchSampler
-from selftrain.policies.torch.scoring import TokenSequence
 from selftrain.policies.torch.text import TextDecoder
+from selftrain.policies.torch.trees import TokenSequence
 from selftrain.seeds import Stream
 from selftrain.types import Group, PolicyVersion, Prompt, TrainingSample
 

@@ -12,10 +12,11 @@ import torch
 from selftrain.errors import ModelError, PromptError
 from selftrain.policies.base import SampleRequest, SamplingParams
 from selftrain.policies.torch.cache import bytes_per_token
-from selftrain.policies.torch.decoding import Chunk, Decoder, Drawn, Plan
+from selftrain.policies.torch.decoding import Chunk, Drawn, Plan, RecordedDecoder
 from selftrain.policies.torch.encoding import Encoder
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.graphs import Graphs
+from selftrain.policies.torch.prefixes import PrefixDecoder
 from selftrain.policies.torch.stops import StopTexts
 from selftrain.policies.torch.text import TextDecoder
 from selftrain.seeds import Stream
@@ -78,7 +79,8 @@ class TorchSampler:
         graphs = None if params.stop or self.graphs is None or self.graphs.broken else self.graphs
         texts: dict[int, Future[Text]] = {}
         with ThreadPoolExecutor(1) as reader, torch.inference_mode():
-            decoder = Decoder(self.forward, params, plan, sorted(self.stop_ids), stop_texts, graphs)
+            given, stop_ids = (self.forward, params, plan), sorted(self.stop_ids)
+            decoder = PrefixDecoder(*given, stop_ids, stop_texts) if graphs is None else RecordedDecoder(*given, stop_ids, graphs)
 
             def read(sequences: list[int]) -> None:
                 tokens, lengths = decoder.board.tokens_ST[sequences].tolist(), decoder.board.lengths_S[sequences].tolist()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.trees import TokenSequence
 
 LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
 """Logits are made for so many (position, vocabulary entry) pairs at a time: 64 and 512 MiB in float32. Each time the head's weights are read and their gradient
@@ -22,19 +23,6 @@ class Rows(NamedTuple):
     ids_BT: torch.Tensor
     positions_K: torch.Tensor
     targets_K: torch.Tensor
-
-
-class TokenSequence(NamedTuple):
-    """A prompt and a completion as token ids, and which completion tokens are wanted (indices, ascending)."""
-
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    wanted: Sequence[int]
-
-    @property
-    def length(self) -> int:
-        """Tokens that are run: the last completion token predicts nothing that is wanted."""
-        return len(self.prompt_ids) + len(self.token_ids) - 1
 
 
 def rows_of(sequences: Sequence[TokenSequence], pad_id: int, device: torch.device) -> Rows:

@@ -1,0 +1,151 @@
+"""Sampling in which a prefix that several votes have in common is run once.
+
+Votes of one prompt that have drawn the same tokens so far have the same keys, values and next-token distribution, so they stand in one row: it is run
+once, and each vote draws from it with its own random number. Votes that draw different tokens part: the row is copied. So the number of rows is that of
+distinct prefixes, one for each prompt at first and at most one for each vote. The more a policy agrees with itself, the fewer.
+
+S: all sequences to be drawn; E: sequences being drawn, the first columns of the board's state; A: rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from selftrain.policies.base import SamplingParams
+from selftrain.policies.torch.board import DONE, DRAWN, PLACE, SEQUENCE, TOKEN, Board, Extent, Sizes, Standing, advance, record
+from selftrain.policies.torch.decoding import Decoder, Plan
+from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.stops import StopTexts
+
+TOKEN_BITS = 32
+
+Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
+
+
+class Parting(NamedTuple):
+    """rows_E: the row of each sequence. sources, targets: rows to be copied, and where to; no target is a source. num_rows: rows are 0 ... num_rows - 1."""
+
+    rows_E: Indices
+    sources: Indices
+    targets: Indices
+    num_rows: int
+
+
+class PrefixDecoder(Decoder):
+    """Steps are run as they are, on a board of the decoder's own, whose cache grows with the rows. Finished sequences leave at once."""
+
+    def __init__(self, forward: Forward, params: SamplingParams, plan: Plan, stop_ids: Sequence[int], stop_texts: StopTexts | None) -> None:
+        self.stop_ids, self.stop_texts = stop_ids, stop_texts
+        super().__init__(forward, params, plan)
+        self.rows_E: Indices = np.zeros(0, np.int64)
+        self.num_rows = 0
+        self.gone: list[int] = []  # finished sequences that nobody has been told of
+        self.standing: Standing | None = None  # None: the sequences have changed since it was made
+
+    def _board(self, sizes: Sizes) -> Board:
+        return Board(self.forward, sizes, self.params, self.stop_ids)
+
+    def _begin(self, logits_PV: torch.Tensor, of_chunk: torch.Tensor, entering: slice) -> None:
+        """Each chunk stands in one row until its sequences part."""
+        with self._stopping(entering):
+            record(self.board, logits_PV[of_chunk], entering, self.params)
+        self.rows_E = np.concatenate([self.rows_E, self.num_rows + of_chunk.cpu().numpy()])
+        self.num_rows += len(logits_PV)
+        self.standing = None
+        self._part()
+
+    def _advance(self) -> None:
+        if self.active == 0:
+            return
+        self.step += 1
+        width = self._width()
+        if self.standing is None:
+            self.standing = self._standing()
+        entered_once = len({step for _, step in self.entered.values()}) == 1
+        column = width - 1 if entered_once else None  # one column is faster
+        self.board.cache.make_room(self.plan.rows, width, self.most_columns, self.num_rows)
+        with self._stopping(slice(0, self.active)):
+            advance(self.board, self.forward, self.params, Extent(self.num_rows, self.prompt_tokens, width, column), self.standing)
+
+    def _leave(self, is_waiting: bool, ended: Callable[[list[int]], None]) -> None:  # noqa: ARG002
+        self._part()
+        if self.gone:
+            self._free_slots()
+            ended(self.gone)
+            self.gone = []
+
+    def _part(self) -> None:
+        """After a draw: finished sequences leave, those of one row that drew different tokens part."""
+        state = self.board.state[:, : self.active]
+        done_E = state[DONE].cpu().numpy().astype(bool)
+        if done_E.any():
+            done = torch.from_numpy(done_E).to(state.device)
+            self.gone += state[SEQUENCE, done].tolist()
+            left = state[:, ~done]
+            self.active, self.rows_E = left.shape[1], self.rows_E[~done_E]
+            self.board.state[:, : self.active] = left
+            state = left
+        parting = parted(self.rows_E, state[TOKEN].cpu().numpy())
+        if parting.num_rows == self.num_rows and not done_E.any() and self.standing is not None:
+            return
+        used_rows = self.num_rows
+        self.rows_E, self.num_rows, self.standing = parting.rows_E, parting.num_rows, None
+        width = self._width() if self.active else 0
+        if len(parting.sources) and width:
+            self.board.cache.make_room(self.plan.rows, width, self.most_columns, used_rows)
+            sources, targets = (torch.from_numpy(rows).to(state.device) for rows in (parting.sources, parting.targets))
+            self.board.cache.move(sources, targets, width)
+
+    def _standing(self) -> Standing:
+        """Rows of one prompt have places side by side, as many as the prompt with most rows needs."""
+        _, speakers_A = np.unique(self.rows_E, return_index=True)
+        slots_A = (self.board.state[PLACE, : self.active].cpu().numpy() // self.board.sizes.places)[speakers_A]
+        numbers_A = numbers_within(slots_A)
+        num_places = int(numbers_A.max()) + 1
+        arrays = (speakers_A, self.rows_E, slots_A * num_places + numbers_A)
+        speakers, rows, places = (torch.from_numpy(array).to(self.board.state.device) for array in arrays)
+        return Standing(speakers, rows, places, num_places)
+
+    @contextmanager
+    def _stopping(self, columns: slice) -> Iterator[None]:
+        """Sequences that are given a token inside are done when their text then contains a stop text."""
+        if self.stop_texts is None:
+            yield
+            return
+        board = self.board
+        is_open_E, sequences_E = board.state[DONE, columns] == 0, board.state[SEQUENCE, columns]
+        yield
+        hits_E = self.stop_texts.hits(board.tokens_ST, sequences_E, board.state[DRAWN, columns], is_open_E)
+        board.stopped_S[sequences_E] |= hits_E
+        board.state[DONE, columns] |= hits_E
+
+
+def parted(rows_E: Indices, tokens_E: Indices) -> Parting:
+    """Sequences of one row that drew one token go on in one row. One part of each row stays where it is, if that is among the first rows; the others take the
+    free ones among these.
+    """
+    branches_B, branch_E = np.unique((rows_E << TOKEN_BITS) + tokens_E, return_inverse=True)
+    parents_B, count = branches_B >> TOKEN_BITS, len(branches_B)
+    is_first_B = np.ones(count, bool)
+    is_first_B[1:] = parents_B[1:] != parents_B[:-1]
+    stays_B = is_first_B & (parents_B < count)
+    is_free = np.ones(count, bool)
+    is_free[parents_B[stays_B]] = False
+    rows_B = parents_B.copy()
+    rows_B[~stays_B] = np.flatnonzero(is_free)
+    return Parting(rows_B[branch_E], parents_B[~stays_B], rows_B[~stays_B], count)
+
+
+def numbers_within(groups: Indices) -> Indices:
+    """For each entry how many before it have the same value."""
+    order = np.argsort(groups, kind="stable")
+    ordered = groups[order]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(ordered) else np.zeros(0, np.int64)
+    numbers = np.empty(len(groups), np.int64)
+    numbers[order] = np.arange(len(groups)) - np.repeat(begins, np.diff(np.append(begins, len(groups))))
+    return numbers
