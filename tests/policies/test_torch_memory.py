@@ -50,7 +50,7 @@ def test_tokens_of_a_pass_where_none_are_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(memory, "CPU_ACTIVATIONS_MIB", 0)
     assert default_microbatch_tokens(half.forward) == 64
     assert policy_of(source, update={"tokens_per_microbatch": 100}).learner.tokens_per_microbatch == 100
-    assert policy_of(source, {"gradient_checkpointing": True}).learner.tokens_per_microbatch == 64
+    assert policy_of(source, {"gradient_checkpointing": True, "dtype": "bfloat16"}).learner.tokens_per_microbatch == 64
 
 
 def test_activations_are_recomputed_where_one_sequence_would_keep_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
