@@ -15,6 +15,7 @@ from selftrain.errors import UpdateError
 from selftrain.objective import Objective
 from selftrain.policies.torch import TorchPolicy, behind, scoring
 from selftrain.policies.torch.logprobs import score
+from selftrain.policies.torch.trees import TokenSequence
 from selftrain.types import PolicyVersion, TrainingSample
 
 REINFORCE = Objective()
@@ -143,7 +144,7 @@ def test_an_update_raises_what_was_rewarded(tmp_path: Path) -> None:
     first = groups[0].completions[0]
     samples = [replace(sample, advantages=(float(sample.token_ids == first.token_ids) or -0.2,) * len(sample.token_ids)) for sample in samples_of(groups)]
     policy.update(samples, REINFORCE, 1e-3)
-    after = score(policy.forward, [scoring.TokenSequence(groups[0].prompt_ids, first.token_ids, range(len(first.token_ids)))], 1.0, 4096)[0]
+    after = score(policy.forward, [TokenSequence(groups[0].prompt_ids, first.token_ids, range(len(first.token_ids)))], 1.0, 4096)[0]
     assert sum(after) > sum(first.logprobs)
 
 
@@ -255,7 +256,7 @@ def test_completions_are_scored_behind_prompts_that_are_run_once(family: str, bu
     monkeypatch.setattr(behind.Prompts, "__init__", counted)
     # some tokens only, a sequence without any, and prompts mixed up
     sequences = [
-        scoring.TokenSequence(group.prompt_ids, done.token_ids, range(0, len(done.token_ids), 1 + at % 2) if at != 1 else ())
+        TokenSequence(group.prompt_ids, done.token_ids, range(0, len(done.token_ids), 1 + at % 2) if at != 1 else ())
         for at in range(len(groups[0].completions))
         for group in groups
         for done in [group.completions[at]]

@@ -14,6 +14,7 @@ from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch import prefixes, sampler
 from selftrain.policies.torch.board import Extent
 from selftrain.policies.torch.cache import zeros
+from selftrain.policies.torch.draw import Votes, draw
 from selftrain.policies.torch.prefixes import numbers_within, parted
 from selftrain.seeds import Stream
 from selftrain.types import Group
@@ -116,3 +117,16 @@ def test_room_is_zero_and_of_the_type_asked_for(dtype: torch.dtype) -> None:
     room[1] = 2
     assert float(room.float().sum()) == 20
     assert zeros((0, 2), torch.empty(0)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("params", [SamplingParams(1, 0.7, certainties=True), SamplingParams(1, top_k=3), SamplingParams(1, temperature=0)])
+@pytest.mark.parametrize("at_once", [1 << 25, 80])
+def test_votes_draw_from_one_distribution_what_they_draw_from_copies_of_it(params: SamplingParams, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selftrain.policies.torch.draw.ELEMENTS_AT_ONCE", at_once)
+    generator = torch.Generator().manual_seed(4)
+    logits, rows = torch.empty(5, 40).normal_(generator=generator), np.array([3, 0, 3, 1, 4, 3, 0, 2])
+    uniforms, numbers = torch.empty(8, dtype=torch.float64).uniform_(generator=generator), numbers_within(rows)
+    shared = draw(logits, uniforms, params, Votes(torch.from_numpy(rows), torch.from_numpy(numbers), int(numbers.max()) + 1))
+    copies = draw(logits[rows], uniforms, params)
+    assert all(torch.equal(one, other) for one, other in zip(shared, copies, strict=True))
+    assert len(set(shared.tokens_B.tolist())) > 2

@@ -128,3 +128,32 @@ def test_scores_are_the_same_where_prefixes_are_shared(family: str, tmp_path: Pa
     together = score(policy.forward, sequences, 0.9, 4096)
     for sequence, found in zip(sequences, together, strict=True):
         assert found == pytest.approx(score(policy.forward, [sequence], 0.9, 4096)[0], abs=1e-5)
+
+
+def test_passes_keep_the_budget_where_no_token_is_run_and_where_activations_are_recomputed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = policy_of(write_model(tmp_path), update={"tokens_per_microbatch": 30})
+    assert policy.learner.kept_per_token > 0  # counted once, by passes that are not the update's
+    sizes: list[tuple[int, int]] = []
+    after, hidden = policy.forward.after_prompts, policy.forward.hidden
+    monkeypatch.setattr(policy.forward, "after_prompts", lambda ids, *more: (sizes.append(tuple(ids.shape)), after(ids, *more))[1])
+    monkeypatch.setattr(policy.forward, "hidden", lambda ids: (sizes.append(tuple(ids.shape)), hidden(ids))[1])
+    one = groups_of(policy, count=1, max_new_tokens=1)[0].completions[0].version
+    short = [TrainingSample((4, 5 + at), (6,), (1.0,), (True,), (-1.0,), (), 1.0, at, one) for at in range(40)]
+    policy.learner.accumulate(short, REINFORCE)
+    assert sum(rows for rows, _ in sizes) == 40
+    assert max(rows * width for rows, width in sizes) <= 30
+    sizes.clear()
+    policy.learner.checkpointing = True
+    long = [TrainingSample((4, 5), (6 + at % 3,) * 12, (1.0,) * 12, (True, *[False] * 11), (-1.0,) * 12, (), 1.0, 0, one) for at in range(9)]
+    policy.learner.accumulate(long, REINFORCE)
+    assert max(rows * width for rows, width in sizes) <= 30
+    assert sum(rows for rows, _ in sizes) == 9
+
+
+def test_trees_of_soft_capped_scores_have_no_more_pairs_than_their_completions(tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path, "gemma2"))
+    assert policy.forward.token_cost == 0
+    assert policy_of(write_model(tmp_path / "llama")).forward.token_cost > 0
+    (same,) = trees_of(sequences_of((5, 6, 7), (5, 6, 7)), [0, 1], 100, 0.0)
+    assert same.members == [0, 1]
+    assert len(trees_of(sequences_of((5, 6, 7, 8), (5, 9, 9, 9)), [0, 1], 100, 0.0)) == 2

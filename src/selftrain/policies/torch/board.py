@@ -15,7 +15,7 @@ import torch
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch.attention import Decoding
 from selftrain.policies.torch.cache import DecodingCache
-from selftrain.policies.torch.draw import draw
+from selftrain.policies.torch.draw import Votes, draw
 from selftrain.policies.torch.forward import Forward
 
 SEQUENCE, PLACE, TOKEN, DRAWN, DONE = range(5)
@@ -64,10 +64,12 @@ class Board:
         self.stopped_S.zero_()
 
 
-def record(board: Board, logits_AV: torch.Tensor, rows: slice, params: SamplingParams) -> None:
-    """Draw one token for each of these columns of the state, write it down and see who is done. Rows that are done go along without growing."""
+def record(board: Board, logits_AV: torch.Tensor, rows: slice, params: SamplingParams, votes: Votes | None = None) -> None:
+    """Draw one token for each of these columns of the state, from a row of logits each or from those that `votes` names, write it down and see who is done.
+    Those that are done go along without growing.
+    """
     sequences, _, _, drawn_A, done_A = board.state[:, rows]
-    tokens_A, logprobs_A, entropies_A, certainties_A = draw(logits_AV, board.uniforms_ST[sequences, drawn_A], params)
+    tokens_A, logprobs_A, entropies_A, certainties_A = draw(logits_AV, board.uniforms_ST[sequences, drawn_A], params, votes)
     for buffer, values in ((board.tokens_ST, tokens_A), (board.logprobs_ST, logprobs_A), (board.entropies_ST, entropies_A)):
         buffer[sequences, drawn_A] = values
     if len(certainties_A):
@@ -91,14 +93,14 @@ class Extent(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Which sequences share a row: speakers_A, for each row the place in the state of one of its sequences; rows_E, for each of the E first sequences of the
-    state its row. places_A: a place of each row's own, prompt * num_places + number.
+    """Which sequences share a row. speakers_A: for each row the place in the state of one of its sequences. places_A: a place of each row's own, prompt *
+    num_places + number. votes: of the E sequences being drawn, the first columns of the state, who draws from which row.
     """
 
     speakers_A: torch.Tensor
-    rows_E: torch.Tensor
     places_A: torch.Tensor
     num_places: int
+    votes: Votes
 
 
 def advance(board: Board, forward: Forward, params: SamplingParams, extent: Extent, standing: Standing | None = None) -> None:
@@ -116,4 +118,4 @@ def advance(board: Board, forward: Forward, params: SamplingParams, extent: Exte
     if standing is None:
         record(board, logits_AV, rows, params)
     else:
-        record(board, logits_AV[standing.rows_E], slice(0, len(standing.rows_E)), params)
+        record(board, logits_AV, slice(0, len(standing.votes.rows_E)), params, standing.votes)

@@ -8,10 +8,10 @@ keys before those of its sequences; a `DecodingLayer` writes one token of each s
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -141,11 +141,14 @@ def with_room(buffer: torch.Tensor, rows: int, columns: int, most_columns: int, 
 
 
 def zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros of this tensor's type and device; on a CPU in pages that the system gives when they are first touched, so room that stays unused costs nothing."""
-    size = math.prod(shape)
-    if like.device.type != "cpu" or size == 0:
+    """Zeros of this tensor's type and device; on a CPU in pages that the system gives when they are first touched, so room that stays unused costs nothing.
+
+    They come from the C library, which keeps smaller blocks for itself once a large one has been freed: with pages of our own, the temporaries of every step
+    would be mapped anew (sampling 40 % slower).
+    """
+    if like.device.type != "cpu" or 0 in shape:
         return like.new_zeros(shape)
-    return torch.frombuffer(mmap.mmap(-1, size * like.element_size()), dtype=like.dtype).view(shape)
+    return torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8)).view(like.dtype).view(shape)
 
 
 def prompt_cache(config: Any) -> Cache:

@@ -1,8 +1,8 @@
 """The decode loop: sequences side by side in rows; finished ones leave, waiting ones enter, until none is left.
 
 A chunk is what enters together: votes of one prompt. Its prompt is run once, its keys lie in a slot, and each of its sequences has a place there. S: all
-sequences to be drawn; R: rows; A: rows in use, always the first ones. What lies on the device, and one step of it: board.py. Here every sequence has a row
-of its own, and steps are recorded; where they are not, sequences share rows (prefixes.py).
+sequences to be drawn; R: rows; A: rows in use, always the first ones. What lies on the device, and one step of it: board.py. Where steps are recorded every
+sequence has a row of its own (`RecordedDecoder`); where they are not, sequences share rows (prefixes.py).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.graphs import Graphs, unused
 
 LEAVE_SHARE = 0.97
-"""Finished sequences leave once at most this share of the rows is still being sampled: leaving copies one row of the cache for each."""
+"""Finished sequences of recorded steps leave once at most this share of the rows is still being sampled: leaving copies one row of the cache for each."""
 ENTER_SHARE = 0.9
 """Waiting chunks enter once at most this share of the rows is in use, so that their prompts are run several at a time."""
 DONE_EVERY = {"cpu": 1, "cuda": 8}
-"""Steps between two looks at who is done; on a GPU a look makes it wait."""
+"""Recorded steps between two looks at who is done; on a GPU a look makes it wait."""
 
 
 class Chunk(NamedTuple):

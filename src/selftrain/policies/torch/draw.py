@@ -29,39 +29,61 @@ class Draw(NamedTuple):
     certainties_B: torch.Tensor
 
 
-def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams) -> Draw:
-    """One token for each row. uniforms_B: float64 in [0, 1). Temperature 0 takes the largest logit: log-probability and entropy of that distribution are 0."""
+class Votes(NamedTuple):
+    """E draws from fewer distributions: rows_E, of each its row; numbers_E, how many before it draw from the same; most: of one row."""
+
+    rows_E: torch.Tensor
+    numbers_E: torch.Tensor
+    most: int
+
+
+def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams, votes: Votes | None = None) -> Draw:
+    """One token for each row, or with `votes` for each of them. uniforms_B: float64 in [0, 1), one a token. Temperature 0 takes the largest logit:
+    log-probability and entropy of that distribution are 0.
+    """
     fast = kernels(logits_BV.device.type) if params.temperature > 0 and not truncates(params, logits_BV.shape[1]) else None
     if fast is not None:
-        tokens_B, logprobs_B, entropies_B, means_B = fast.draw(logits_BV, uniforms_B, params.temperature, params.certainties)
+        chosen_BV = logits_BV if votes is None else logits_BV[votes.rows_E]
+        tokens_B, logprobs_B, entropies_B, means_B = fast.draw(chosen_BV, uniforms_B, params.temperature, params.certainties)
         return Draw(tokens_B, logprobs_B, entropies_B, -means_B - math.log(logits_BV.shape[1]))
     rows = max(1, ELEMENTS_AT_ONCE // logits_BV.shape[1])
     if len(logits_BV) <= rows:
-        return draw_rows(logits_BV.float(), uniforms_B, params)
-    parts = [draw_rows(logits.float(), uniforms, params) for logits, uniforms in zip(torch.split(logits_BV, rows), torch.split(uniforms_B, rows), strict=True)]
+        return draw_rows(logits_BV.float(), uniforms_B, params, votes)
+    chosen_B = torch.arange(len(logits_BV), device=logits_BV.device) if votes is None else votes.rows_E
+    parts = [
+        draw_rows(logits_BV[some].float(), uniforms, params) for some, uniforms in zip(torch.split(chosen_B, rows), torch.split(uniforms_B, rows), strict=True)
+    ]
     return Draw(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def draw_rows(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams) -> Draw:
+def draw_rows(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams, votes: Votes | None = None) -> Draw:
     if params.temperature == 0:
-        tokens_B = logits_BV.argmax(-1)
+        tokens_B = logits_BV.argmax(-1) if votes is None else logits_BV.argmax(-1)[votes.rows_E]
         return Draw(tokens_B, torch.zeros_like(tokens_B, dtype=torch.float32), torch.zeros_like(tokens_B, dtype=torch.float32), logits_BV.new_empty(0))
     if params.temperature != 1:
         logits_BV = logits_BV / params.temperature
     logprobs_BV = truncated(logits_BV, params).log_softmax(-1)
     probs_BV = logprobs_BV.exp()
-    tokens_B = inverse_cdf(probs_BV, uniforms_B)
+    tokens_B = inverse_cdf(probs_BV, uniforms_B, votes)
     certainties_B = -logprobs_BV.mean(-1) - math.log(logprobs_BV.shape[1]) if params.certainties else logprobs_BV.new_empty(0)
     entropies_B = -(probs_BV * logprobs_BV.clamp_(min=-1e30)).sum(-1)
-    return Draw(tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0], entropies_B, certainties_B)
+    if votes is None:
+        return Draw(tokens_B, logprobs_BV.gather(-1, tokens_B[:, None])[:, 0], entropies_B, certainties_B)
+    rows_B = votes.rows_E
+    return Draw(tokens_B, logprobs_BV[rows_B, tokens_B], entropies_B[rows_B], certainties_B[rows_B] if params.certainties else certainties_B)
 
 
-def inverse_cdf(probs_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
+def inverse_cdf(probs_BV: torch.Tensor, uniforms_B: torch.Tensor, votes: Votes | None = None) -> torch.Tensor:
     """The first token whose cumulated probability exceeds u times the total. Summed in float64, so that 100,000 small probabilities keep their share."""
     cumulated_BV = probs_BV.cumsum(-1, dtype=torch.float64)
     total_B1 = cumulated_BV[:, -1:]
-    targets_B1 = torch.minimum(uniforms_B[:, None] * total_B1, total_B1 * (1 - 2**-52))
-    return torch.searchsorted(cumulated_BV, targets_B1, right=True)[:, 0]
+    uniforms_BN = uniforms_B[:, None]
+    if votes is not None:
+        uniforms_BN = uniforms_B.new_zeros((len(probs_BV), votes.most))
+        uniforms_BN[votes.rows_E, votes.numbers_E] = uniforms_B
+    targets_BN = torch.minimum(uniforms_BN * total_B1, total_B1 * (1 - 2**-52))
+    tokens_BN = torch.searchsorted(cumulated_BV, targets_BN, right=True)
+    return tokens_BN[:, 0] if votes is None else tokens_BN[votes.rows_E, votes.numbers_E]
 
 
 def truncates(params: SamplingParams, vocabulary: int) -> bool:

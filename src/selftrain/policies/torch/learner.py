@@ -108,7 +108,7 @@ class TorchLearner:
         recompute = self.recomputes(sequences)
         with self._recomputing(recompute):
             for prompts, trees in self._parts(sequences, recompute):
-                lengths = [len(tree.prompt_ids) * (prompts is None) + len(tree.tokens) for tree in trees]
+                lengths = [sequences[tree.members[0]].length if prompts is None else tree.length for tree in trees]
                 for batch in microbatches(lengths, self.microbatch_tokens(recompute)):
                     part = [trees[at] for at in batch]
                     hidden_KH = self._hidden(part, sequences, prompts)

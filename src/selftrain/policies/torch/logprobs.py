@@ -19,7 +19,7 @@ def score(forward: Forward, sequences: Sequence[TokenSequence], temperature: flo
     wanted = [sequences[at] for at in todo]
     with torch.no_grad():
         for prompts, trees in prompt_parts(forward, wanted, budget_tokens):
-            for batch in microbatches([len(tree.tokens) for tree in trees], budget_tokens):
+            for batch in microbatches([tree.length for tree in trees], budget_tokens):
                 part = [trees[at] for at in batch]
                 found = wanted_of(part)
                 values = iter(logprobs_of(forward, prompts.hidden(part), found, temperature))

@@ -19,6 +19,7 @@ import torch
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch.board import DONE, DRAWN, PLACE, SEQUENCE, TOKEN, Board, Extent, Sizes, Standing, advance, record
 from selftrain.policies.torch.decoding import Decoder, Plan
+from selftrain.policies.torch.draw import Votes
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.stops import StopTexts
 
@@ -37,7 +38,7 @@ class Parting(NamedTuple):
 
 
 class PrefixDecoder(Decoder):
-    """Steps are run as they are, on a board of the decoder's own, whose cache grows with the rows. Finished sequences leave at once."""
+    """Steps are run as they are, on a board of the decoder's own, whose cache grows with the columns. Finished sequences leave at once."""
 
     def __init__(self, forward: Forward, params: SamplingParams, plan: Plan, stop_ids: Sequence[int], stop_texts: StopTexts | None) -> None:
         self.stop_ids, self.stop_texts = stop_ids, stop_texts
@@ -107,9 +108,10 @@ class PrefixDecoder(Decoder):
         slots_A = (self.board.state[PLACE, : self.active].cpu().numpy() // self.board.sizes.places)[speakers_A]
         numbers_A = numbers_within(slots_A)
         num_places = int(numbers_A.max()) + 1
-        arrays = (speakers_A, self.rows_E, slots_A * num_places + numbers_A)
-        speakers, rows, places = (torch.from_numpy(array).to(self.board.state.device) for array in arrays)
-        return Standing(speakers, rows, places, num_places)
+        numbers_E = numbers_within(self.rows_E)
+        arrays = (speakers_A, slots_A * num_places + numbers_A, self.rows_E, numbers_E)
+        speakers, places, rows, numbers = (torch.from_numpy(array).to(self.board.state.device) for array in arrays)
+        return Standing(speakers, places, num_places, Votes(rows, numbers, int(numbers_E.max()) + 1))
 
     @contextmanager
     def _stopping(self, columns: slice) -> Iterator[None]:

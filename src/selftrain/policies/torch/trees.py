@@ -48,6 +48,11 @@ class Tree(NamedTuple):
     sources: Indices
     wanted: Indices
 
+    @property
+    def length(self) -> int:
+        """Tokens of its row in a pass: a tree whose only tokens are predicted by the prompt has a row too."""
+        return max(1, len(self.tokens))
+
 
 class Wanted(NamedTuple):
     """Of some trees: targets [K], the distinct wanted tokens; of each of the X wanted tokens of all their members, in order, which of the K it is."""
@@ -64,7 +69,9 @@ def wanted_of(trees: Sequence[Tree]) -> Wanted:
 
 
 def trees_of(sequences: Sequence[TokenSequence], chosen: Sequence[int], most_nodes: int, token_cost: float) -> list[Tree]:
-    """The chosen sequences, all of one prompt, in trees of at most `most_nodes` nodes, unless one alone has more. token_cost: that of a node, in pairs."""
+    """The chosen sequences, all of one prompt, in trees of at most `most_nodes` nodes, the last token of each included, unless one alone has more.
+    token_cost: that of a node, in pairs.
+    """
     prompt_ids = sequences[chosen[0]].prompt_ids
     tokens = {at: sequences[at].token_ids[: sequences[at].wanted[-1] + 1] for at in chosen}
     trees: list[Tree] = []
@@ -127,7 +134,7 @@ class Growing:
         self.runs += [True] * (len(new) - 1) + [False] * (len(new) > 0)
         if shared and new:
             self.runs[self.path[shared - 1]] = True
-        self.wanted += [self.path[at] for at in wanted]
+        self.wanted += [self.path[place] for place in wanted]
         self.members.append(at)
         self.newest = tokens
 
@@ -147,9 +154,11 @@ class Growing:
 
 def pairs_per_token(model: Any) -> float:
     """How many pairs of tokens cost as much attention as one token costs everything else in the layers: 2 operations a weight against 4 a pair, head and
-    dimension of a head.
+    dimension of a head. 0 where scores have a soft cap: they are kept for the backward pass, so trees may not have more pairs than their completions.
     """
     text = model.config.get_text_config(decoder=True)
+    if getattr(text, "attn_logit_softcapping", None) is not None:
+        return 0.0
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     weights: int = sum(weight.numel() for weight in model.parameters() if id(weight) not in ends)
@@ -165,7 +174,7 @@ class Packed(NamedTuple):
 
     @classmethod
     def of(cls, trees: Sequence[Tree], pad_id: int, device: torch.device) -> Packed:
-        width = max(1, *(len(tree.tokens) for tree in trees))
+        width = max(tree.length for tree in trees)
         packed = []
         for name, padding in (("tokens", pad_id), ("depths", 0), ("ends", width)):
             rows_BN = np.full((len(trees), width), padding, np.int64)
