@@ -222,7 +222,7 @@ class UpdateSection(Section):
         None,
         "tokens",
         "Padded tokens of one forward and backward pass; the gradient does not depend on it. Unset: counted, so that what is kept for the backward pass "
-        "fits 256 MiB on the CPU, half of what weights and cache leave of a GPU's memory; at most 2,048 and 32,768.",
+        "fits 256 MiB on the CPU (in float32 and 4 bytes a weight), half of what weights and cache leave of a GPU's memory; at most 2,048 and 32,768.",
         ge=1,
     )
 
