@@ -29,6 +29,7 @@ completions with their log-probabilities and texts. Memory is the peak of the pr
 told).
 
 The floor is 2 operations a weight and sampled token plus 6 a weight and trained token, each prompt counted once, at the matrix rate measured in the same run.
+Every token counts there, also those that votes of a prompt have in common, which ours computes once.
 """
 
 from __future__ import annotations
