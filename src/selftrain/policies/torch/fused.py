@@ -18,6 +18,7 @@ import torch
 
 from selftrain.policies.torch import passes
 from selftrain.policies.torch.loading import first_line
+from selftrain.policies.torch.passes import epsilon_of
 
 LEAST_HEAD_SIZE, MOST_HEAD_SIZE = 16, 256
 SCALES = (1.0, 100.0, 0.001)
@@ -149,11 +150,6 @@ def replace_forward(module: Any, forward: Any) -> None:
     """Give one module another forward pass, by a class of its own: it stays a module of its class that can be copied, and nothing refers back to it."""
     kind = type(module)
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
-
-
-def epsilon_of(module: Any) -> float | None:
-    found: float | None = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    return found
 
 
 def fuse_rotations(model: Any, fast: ModuleType) -> int:

@@ -38,13 +38,23 @@ class Rotation(torch.autograd.Function):
         return turned(slope, cos, sin, -1), None, None
 
 
+def epsilon_of(module: Any) -> float | None:
+    found: float | None = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    return found
+
+
 def norm(module: Any, states: torch.Tensor) -> torch.Tensor:
-    """weight * states / sqrt(mean of squares + epsilon) over the last dimension."""
-    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if torch.is_grad_enabled():
-        out: torch.Tensor = Norm.apply(states, module.weight, epsilon)  # type: ignore[no-untyped-call]
-        return out
-    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight, epsilon)
+    """weight * states / sqrt(mean of squares + epsilon) over the last dimension, by transformers' own operations, so that no bit differs."""
+    epsilon = epsilon_of(module)
+    assert epsilon is not None, "only norms that have one are replaced"
+    if not torch.is_grad_enabled():
+        return module.weight * (states * scale_of(states, epsilon))  # type: ignore[no-any-return]
+    out: torch.Tensor = Norm.apply(states, module.weight, epsilon)  # type: ignore[no-untyped-call]
+    return out
+
+
+def scale_of(states: torch.Tensor, epsilon: float) -> torch.Tensor:
+    return states.pow(2).mean(-1, keepdim=True).add_(epsilon).rsqrt_()
 
 
 class Norm(torch.autograd.Function):
@@ -53,7 +63,7 @@ class Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
         states_ND = states.reshape(-1, states.shape[-1])
-        scale_N1 = torch.linalg.vector_norm(states_ND, dim=-1, keepdim=True).square_().div_(states.shape[-1]).add_(epsilon).rsqrt_()
+        scale_N1 = scale_of(states_ND, epsilon)
         ctx.save_for_backward(states_ND, weight, scale_N1)
         out: torch.Tensor = (states_ND * scale_N1).mul_(weight).view(states.shape)
         return out

@@ -17,12 +17,11 @@ is added up, which a GPU should do seldom."""
 
 class Rows(NamedTuple):
     """Sequences to run together. ids_BT: prompt, completion, padding on the right. positions_K: flat indices b * T + t of the hidden states that predict
-    the K completion tokens, in the order of the sequences; targets_K: those tokens.
+    the K completion tokens, in the order of the sequences.
     """
 
     ids_BT: torch.Tensor
     positions_K: torch.Tensor
-    targets_K: torch.Tensor
 
 
 def rows_of(sequences: Sequence[TokenSequence], pad_id: int, device: torch.device) -> Rows:
@@ -30,9 +29,8 @@ def rows_of(sequences: Sequence[TokenSequence], pad_id: int, device: torch.devic
     width = max(sequence.length for sequence in sequences)
     ids = [[*sequence.prompt_ids, *sequence.token_ids[:-1]] for sequence in sequences]
     positions = [row * width + len(sequence.prompt_ids) - 1 + at for row, sequence in enumerate(sequences) for at in sequence.wanted]
-    targets = [sequence.token_ids[at] for sequence in sequences for at in sequence.wanted]
     padded = [row + [pad_id] * (width - len(row)) for row in ids]
-    return Rows(torch.tensor(padded, device=device), torch.tensor(positions, device=device), torch.tensor(targets, device=device))
+    return Rows(torch.tensor(padded, device=device), torch.tensor(positions, device=device))
 
 
 def microbatches(lengths: Sequence[int], budget_tokens: int, cut_padding: bool = True) -> list[list[int]]:

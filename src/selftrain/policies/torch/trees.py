@@ -33,6 +33,11 @@ class TokenSequence(NamedTuple):
         """Tokens that are run: the last completion token predicts nothing that is wanted."""
         return len(self.prompt_ids) + len(self.token_ids) - 1
 
+    @property
+    def needed(self) -> tuple[int, ...]:
+        """The completion up to its last wanted token."""
+        return self.token_ids[: self.wanted[-1] + 1]
+
 
 class Tree(NamedTuple):
     """Some completions of one prompt. members: their indices. tokens, depths, ends: of the N nodes that are run. targets, sources: of the K distinct tokens
@@ -73,7 +78,7 @@ def trees_of(sequences: Sequence[TokenSequence], chosen: Sequence[int], most_nod
     token_cost: that of a node, in pairs.
     """
     prompt_ids = sequences[chosen[0]].prompt_ids
-    tokens = {at: sequences[at].token_ids[: sequences[at].wanted[-1] + 1] for at in chosen}
+    tokens = {at: sequences[at].needed for at in chosen}
     trees: list[Tree] = []
     growing: Growing | None = None
     for at in sorted(chosen, key=tokens.__getitem__):
@@ -89,7 +94,7 @@ def trees_of(sequences: Sequence[TokenSequence], chosen: Sequence[int], most_nod
 def alone(at: int, sequence: TokenSequence) -> Tree:
     """One sequence, nothing shared."""
     growing = Growing()
-    growing.add(at, sequence.token_ids[: sequence.wanted[-1] + 1], 0, sequence.wanted)
+    growing.add(at, sequence.needed, 0, sequence.wanted)
     return growing.tree(sequence.prompt_ids)
 
 
