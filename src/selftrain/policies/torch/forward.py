@@ -50,7 +50,8 @@ class Forward:
         if dtype == "bfloat16":
             self.twin = Twin(self.model, adapters)
             self.running, self.adapters, self.config = self.twin.model, self.twin.adapters, self.twin.model.config
-        fuse(self.running)
+        if self.device.type == "cuda":
+            fuse(self.running)
 
     def check(self) -> None:
         """Raises ModelError when `hidden` and `head` do not give the model's own logits, or a token sees the ones after it."""

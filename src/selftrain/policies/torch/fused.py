@@ -1,7 +1,7 @@
 """What runs as one kernel on a GPU: the draw, the attention of a decode step, log-probabilities with their gradient, and of the layers norms,
-rotary positions and gates (kernels.py). On a CPU norms and rotary positions take fewer passes over memory (passes.py).
+rotary positions and gates (kernels.py).
 
-Everything here has a plain version, which is used where Triton is missing or its kernels do not give what plain torch gives.
+Everything here has a plain version that a CPU always uses, and a GPU where Triton is missing or its kernels do not give what plain torch gives.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from selftrain.policies.torch import passes
 from selftrain.policies.torch.loading import first_line
-from selftrain.policies.torch.passes import epsilon_of
 
 LEAST_HEAD_SIZE, MOST_HEAD_SIZE = 16, 256
 SCALES = (1.0, 100.0, 0.001)
@@ -109,39 +107,27 @@ def attention_error(found: ModuleType, heads: Heads, like: torch.Tensor) -> floa
 
 
 def fuse(model: Any) -> None:
-    """Let norms, rotary positions and gated MLPs run as one kernel each, backward too, where that gives what they give; on a CPU the first two in float32, in
-    fewer passes.
+    """Let norms, rotary positions and gated MLPs run as one kernel each, backward too, where that gives what they give.
 
     In bfloat16 what was rounded after every operation is then rounded once. Weights, names and the state that is saved stay as they are.
     """
-    weight = next(model.parameters())
-    if weight.device.type == "cpu":
-        if weight.dtype == torch.float32:
-            fuse_norms(model, passes.norm)
-            fuse_rotations(model, passes)
-        return
-    fast = kernels(weight.device.type)
+    fast = kernels(next(model.parameters()).device.type)
     fuse_norms(model)
     if fast is not None:
         fuse_rotations(model, fast)
         fuse_gates(model, fast)
 
 
-def norm(module: Any, states: torch.Tensor) -> torch.Tensor:
-    """weight * states / sqrt(mean of squares + epsilon) over the last dimension."""
-    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight.to(states.dtype), epsilon_of(module))
-
-
-def fuse_norms(model: Any, forward: Any = norm) -> int:
-    """Root-mean-square norms that `forward` computes; how many."""
+def fuse_norms(model: Any) -> int:
+    """Root-mean-square norms that torch's own function computes; how many."""
     fused = 0
     for module in model.modules():
         weight = getattr(module, "weight", None)
         if not type(module).__name__.endswith("RMSNorm") or isinstance(module, torch.nn.RMSNorm) or weight is None or epsilon_of(module) is None:
             continue
         states = [scale * probe(weight, 3, *weight.shape) for scale in SCALES]
-        if all(alike(partial(forward, module, one), partial(module, one)) for one in states):
-            replace_forward(module, forward)
+        if all(alike(partial(norm, module, one), partial(module, one)) for one in states):
+            replace_forward(module, norm)
             fused += 1
     return fused
 
@@ -150,6 +136,16 @@ def replace_forward(module: Any, forward: Any) -> None:
     """Give one module another forward pass, by a class of its own: it stays a module of its class that can be copied, and nothing refers back to it."""
     kind = type(module)
     module.__class__ = type(kind.__name__, (kind,), {"forward": forward, "__module__": kind.__module__})
+
+
+def norm(module: Any, states: torch.Tensor) -> torch.Tensor:
+    """weight * states / sqrt(mean of squares + epsilon) over the last dimension."""
+    return torch.nn.functional.rms_norm(states, module.weight.shape, module.weight.to(states.dtype), epsilon_of(module))
+
+
+def epsilon_of(module: Any) -> float | None:
+    found: float | None = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    return found
 
 
 def fuse_rotations(model: Any, fast: ModuleType) -> int:
