@@ -14,9 +14,9 @@ from guard_curves import Curve, Fate, Shares, curve_of, fate, in_time, loss_at, 
 from guard_lab import FIT, JUDGE, Cell, done
 from guard_probes import read_probes, with_probes
 from selftrain.config import GuardSection
-from selftrain.guard import RULES, Rule, harm_since, is_blocked, sound_step
+from selftrain.guard import RULES, Doubts, Rule
 from selftrain.guard_stream import Step, steps_of_run, verdicts
-from selftrain.handover import START, Doubts, Schedule, healthiest
+from selftrain.handover import START, Schedule, healthiest
 from selftrain.run import read_config
 from selftrain.types import Action, Verdict
 
@@ -159,8 +159,7 @@ def handed_over(run: LabRun, found: Sequence[Verdict]) -> int:
     """By the product's own rule, at the first verdict that halts or at the end. The halted step has no update, so no checkpoint either."""
     doubts, steps_done, updates = Doubts(), run.num_steps, run.num_steps
     for step, verdict in zip(run.steps, found, strict=False):
-        blocked = (*doubts.blocked_steps, verdict.step) if is_blocked(verdict) else doubts.blocked_steps
-        doubts = Doubts(harm_since(doubts.harm_since_step, verdict), blocked, sound_step(doubts.sound_step, step.metrics, verdict))
+        doubts = doubts.after(step.metrics, verdict)
         if verdict.action is Action.HALT:
             steps_done, updates = verdict.step + 1, verdict.step
             break

@@ -16,7 +16,8 @@ from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import CheckpointError, ConfigError
 from selftrain.events import Taken
-from selftrain.handover import START, Doubts, Schedule, healthiest, protected, scheduled
+from selftrain.guard import Doubts
+from selftrain.handover import START, Schedule, healthiest, protected, scheduled
 from selftrain.ledger import BranchRecord, RequestRecord, Status, lineage, read, storage, verify
 from selftrain.replay import replay
 from selftrain.report import write_report
@@ -320,14 +321,14 @@ def test_a_checkpoint_whose_probe_is_worse_than_the_bases_is_not_handed_over() -
     """The probe of a checkpoint is the newest one before it, or the one taken right after it was made; it is kept while a younger one is in doubt."""
     schedule = Schedule(every_steps=3, num_steps=12, window_steps=2)
     there = {3: "step-000003", 6: "step-000006", 9: "step-000009"}
-    assert healthiest(there, 10, Doubts(None, {8, 9}), schedule) == "step-000006"
-    assert healthiest(there, 10, Doubts(None, {6, 7, 8, 9}), schedule) == "step-000003"
-    assert healthiest(there, 10, Doubts(None, {5, 8}), schedule) == "step-000003"
-    assert healthiest(there, 10, Doubts(9, {3}), schedule) == "step-000006"
-    assert healthiest(there, 10, Doubts(None, {2, 5, 8}), schedule) == START
-    assert protected(there, 11, Doubts(None, {8, 9}), schedule) == {"step-000006"}
-    assert protected(there, 11, Doubts(None, {8, 9}, 5), schedule) == {"step-000003", "step-000006"}
-    assert protected(there, 10, Doubts(None, {6}), schedule) == {"step-000003", "step-000009"}
+    assert healthiest(there, 10, Doubts(None, (8, 9)), schedule) == "step-000006"
+    assert healthiest(there, 10, Doubts(None, (6, 7, 8, 9)), schedule) == "step-000003"
+    assert healthiest(there, 10, Doubts(None, (5, 8)), schedule) == "step-000003"
+    assert healthiest(there, 10, Doubts(9, (3,)), schedule) == "step-000006"
+    assert healthiest(there, 10, Doubts(None, (2, 5, 8)), schedule) == START
+    assert protected(there, 11, Doubts(None, (8, 9)), schedule) == {"step-000006"}
+    assert protected(there, 11, Doubts(None, (8, 9), 5), schedule) == {"step-000003", "step-000006"}
+    assert protected(there, 10, Doubts(None, (6,)), schedule) == {"step-000003", "step-000009"}
 
 
 def test_a_branch_out_of_turn_is_refused(tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_in_doubt_nothing_younger_than_the_last_probe_that_found_nothing_is_hand
     schedule = Schedule(every_steps=3, num_steps=12, window_steps=2)
     there = {3: "step-000003", 6: "step-000006", 9: "step-000009"}
     assert healthiest(there, 10, Doubts(None, (), 5), schedule) == "step-000009", "nothing speaks against it"
-    assert healthiest(there, 10, Doubts(None, {9}, 5), schedule) == "step-000003", "a newer probe is in doubt"
+    assert healthiest(there, 10, Doubts(None, (9,), 5), schedule) == "step-000003", "a newer probe is in doubt"
     assert healthiest(there, 12, Doubts(11, (), 5), schedule) == "step-000003", "harm"
     assert healthiest(there, 12, Doubts(11, (), 9), schedule) == "step-000009"
     assert healthiest(there, 12, Doubts(11, (), 0), schedule) == START

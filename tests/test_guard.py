@@ -76,7 +76,7 @@ def test_each_rule_halts_on_what_it_is_for(rule: str, late: dict[str, float]) ->
     assert found.value > found.limit == RULES[rule].limit
     assert 10 <= hit.step <= 16
     harmful = RULES[rule].kind is Kind.HARM
-    assert (guard.harm_since_step is not None) == harmful
+    assert (guard.doubts.harm_since_step is not None) == harmful
     assert hit.health is not None
     assert (hit.health.value < 0.5) == harmful
     assert (rule in hit.health.parts) == harmful
@@ -229,10 +229,10 @@ def test_the_gradient_norm_counts_from_the_step_after_its_update() -> None:
 def test_harm_that_passes_is_forgotten() -> None:
     guard = Guard(GuardSection(action="warn"))
     run(guard, **{"vote/collision_frac": 0.9})
-    assert guard.harm_since_step is not None
+    assert guard.doubts.harm_since_step is not None
     for step in range(20, 26):
         judge(guard, step)
-    assert guard.harm_since_step is None
+    assert guard.doubts.harm_since_step is None
 
 
 def test_who_overrules_the_guard_makes_what_is_there_the_measure() -> None:
@@ -243,7 +243,7 @@ def test_who_overrules_the_guard_makes_what_is_there_the_measure() -> None:
     found = [judge(guard, 10 + step, **late, **({**PROBE, "probe/swap_changed_frac": 0.6} if step == 2 else {})) for step in range(10)]
     assert found[-1].findings
     guard.overrule()
-    assert guard.harm_since_step is None
+    assert guard.doubts.harm_since_step is None
     after = [judge(guard, 20 + step, **late, **({**PROBE, "probe/swap_changed_frac": 0.6} if step == 2 else {})) for step in range(12)]
     assert {(verdict.action, verdict.findings) for verdict in after} == {(Action.CONTINUE, ())}
     assert [judge(guard, 32 + step, **{"vote/collision_frac": 0.9}).action for step in range(5)][-1] is Action.WARN
@@ -263,7 +263,7 @@ def test_agreement_that_is_surely_lost_is_missed() -> None:
     assert [verdict.health and verdict.health.value for verdict in found[:3]] == [None, 1.0, pytest.approx(0.993, abs=1e-3)]
     assert [[one.rule for one in verdict.findings] for verdict in found] == [[], [], [], ["off_base"], ["off_base"]]
     assert found[3].findings[0].value == pytest.approx((0.03 + 0.02 * 0.315 / 1.96) / (0.005 + 0.02 * 0.315 / 1.96))
-    assert guard.blocked_steps == [2, 3, 4]
+    assert guard.doubts.blocked_steps == (2, 3, 4)
     guard.overrule()
     after = [judge(guard, 5 + step, **losing(*loss)) for step, loss in enumerate([(0.03, 0.015), (0.1, 0.08)])]
     assert [[one.rule for one in verdict.findings] for verdict in after] == [[], ["off_base"]], "what was lost when a person overruled is no loss later"
@@ -290,7 +290,7 @@ def test_without_an_interval_a_fifth_of_the_agreement_is_missed() -> None:
     found = {step: judge(guard, step, **({**PROBE, "probe/base_agree_frac": agree} if agree else {})) for step, agree in enumerate([0.5, 0.9, 0, 0.75, 0.65])}
     assert [[one.rule for one in verdict.findings] for verdict in found.values()] == [[], [], [], [], ["off_base"]]
     assert found[4].findings[0].value == pytest.approx(0.25 / 0.2)
-    assert guard.blocked_steps == [3, 4]
+    assert guard.doubts.blocked_steps == (3, 4)
     assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
     assert other.state() == guard.state()
 
@@ -302,12 +302,12 @@ def test_a_probe_that_found_nothing_is_remembered() -> None:
     for step, lost in enumerate([0.0, None, 0.01, 0.012, 0.0, 0.05]):
         probe = {} if lost is None else {**PROBE, "probe/base_kept_frac": 0.8 - lost, "probe/base_lost_frac": lost, "probe/base_lost_low_frac": lost - 0.04}
         judge(guard, step, **probe)
-        seen.append(guard.sound_step)
+        seen.append(guard.doubts.sound_step)
     assert seen == [0, 0, 2, 2, 4, 4]
     assert Guard.load(other := Guard(GuardSection()), json.loads(json.dumps(guard.state()))) is None
-    assert other.sound_step == 4
+    assert other.doubts.sound_step == 4
     guard.overrule()
-    assert guard.sound_step is None
+    assert guard.doubts.sound_step is None
 
 
 def test_other_wordings_are_judged_by_the_last_three_probes() -> None:

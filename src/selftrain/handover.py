@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from selftrain.checkpoints import place_of
+from selftrain.guard import Doubts
 
 START = "start"
 """name of the model as it was before the first step, among the things that can be handed over"""
@@ -35,29 +36,6 @@ def scheduled(names: Iterable[str], history: Mapping[int, tuple[int, int | None]
         if first < steps and (end is None or steps <= end) and schedule.is_due(steps):
             found[steps] = name
     return dict(sorted(found.items()))
-
-
-@dataclass(frozen=True, slots=True)
-class Doubts:
-    """What the guard holds against checkpoints. harm_since_step: first step of the harm that lasts until now, None without any.
-
-    blocked_steps: the steps in which a probe was worse than the base's. sound_step: that of the newest probe that found nothing, None without probes.
-    """
-
-    harm_since_step: int | None = None
-    blocked_steps: Collection[int] = ()
-    sound_step: int | None = None
-
-    def allows(self, steps_done: int) -> bool:
-        """Whether nothing speaks against the probe of a checkpoint: the newest one before it was made, or the one taken right after."""
-        return steps_done not in self.blocked_steps and steps_done - 1 not in self.blocked_steps
-
-    def newest_sound(self, steps_done: int) -> int:
-        """The most steps that a checkpoint may have now: while something speaks against the newest state, those of the last probe that found nothing.
-        In between nobody has looked, and what is found now has begun somewhere there.
-        """
-        in_doubt = self.harm_since_step is not None or not self.allows(steps_done)
-        return self.sound_step if in_doubt and self.sound_step is not None else steps_done
 
 
 def best_validated(there: Mapping[int, str], avgs: Mapping[str, float]) -> str:

@@ -41,7 +41,7 @@ from selftrain.events import RolledBack as RolledBack
 from selftrain.events import Taken
 from selftrain.extras import Extras
 from selftrain.guard import Guard
-from selftrain.handover import START, VALIDATED, Doubts, Schedule
+from selftrain.handover import START, VALIDATED, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy, SamplingParams
@@ -249,7 +249,7 @@ class Run:
         state |= {"guard": self.guard.state(), "labels": self.labelling.state(), "probes": self.prober.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
         there = self._scheduled()
-        keep = {self._chosen(there), self._healthiest(there), *handover.protected(there, self.steps_done, self._doubts(), self._schedule)}
+        keep = {self._chosen(there), self._healthiest(there), *handover.protected(there, self.steps_done, self.guard.doubts, self._schedule)}
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
     def _chosen(self, there: Mapping[int, str]) -> str:
@@ -261,10 +261,7 @@ class Run:
 
     def _healthiest(self, there: Mapping[int, str]) -> str:
         """The checkpoint that the guard would hand over, without labels."""
-        return handover.healthiest(there, self.steps_done, self._doubts(), self._schedule)
-
-    def _doubts(self) -> Doubts:
-        return Doubts(self.guard.harm_since_step, frozenset(self.guard.blocked_steps), self.guard.sound_step)
+        return handover.healthiest(there, self.steps_done, self.guard.doubts, self._schedule)
 
     def _scheduled(self) -> dict[int, str]:
         """Steps done -> name of the checkpoints on the disk that this branch may hand over."""

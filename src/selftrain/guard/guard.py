@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from selftrain.config import GuardSection, RollbackSection
+from selftrain.guard.doubts import PROBE, PROBE_NAMES, Doubts
 from selftrain.guard.examples import examples_of
 from selftrain.guard.health import HALF, health_of
 from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
@@ -16,23 +17,14 @@ from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, Ste
 
 PATIENCE_STEPS = 3
 """harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is"""
-PROBE, KL = "probe/", "probe/kl_base_nats"
-PROBE_NAMES = frozenset(rule.name for rule in PROBE_RULES)
-DOUBTFUL = "off_base"
-"""the surest rule about probes: a checkpoint of which it takes anything from the health is not handed over"""
-SOUND_FRAC = 0.01
-"""A probe found nothing only where the estimate of what is lost since the best one is at most this."""
-OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
-"""what halted a run whose record has no health scores"""
+KL = "probe/kl_base_nats"
 
 
 class Guard:
     """Judges each step: the rules about steps once `baseline_steps` steps and a window are there, those about probes from the second probe on.
 
-    `harm_since_step` is the first step of the unbroken run of steps with a health score below one half that lasts until now, None without one:
-    checkpoints of that time are not handed over. num_rollbacks: how many of its rollbacks stand in the record already; it is no part of the state, since
-    going back does not undo them. `blocked_steps` are the steps in which a probe was worse than the base's, by any rule about probes; `sound_step` that of the
-    newest probe that found nothing.
+    `doubts` is what its verdicts so far hold against checkpoints. num_rollbacks: how many of its rollbacks stand in the record already; it is no part of the
+    state, since going back does not undo them.
     rules: some of `RULES`, or the same with other limits.
     """
 
@@ -53,9 +45,7 @@ class Guard:
         self._num_probes = 0
         self._winners: dict[str, int] = {}
         self._num_low = 0
-        self.harm_since_step: int | None = None
-        self.blocked_steps: list[int] = []
-        self.sound_step: int | None = None
+        self.doubts = Doubts()
 
     def compared(self, metrics: StepMetrics, winners: Mapping[str, AnswerKey]) -> StepMetrics:
         """The metrics with what they miss without a memory: `vote/flip_frac`, where a prompt was voted on before. winners: by prompt id, of clear votes."""
@@ -82,11 +72,8 @@ class Guard:
         drift = self._drift(metrics)
         findings = (*findings, *drift)
         verdict = Verdict(metrics.step, Action.CONTINUE, findings, health)
-        self.harm_since_step = harm_since(self.harm_since_step, verdict)
-        if is_blocked(verdict):
-            self.blocked_steps.append(metrics.step)
-        self.sound_step = sound_step(self.sound_step, metrics, verdict)
-        self._num_low = 0 if self.harm_since_step is None else self._num_low + 1
+        self.doubts = self.doubts.after(metrics, verdict)
+        self._num_low = 0 if self.doubts.harm_since_step is None else self._num_low + 1
         harmed = health is not None and (health.high < HALF or self._num_low >= PATIENCE_STEPS)
         stalled = any(one.rule in RULES and RULES[one.rule].kind is Kind.STALL for one in findings)
         over = bool(drift)
@@ -106,7 +93,7 @@ class Guard:
         """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
         self.start_over()
         self._base, self._best, self._probes = self._probe, best_of(self._probe), []
-        self._num_low, self.harm_since_step, self.blocked_steps, self.sound_step = 0, None, [], None
+        self._num_low, self.doubts = 0, Doubts()
 
     def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:
         """What is done about it; None: nothing. A budget that is used up halts, a standstill is not mended by going back."""
@@ -162,9 +149,7 @@ class Guard:
             "probes": {"base": self._base, "newest": self._probe, "best": dict(self._best), "last": list(self._probes), "number": self._num_probes},
             "winners": dict(self._winners),
             "num_low": self._num_low,
-            "harm_since_step": self.harm_since_step,
-            "blocked_steps": list(self.blocked_steps),
-            "sound_step": self.sound_step,
+            **self.doubts.state(),
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -173,8 +158,7 @@ class Guard:
         self._base, self._probe, self._num_probes = dict(probes["base"]), dict(probes["newest"]), int(probes["number"])
         self._best, self._probes = dict(probes.get("best", probes["newest"])), list(probes.get("last", [probes["newest"]] if self._num_probes > 1 else []))
         self._winners = dict(state["winners"])
-        self._num_low, self.harm_since_step = int(state["num_low"]), state["harm_since_step"]
-        self.blocked_steps, self.sound_step = list(state["blocked_steps"]), state.get("sound_step")
+        self._num_low, self.doubts = int(state["num_low"]), Doubts.loaded(state)
 
 
 def best_of(probe: Mapping[str, float]) -> dict[str, float]:
@@ -190,30 +174,3 @@ def winners_of(scored: Sequence[ScoredGroup]) -> dict[str, AnswerKey]:
     """By prompt id, the winners of votes that are no tie."""
     votes = ((one.voted.group.prompt.id, one.voted.vote.winner) for one in scored)
     return {prompt_id: winner for prompt_id, winner in votes if winner is not None}
-
-
-def is_blocked(verdict: Verdict) -> bool:
-    """Whether a verdict finds that a probe is worse than the base's, or that something may be lost: no reason to stop, but to hand over an older checkpoint."""
-    bits = 0.0 if verdict.health is None else verdict.health.parts.get(DOUBTFUL, 0.0)
-    return bits > 0 or any(one.rule in PROBE_NAMES for one in verdict.findings)
-
-
-def is_harm(verdict: Verdict) -> bool:
-    """Whether a verdict speaks of harm, be it sure or not."""
-    if verdict.health is None:
-        return any(finding.rule in OLD_HARM for finding in verdict.findings)
-    return verdict.health.value < HALF
-
-
-def harm_since(before: int | None, verdict: Verdict) -> int | None:
-    """Since which step harm has been seen without a break, after this verdict; None when it speaks of none."""
-    if not is_harm(verdict):
-        return None
-    return verdict.step if before is None else before
-
-
-def sound_step(before: int | None, metrics: StepMetrics, verdict: Verdict) -> int | None:
-    """The step of the newest probe that found nothing, after this step: no rule, no harm, and next to nothing lost."""
-    probed = any(key.startswith(PROBE) for key in metrics.values)
-    lost = metrics.values.get("probe/base_lost_frac", 0.0)
-    return verdict.step if probed and lost <= SOUND_FRAC and not is_blocked(verdict) and not is_harm(verdict) else before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from typing import Any
 from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation
-from selftrain.guard import harm_since, is_blocked, sound_step
-from selftrain.handover import START, VALIDATED, Doubts, Schedule, healthiest
+from selftrain.guard import Doubts
+from selftrain.handover import START, VALIDATED, Schedule, healthiest
 from selftrain.ledger import Ledger, read
 from selftrain.ledger.objects import Place
 from selftrain.run import read_config
@@ -81,7 +81,7 @@ class RunRecord:
     @property
     def harm_since_step(self) -> int | None:
         """Since which step harmful findings have lasted without a break until the last step; None without any."""
-        return harm_since_step(self.verdicts)
+        return doubts_of(self.verdicts, self.steps).harm_since_step
 
 
 def read_record(folder: Place) -> RunRecord:
@@ -107,13 +107,6 @@ def read_record(folder: Place) -> RunRecord:
     )
 
 
-def harm_since_step(verdicts: tuple[Verdict, ...]) -> int | None:
-    since: int | None = None
-    for verdict in verdicts:
-        since = harm_since(since, verdict)
-    return since
-
-
 def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], steps: tuple[StepMetrics, ...], window_steps: int) -> str:
     """What the end of the run names. Without an end the newest recorded checkpoint that is there (a killed run may have recorded one and not saved it),
     whose probe is not worse than the base's; while the guard sees harm, older than the window it was first seen in; `start` where there is none."""
@@ -126,8 +119,10 @@ def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], steps: tuple[Step
 
 def healthiest_of(there: Mapping[int, str], verdicts: tuple[Verdict, ...], steps: tuple[StepMetrics, ...], window_steps: int) -> str:
     """What the guard hands over of these checkpoints (steps done -> name)."""
-    metrics, sound = {one.step: one for one in steps}, None
-    for verdict in verdicts:
-        sound = sound_step(sound, metrics[verdict.step], verdict) if verdict.step in metrics else sound
-    doubts = Doubts(harm_since_step(verdicts), frozenset(verdict.step for verdict in verdicts if is_blocked(verdict)), sound)
-    return healthiest(there, max(there, default=0), doubts, Schedule(1, 1, window_steps))
+    return healthiest(there, max(there, default=0), doubts_of(verdicts, steps), Schedule(1, 1, window_steps))
+
+
+def doubts_of(verdicts: Iterable[Verdict], steps: Iterable[StepMetrics]) -> Doubts:
+    """What the recorded verdicts hold against checkpoints."""
+    metrics = {one.step: one for one in steps}
+    return Doubts.of((metrics.get(verdict.step), verdict) for verdict in verdicts)
