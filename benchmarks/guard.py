@@ -24,7 +24,7 @@ from pathlib import Path
 from guard_curves import Fate, accuracy_at
 from guard_figures import lost_when_found, two_runs, write
 from guard_fit import ablation_page, fit_page
-from guard_lab import FIT, JUDGE, done
+from guard_lab import FIT, JUDGE, Cell, done
 from guard_measure import measure
 from guard_pairs import WAYS, Pair, pair_of, pairs_page, record_pair
 from guard_probes import probe_missing
@@ -53,10 +53,15 @@ SHOWN = {
 def runs_of(args: argparse.Namespace, half: str) -> list[LabRun]:
     """The finished runs of a half, or those that are named."""
     loaded = load(args.folder, HALVES[half], args.out / "measured", args.out / "probes")
-    found = [run for run in loaded if (not args.cells or run.cell.name in args.cells) and (not args.seeds or run.cell.seed in args.seeds)]
+    found = [run for run in loaded if is_asked_for(args, run.cell)]
     if not found:
         raise SystemExit(f"{args.folder} has no finished run {'of these names' if args.cells else f'of half {half}'}: see `guard_lab.py --list`")
     return found
+
+
+def is_asked_for(args: argparse.Namespace, cell: Cell) -> bool:
+    """By --cells and --seeds."""
+    return (not args.cells or cell.name in args.cells) and (not args.seeds or cell.seed in args.seeds)
 
 
 def keep(args: argparse.Namespace, name: str, text: str) -> None:
@@ -86,13 +91,13 @@ def fit(args: argparse.Namespace) -> None:
 
 
 def measure_missing(args: argparse.Namespace) -> None:
-    measure(args.folder, args.out / "measured", args.hours, args.fresh)
+    measure(args.folder, args.out / "measured", args.hours, args.fresh, lambda cell: cell.task in HALVES[args.half] and is_asked_for(args, cell))
 
 
 def probe(args: argparse.Namespace) -> None:
     tasks = HALVES[args.half]
     found = [cell for path in sorted(args.folder.iterdir()) if (cell := cell_of(path.name)) is not None and cell.task in tasks]
-    probe_missing(args.folder, args.out / "probes", args.hours, [cell for cell in found if not args.cells or cell.name in args.cells], ProbesSection())
+    probe_missing(args.folder, args.out / "probes", args.hours, [cell for cell in found if is_asked_for(args, cell)], ProbesSection())
 
 
 def look(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from guard_lab import PROBLEMS, Cell
@@ -28,11 +29,11 @@ from selftrain.seeds import Stream
 from selftrain.types import PromptSet
 
 
-def measure(lab: Path, out: Path, hours: float, fresh: bool) -> None:
-    """Make what is missing, a file per run; begin nothing after so many hours. The runs' own held-out problems come first."""
+def measure(lab: Path, out: Path, hours: float, fresh: bool, wanted: Callable[[Cell], bool]) -> None:
+    """Make what is missing of the wanted runs, a file each; begin nothing after so many hours. The runs' own held-out problems come first."""
     until = time.monotonic() + 3600 * hours
     for is_fresh in (False, True)[: 1 + fresh]:
-        for run in load(lab, measured=out, probes=out.parent / "probes"):
+        for run in (run for run in load(lab, measured=out, probes=out.parent / "probes") if wanted(run.cell)):
             for step in missing(run, out, is_fresh):
                 if time.monotonic() > until:
                     return

@@ -6,7 +6,9 @@ import importlib
 import json
 import math
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -328,3 +330,21 @@ def test_figures_are_drawings(modules: Mapping[str, ModuleType]) -> None:
     ElementTree.fromstring(drawn)
     assert "share of 2 collapses found" in drawn
     assert figures.stairs([1.0, 3.0], 4, 10) == ((0.0, 0.0), (1.0, 0.0), (1.0, 0.25), (3.0, 0.25), (3.0, 0.5), (10.0, 0.5))
+
+
+def test_only_the_runs_that_are_asked_for_are_measured(modules: Mapping[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`guard.py measure --cells --seeds --half`: nothing of other runs is made."""
+    guard, measure, lab = modules["guard"], modules["guard_measure"], modules["guard_lab"]
+    first = lab_run(modules, FALLS_LATE, 99)
+    other = replace(first, cell=replace(first.cell, seed=21))
+    judge = replace(first, cell=replace(first.cell, task=lab.JUDGE[0]))
+    made: list[str] = []
+    monkeypatch.setattr(measure, "load", lambda *_, **__: iter([first, other, judge]))
+    monkeypatch.setattr(measure, "missing", lambda *_: [40])
+    monkeypatch.setattr(measure, "shares", lambda _lab, _out, run, _step, _fresh: made.append(run.cell.name) or [0.5])
+    args = Namespace(folder=tmp_path, out=tmp_path / "out", hours=1.0, fresh=False, half="FIT", cells=[], seeds=[21])
+    guard.measure_missing(args)
+    assert made == [other.cell.name]
+    assert modules["guard_runs"].read_measured(tmp_path / "out" / "measured", other.cell) == {"held_out": {"40": [0.5]}}
+    guard.measure_missing(Namespace(**{**vars(args), "half": "all", "seeds": [], "cells": [judge.cell.name, first.cell.name]}))
+    assert made == [other.cell.name, first.cell.name, judge.cell.name]
