@@ -284,6 +284,38 @@ def test_agreement_is_compared_with_the_best_two_probes_in_a_row() -> None:
     assert [probe(4, 0.66, 0.8), probe(5, 0.56, 0.8)] == [[], ["off_base"]], "what was lost before is excused, more is not"
 
 
+TRUTH = "label/truth_right_frac"
+
+
+@pytest.mark.parametrize(("truth", "finds"), [((0.2, 0.3, 0.5, 0.5), False), ((0.5, 0.5, 0.45, 0.35), True), ((None,) * 4, True)])
+def test_answers_of_the_base_may_go_while_the_truth_says_that_nothing_is_lost(truth: tuple[float | None, ...], finds: bool) -> None:
+    """A weak base is wrong on its easy prompts too: what true answers on training prompts say weighs more, as long as they are not 10 points under their best
+    window. truth: in each of four windows; the probe in the last one has surely lost 20 points.
+    """
+    guard = Guard(GuardSection(action="warn"))
+    verdicts = []
+    for step in range(20):
+        right = truth[step // 5]
+        if step == 12:
+            again = Guard(GuardSection(action="warn"))
+            again.load(json.loads(json.dumps(guard.state())))
+            guard = again
+        seen = losing(0.2, 0.1) if step == 19 else losing(0.0, 0.0) if step == 0 else {}
+        verdicts.append(judge(guard, step, **seen, **({} if right is None else {TRUTH: right})))
+    assert not any(verdict.findings for verdict in verdicts[:-1])
+    assert [one.rule for one in verdicts[-1].findings] == (["off_base"] if finds else [])
+    assert guard.doubts.blocked_steps == ((19,) if finds else ())
+
+
+def test_the_truth_has_no_say_before_it_is_known() -> None:
+    """The first probe after the start comes with the first true answers: nothing is lost by them yet; a stream without them is judged by its probes."""
+    guard, without = Guard(GuardSection(action="warn")), Guard(GuardSection(action="warn"))
+    for one, truth in ((guard, {TRUTH: 0.3}), (without, {})):
+        judge(one, 0, **losing(0.0, 0.0), **truth)
+        judge(one, 1, **losing(0.2, 0.1), **truth)
+    assert (guard.doubts.blocked_steps, without.doubts.blocked_steps) == ((), (1,))
+
+
 def test_without_an_interval_a_fifth_of_the_agreement_is_missed() -> None:
     """.5 at the start, .9, then .75 and .65, as older runs and other trainers' streams have it: from the best probe on."""
     guard = Guard(GuardSection(action="warn"))

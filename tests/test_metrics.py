@@ -7,11 +7,13 @@ from dataclasses import replace
 import pytest
 
 from selftrain.labels import Bounds
+from selftrain.labels.composed import first_decided
 from selftrain.labels.majority import majority
+from selftrain.labels.reference import Reference
 from selftrain.metrics import METRICS, length_correlation, measure, repeat_frac, with_update
 from selftrain.policies.base import UpdateStats
 from selftrain.seeds import Stream
-from selftrain.types import PolicyVersion
+from selftrain.types import AnswerSheet, PolicyVersion
 from tests.builders import voted
 from tests.test_stages import SCORER
 
@@ -81,3 +83,16 @@ def test_names_say_stage_quantity_and_unit() -> None:
         assert metric.formula
         for suffix, unit in (("_nats", "nats"), ("_tokens", "tokens")):
             assert (metric.unit == unit) == key.endswith(suffix)
+
+
+def test_what_is_right_by_the_truth_is_known_where_the_truth_labels() -> None:
+    """Four groups with a true answer, right in 3, 0, 2 and 4 of 4 completions, and one that its vote labels; three are too few."""
+    answers = [["7", "7", "7", "8"], ["8", "8", None, "8"], ["7", "7", "8", "9"], ["7"] * 4, ["8", "8", "8", "9"]]
+    groups = [voted(one, str(index), index) for index, one in enumerate(answers)]
+    by_truth = Reference(AnswerSheet({str(index): "7" for index in range(4)}))(groups, Bounds())
+    labels = [first_decided(both) for both in zip(by_truth, majority(groups, Bounds()), strict=True)]
+    assert [label.source for label in labels] == ["reference"] * 4 + ["majority"]
+    scored = SCORER.score(groups, labels, (), Stream(0))
+    assert measure(0, PolicyVersion(0, 0), scored).values["label/truth_right_frac"] == (0.75 + 0 + 0.5 + 1) / 4
+    for few in (scored[1:], SCORER.score(groups, majority(groups, Bounds()), (), Stream(0))):
+        assert "label/truth_right_frac" not in measure(0, PolicyVersion(0, 0), few).values

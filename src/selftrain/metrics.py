@@ -1,4 +1,4 @@
-"""Every number that is logged about a step: name, unit, formula. None of them needs a true answer."""
+"""Every number that is logged about a step: name, unit, formula. Only `label/truth_right_frac` needs true answers: those that a run's labels use anyway."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ METRICS: Mapping[str, Metric] = {
     "vote/split_half_frac": Metric("fraction", "groups whose even and odd halves have the same single winner / P"),
     "vote/flip_frac": Metric("fraction", "prompts whose winner is not that of their last visit / prompts with a winner now and then; not there without any"),
     "label/decided_frac": Metric("fraction", "groups with a decided label / P"),
+    "label/truth_right_frac": Metric(
+        "fraction", "mean reward of the groups that `reference` or `verifier` labelled; not there with fewer than 4 of them, so never in a label-free run"
+    ),
     "reward/mean_frac": Metric("reward", "mean reward over completions of decided groups"),
     "reward/length_corr": Metric("correlation", "mean over groups of the correlation of reward and tokens, where both vary; not there without any"),
     "reward/kl_penalty_mean_nats": Metric("nats", "mean over completions of the summed KL estimate in the reward"),
@@ -98,6 +101,10 @@ METRICS: Mapping[str, Metric] = {
 }
 
 
+TRUTH_SOURCES, MIN_TRUTH_GROUPS = ("reference", "verifier"), 4
+"""whose rewards say how much is right; of fewer groups they say little"""
+
+
 def measure(step: int, version: PolicyVersion, scored: Sequence[ScoredGroup], probed: Mapping[str, float] | None = None) -> StepMetrics:
     """The metrics of a step before its update: what the guard judges. Only `correction/` and `cost/` look at other groups than those that vote.
 
@@ -135,6 +142,9 @@ def vote_values(scored: Sequence[ScoredGroup]) -> dict[str, float]:
         "admission/admitted_frac": share_of(scored, lambda one: one.admission is Admission.ADMITTED),
         "admission/no_signal_frac": share_of(scored, lambda one: one.admission is Admission.NO_SIGNAL),
     }
+    by_truth = [mean(one.rewards.values) for one in scored if one.label.is_decided and one.label.source in TRUTH_SOURCES]
+    if len(by_truth) >= MIN_TRUTH_GROUPS:
+        values["label/truth_right_frac"] = mean(by_truth)
     correlations = [value for one in scored if (value := length_correlation(one)) is not None]
     if correlations:
         values["reward/length_corr"] = mean(correlations)

@@ -12,7 +12,7 @@ from selftrain.guard.doubts import PROBE, PROBE_NAMES, Doubts
 from selftrain.guard.examples import examples_of
 from selftrain.guard.health import HALF, health_of
 from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
-from selftrain.guard.window import KEPT, KEPT_TWICE, LAST_PROBES, Window
+from selftrain.guard.window import KEPT, KEPT_TWICE, LAST_PROBES, TRUTH, Window, mean
 from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, StepMetrics, Verdict
 
 PATIENCE_STEPS = 3
@@ -113,6 +113,9 @@ class Guard:
         if len(self._baseline) < self._section.baseline_steps:
             self._baseline.append(remembered(metrics))
         self._recent = [*self._recent, remembered(metrics)][-2 * self._section.window_steps :]
+        if len(self._recent) >= self._section.window_steps and TRUTH in metrics.values:
+            now = mean(self._recent[-self._section.window_steps :], TRUTH)
+            self._best[TRUTH] = max(now, self._best.get(TRUTH, now))
         probe = {key: value for key, value in metrics.values.items() if key.startswith(PROBE)}
         if probe:
             self._probes = [*self._probes, probe][-LAST_PROBES:] if self._base else []

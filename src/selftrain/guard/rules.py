@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from selftrain.guard.window import KEPT, KEPT_TWICE, Window, log_ratio
+from selftrain.guard.window import KEPT, KEPT_TWICE, TRUTH, Window, log_ratio, mean
 
 SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "completion/length_mean_tokens"
 MIN_ENTROPY_NATS = 0.05
@@ -20,6 +20,8 @@ MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
 LEAST_LOST_FRAC, DOUBTFUL_FRAC, UNSURE_FRAC = 0.005, 0.02, 0.2
 """of the agreement with the base. The last: three standard errors of 48 completions"""
 DOUBT = 0.1
+TRUTH_LOST_FRAC = 0.1
+"""what a collapse loses of its accuracy (method.md, protocol)"""
 TO_90 = (1.960 - 1.645) / 1.960
 """how much less far than the 95 % interval the 90 % interval reaches, as a part of the former"""
 
@@ -94,7 +96,10 @@ def off_base(window: Window) -> float:
     At least `DOUBT` where more than `DOUBTFUL_FRAC` is lost by the estimate, sure or not: next to nothing for the health, and no checkpoint to hand over.
 
     Of probes that know no interval (runs and streams without the start's completions), agreement lost in units of `UNSURE_FRAC`.
+    0 while the true answers of the run's own labels say that nothing is lost: a base that is often wrong on its easy prompts is to be left behind.
     """
+    if truth_stands(window):
+        return 0.0
     lost, low = "probe/base_lost_frac", "probe/base_lost_low_frac"
     if low in window.probe:
         excused = window.base.get(lost, 0.0) + window.best.get(KEPT, 0.0) - window.best.get(KEPT_TWICE, window.best.get(KEPT, 0.0))
@@ -103,6 +108,13 @@ def off_base(window: Window) -> float:
         return max(sure, DOUBT) if window.probe[lost] - excused > DOUBTFUL_FRAC else sure
     key = "probe/base_agree_frac"
     return (window.best[key] - window.probe[key]) / UNSURE_FRAC
+
+
+def truth_stands(window: Window) -> bool:
+    """Whether accuracy on the groups that the truth labelled is at most `TRUTH_LOST_FRAC` under its best window; False where no such groups are known."""
+    if not any(TRUTH in step for step in window.recent):
+        return False
+    return mean(window.recent, TRUTH) >= window.best.get(TRUTH, 0.0) - TRUTH_LOST_FRAC
 
 
 def length_reward(window: Window) -> float:
@@ -172,9 +184,10 @@ STEP_RULES = (
 
 PROBE_RULES = (
     Rule(
-        "off_base", Kind.HARM, ("probe/base_lost_frac", "probe/base_lost_low_frac", "probe/base_agree_frac"), off_base, 1.0, "quotient",
+        "off_base", Kind.HARM, ("probe/base_lost_frac", "probe/base_lost_low_frac", "probe/base_agree_frac", TRUTH), off_base, 1.0, "quotient",
         "agreement with the base on prompts that are easy for it, mean of the best two probes one after the other minus now: lower end of its 90 % interval / "
-        "(0.005 + distance to the lower end of the 95 % interval); at least 0.1 where the estimate is above 0.02",
+        "(0.005 + distance to the lower end of the 95 % interval); at least 0.1 where the estimate is above 0.02; 0 where true answers label groups and "
+        "accuracy on these is at most 0.1 under its best window",
         "answers that were right are lost",
         "on prompts that are easy for the base model answers are lost that were the base's",
     ),

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 LAST_PROBES, DOUBTED_PROBES = 3, 0.5
 KEPT, KEPT_TWICE = "probe/base_kept_frac", "kept_twice"
 """The other one stands among the best values alone: the mean of two probes one after the other, of the start at first."""
+TRUTH = "label/truth_right_frac"
+"""Among the best values: its largest mean over a window."""
 Signals = Mapping[str, float]
 Steps = Sequence[Signals]
 
@@ -18,7 +20,7 @@ class Window:
     """Label-free numbers by metric key, a mapping per step; a step need not have every key.
 
     baseline: the run's first steps. before, recent: the last two windows, the older one first. base, probe: the values of the first probe, which are the
-    base model's own, and of the newest one; best: the largest of each so far, and `KEPT_TWICE`. Empty without probes, equal after one. probes: the last
+    base model's own, and of the newest one; best: the largest of each so far, `KEPT_TWICE` and `TRUTH`. Empty without probes, equal after one. probes: the last
     `LAST_PROBES` after the first one, the newest last.
     Whoever asks for a key that is nowhere gets a KeyError, which a rule takes for: this signal is missing here.
     """
