@@ -25,6 +25,8 @@ from selftrain.types import AnswerKey, AnswerSheet, Prompt, PromptSet
 
 NO_PROMPTS = PromptSet((), AnswerSheet({}), "none")
 TOY_ASIDE_FIRST, TOY_OFF_DOMAIN_FIRST = 2_000_000, 3_000_000
+SPARE = 3
+"""times `probes.num_prompts`: from a start that agrees on a quarter of its prompts a third as many are easy, and a loss is seen twice as late"""
 LEAST_LEFT, LEAST_ASIDE = 7, 16
 """Of the prompts of a file or dataset as many are taken out of training as leave this many times as many in it; none where that is fewer than the other."""
 
@@ -32,7 +34,8 @@ LEAST_LEFT, LEAST_ASIDE = 7, 16
 def set_aside(config: RunConfig, train: PromptSet, labelled: Sequence[PromptSet], count: int) -> tuple[PromptSet, PromptSet]:
     """(training prompts, up to `count` held-aside prompts without answers). labelled: the held-out and the validation problems.
 
-    The toy and the built-in tasks make further problems, so training keeps all of its own. Of a file or dataset, or where a task's level has no more,
+    The toy and the built-in tasks make further problems, so training keeps all of its own; tasks `SPARE` times as many, of which the start is asked until
+    enough are easy. Of a file or dataset, or where a task's level has no more,
     those with the smallest stable hash of their id are taken out of training, an eighth of them at most; where that is fewer than 16, as many as are wanted are
     watched and trained on.
     """
@@ -40,9 +43,9 @@ def set_aside(config: RunConfig, train: PromptSet, labelled: Sequence[PromptSet]
         return train, NO_PROMPTS
     if toy.is_toy(config.policy.model):
         return train, without_answers(toy.problems(count, first=TOY_ASIDE_FIRST))
-    further = _further(config, train, labelled, count)
-    if further is not None:
-        return train, further
+    for wanted in (SPARE * count, count):
+        if (further := _further(config, train, labelled, wanted)) is not None:
+            return train, further
     fits = min(count, len(train) // (LEAST_LEFT + 1))
     is_taken = fits >= min(count, LEAST_ASIDE) and len(train) - fits >= config.rollout.prompts_per_step
     chosen = sorted(train, key=lambda prompt: Stream(0, stream="held aside", prompt_id=prompt.id).seed())[: fits if is_taken else count]
@@ -94,7 +97,8 @@ def make_prober(config: RunConfig, aside: PromptSet, policy: Policy) -> Prober:
 def drawing(config: RunConfig) -> Drawing:
     """How probes are drawn and read: as the votes are. Free-form answers are compared by their text, as clusters of two steps have other names."""
     read = reader(config.labels.clustering if config.labels.clustering in ONE_ANSWER_CLUSTERINGS else "text")
-    return Drawing(replace(vote_params(config), certainties=False), config.probes.num_votes, Stream(config.run.seed), lambda group: read_and_count(group, read))
+    params, probes = replace(vote_params(config), certainties=False), config.probes
+    return Drawing(params, probes.num_votes, Stream(config.run.seed), lambda group: read_and_count(group, read), max(1, probes.num_prompts))
 
 
 def make_canaries(config: RunConfig) -> Mapping[Prompt, AnswerKey]:

@@ -283,7 +283,8 @@ class ProbesSection(Section):
     num_prompts: int = option(
         96,
         "prompts",
-        "Prompts held aside; 0: no probes. Those on which the start mostly agrees are asked at every probe. See docs/probes.md for where they come from.",
+        "Prompts held aside; 0: no probes. Those on which the start mostly agrees are asked at every probe; where these are few, further ones of a "
+        "built-in task, up to three times as many. See docs/probes.md for where they come from.",
         ge=0,
     )
     num_votes: int = option(

@@ -29,12 +29,14 @@ FILE = config(prompts={"file": "questions.jsonl"})
 
 
 def test_a_task_makes_further_problems() -> None:
+    """Three times as many as are asked at first, these in front."""
     named = config(prompts={"task": "add:3", "count": 64}, evals={"num_problems": 32})
     problems = load_sets(named)
     assert problems.held_out is not None
     train, aside = set_aside(named, problems.train, [problems.held_out], 16)
     assert train is problems.train
-    assert len(aside) == 16
+    assert len(aside) == 48
+    assert set_aside(named, problems.train, [problems.held_out], 8)[1].prompts == aside.prompts[:24]
     assert not ids_of_forms(aside) & (ids_of_forms(train) | ids_of_forms(problems.held_out))
     assert len(aside.sheet) == 0
     assert set_aside(named, problems.train, [problems.held_out], 16)[1] == aside

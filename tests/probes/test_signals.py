@@ -13,8 +13,8 @@ from selftrain.config import RunConfig, UpdateSection
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.toy import NUM_ANSWERS, NUM_WEIGHTS, STYLES, ToyPolicy, problems
 from selftrain.probes import Base, Drawing, Kind, ProbeResult, ask_base, probe
-from selftrain.probes.probing import Place, base_of
-from selftrain.probes.signals import agreement, answer_signals, changed_frac, drift_signals, easy, kl_signals, unchanged_frac
+from selftrain.probes.probing import Place, asked_of, base_of
+from selftrain.probes.signals import agreement, answer_signals, changed_frac, drift_signals, easy, kl_signals, num_easy, unchanged_frac
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
 from selftrain.types import AnswerKey, Completion, Finish, Group, Message, PolicyVersion, Prompt, Role, Vote, VotedGroup
@@ -152,6 +152,22 @@ def test_a_constant_answer_shows_in_every_probe() -> None:
     assert found["probe/kl_answer_nats"] > 2 * found["probe/kl_reasoning_nats"]
     assert found["probe/drift_nats"] > 1
     assert found["probe/share_mean_frac"] > 0.95
+
+
+@pytest.mark.parametrize(("sure", "asked"), [(True, 16), (False, 48)])
+def test_the_start_is_asked_until_half_as_many_are_easy_as_are_asked_at_once(sure: bool, asked: int) -> None:
+    """A sure start is asked once; one that agrees on next to nothing all that there is, and nothing else is asked later."""
+    policy = ToyPolicy("toy", UpdateSection())
+    policy.weights = np.zeros(NUM_WEIGHTS)
+    policy.weights[0] = 6.0 if sure else 0.0
+    _, aside = set_aside(TOY, problems(256), (), 48)
+    made = make_probes(TOY, aside)
+    base = base_of(ask_base(policy, made, replace(drawing(), num_prompts=16)))
+    assert list(base.votes) == [prompt.id for prompt in aside.prompts[:asked]]
+    assert (2 * num_easy(base.votes.values()) >= 16) == (asked == 16)
+    found = {one.of for one in asked_of(base, made) if one.kind is Kind.OWN}
+    assert found
+    assert found <= set(base.votes)
 
 
 def test_noise_shows_in_read_answers() -> None:

@@ -15,7 +15,7 @@ from selftrain.policies.base import Policy, Sampler, SampleRequest, SamplingPara
 from selftrain.probes.base import Base
 from selftrain.probes.kept import MIN_KEPT, Agreeing, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
-from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, of_kind
+from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, num_easy, of_kind
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
 from selftrain.types import Group, Role, VotedGroup
@@ -38,13 +38,14 @@ CHANGED = (Kind.NUMBER, Kind.REWORD, Kind.SWAP, Kind.CANARY)
 class Drawing:
     """How probes are drawn. params: as the training completions. num_votes: completions of a held-aside prompt as it is, >= 2. seeds: of the run.
 
-    read: a group's answers.
+    read: a group's answers. num_prompts: how many held-aside prompts the start is asked at once: of further ones while less than half as many are easy.
     """
 
     params: SamplingParams
     num_votes: int
     seeds: Stream
     read: Callable[[Group], VotedGroup] = read_and_count
+    num_prompts: int = 96
 
     def count(self, kind: Kind, paired: bool = True) -> int:
         """Completions of a prompt: of the changed ones half as many, since each is compared with all of its partner's; at least 2, so that they can agree.
@@ -70,8 +71,13 @@ class ProbeResult:
 
 
 def ask_base(start: Sampler, probe_set: ProbeSet, how: Drawing, step: int = 0, first_index: int = 0) -> tuple[VotedGroup, ...]:
-    """The start's answers to the held-aside prompts, and how it goes on after the off-domain texts: the groups that `base_of` is made of."""
-    votes = _asked(start, list(probe_set.of_kind(Kind.BASE)), how, step, first_index)
+    """The start's answers to the held-aside prompts, as many of them as it takes, and how it goes on after the off-domain texts: the groups that `base_of` is
+    made of.
+    """
+    aside = list(probe_set.of_kind(Kind.BASE))
+    votes: tuple[VotedGroup, ...] = ()
+    while len(votes) < len(aside) and (not votes or 2 * num_easy(one.vote for one in votes) < how.num_prompts):
+        votes += _asked(start, aside[len(votes) :][: how.num_prompts], how, step, first_index + len(votes))
     params = replace(how.params, max_new_tokens=min(OFF_DOMAIN_TOKENS, how.params.max_new_tokens))
     texts = _asked(start, list(probe_set.of_kind(Kind.OFF_DOMAIN)), replace(how, params=params), step, first_index + len(votes))
     return (*votes, *texts)
@@ -144,7 +150,7 @@ def asked_of(base: Base, probe_set: ProbeSet) -> list[Probe]:
     """What is asked at every probe: the easy prompts, the surest of them with something changed, and canaries. All where too few are easy to tell anything."""
     surest = list(easy(base.votes))
     if len(surest) < MIN_PAIRS:
-        return list(probe_set.of_kind(Kind.OWN, *CHANGED))
+        return [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in base.votes]
     changed = set(surest[:CHANGED_PROMPTS])
     chosen = {Kind.OWN: set(surest), Kind.NUMBER: changed, Kind.REWORD: changed, Kind.SWAP: changed}
     return [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in chosen[one.kind]]

@@ -77,8 +77,12 @@ def easy(base: Mapping[str, Vote]) -> dict[str, AnswerKey]:
     without a single winner are not among them.
     """
     decided = sorted((-vote.share_frac, of, vote.winners[0]) for of, vote in base.items() if len(vote.winners) == 1)
-    sure = sum(-share >= 0.5 for share, _, _ in decided)
-    return {of: winner for _, of, winner in decided[: max(sure, MIN_KEPT)]}
+    return {of: winner for _, of, winner in decided[: max(num_easy(base.values()), MIN_KEPT)]}
+
+
+def num_easy(votes: Iterable[Vote]) -> int:
+    """How many have a single winner with at least half of the votes."""
+    return sum(len(vote.winners) == 1 and vote.share_frac >= 0.5 for vote in votes)
 
 
 def base_agree_frac(own: Mapping[str, VotedGroup], base: Mapping[str, Vote]) -> float | None:
