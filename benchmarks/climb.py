@@ -62,7 +62,7 @@ class Setting:
 
 CLEAN, SLIPPING = Teaching(600, 2e-3, 0.0), Teaching(350, 1e-3, 0.12)
 """First how it is done, then with slips: single samples then fail where the vote of sixteen does not, and labels can be better than what they reward."""
-SETTINGS = {"family": Setting((CLEAN, SLIPPING), 40, 5e-5), "letters": Setting((CLEAN, SLIPPING), 40, 1e-4)}
+SETTINGS = {"family": Setting((CLEAN, SLIPPING), 40, 5e-5), "letters": Setting((replace(CLEAN, steps=2000), SLIPPING), 40, 1e-4)}
 
 
 def config_of(args: argparse.Namespace, climb: Climb, rung: int, arm: str, seed: int, model: Path) -> RunConfig:
