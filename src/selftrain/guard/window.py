@@ -20,8 +20,8 @@ class Window:
     """Label-free numbers by metric key, a mapping per step; a step need not have every key.
 
     baseline: the run's first steps. before, recent: the last two windows, the older one first. base, probe: the values of the first probe, which are the
-    base model's own, and of the newest one; best: the largest of each so far, `KEPT_TWICE` and `TRUTH`. Empty without probes, equal after one. probes: the last
-    `LAST_PROBES` after the first one, the newest last.
+    base model's own, and of the newest one; best: the largest of each so far, `KEPT_TWICE` and `TRUTH`. Without probes empty but for `TRUTH`, equal after one.
+    probes: the last `LAST_PROBES` after the first one, the newest last.
     Whoever asks for a key that is nowhere gets a KeyError, which a rule takes for: this signal is missing here.
     """
 
