@@ -17,7 +17,7 @@ Steps = Sequence[Signals]
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Label-free numbers by metric key, a mapping per step; a step need not have every key.
+    """Numbers by metric key, label-free but for `TRUTH`, a mapping per step; a step need not have every key.
 
     baseline: the run's first steps. before, recent: the last two windows, the older one first. base, probe: the values of the first probe, which are the
     base model's own, and of the newest one; best: the largest of each so far, `KEPT_TWICE` and `TRUTH`. Without probes empty but for `TRUTH`, equal after one.
