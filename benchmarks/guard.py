@@ -53,15 +53,15 @@ SHOWN = {
 def runs_of(args: argparse.Namespace, half: str) -> list[LabRun]:
     """The finished runs of a half, or those that are named."""
     loaded = load(args.folder, HALVES[half], args.out / "measured", args.out / "probes")
-    found = [run for run in loaded if is_asked_for(args, run.cell)]
+    found = [run for run in loaded if is_asked_for(args, run.cell, half)]
     if not found:
         raise SystemExit(f"{args.folder} has no finished run {'of these names' if args.cells else f'of half {half}'}: see `guard_lab.py --list`")
     return found
 
 
-def is_asked_for(args: argparse.Namespace, cell: Cell) -> bool:
-    """By --cells and --seeds."""
-    return (not args.cells or cell.name in args.cells) and (not args.seeds or cell.seed in args.seeds)
+def is_asked_for(args: argparse.Namespace, cell: Cell, half: str) -> bool:
+    """By --cells and --seeds, and of this half."""
+    return cell.task in HALVES[half] and (not args.cells or cell.name in args.cells) and (not args.seeds or cell.seed in args.seeds)
 
 
 def keep(args: argparse.Namespace, name: str, text: str) -> None:
@@ -91,13 +91,12 @@ def fit(args: argparse.Namespace) -> None:
 
 
 def measure_missing(args: argparse.Namespace) -> None:
-    measure(args.folder, args.out / "measured", args.hours, args.fresh, lambda cell: cell.task in HALVES[args.half] and is_asked_for(args, cell))
+    measure(args.folder, args.out / "measured", args.hours, args.fresh, lambda cell: is_asked_for(args, cell, args.half))
 
 
 def probe(args: argparse.Namespace) -> None:
-    tasks = HALVES[args.half]
-    found = [cell for path in sorted(args.folder.iterdir()) if (cell := cell_of(path.name)) is not None and cell.task in tasks]
-    probe_missing(args.folder, args.out / "probes", args.hours, [cell for cell in found if is_asked_for(args, cell)], ProbesSection())
+    found = [cell for path in sorted(args.folder.iterdir()) if (cell := cell_of(path.name)) is not None and is_asked_for(args, cell, args.half)]
+    probe_missing(args.folder, args.out / "probes", args.hours, found, ProbesSection())
 
 
 def look(args: argparse.Namespace) -> None:

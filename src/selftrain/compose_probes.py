@@ -26,7 +26,7 @@ from selftrain.types import AnswerKey, AnswerSheet, Prompt, PromptSet
 NO_PROMPTS = PromptSet((), AnswerSheet({}), "none")
 TOY_ASIDE_FIRST, TOY_OFF_DOMAIN_FIRST = 2_000_000, 3_000_000
 SPARE = 3
-"""times `probes.num_prompts`: from a start that agrees on a quarter of its prompts a third as many are easy, and a loss is seen twice as late"""
+"""times `probes.num_prompts`: a start that agrees on a quarter of its prompts needs two or three times as many until half of that number are easy"""
 LEAST_LEFT, LEAST_ASIDE = 7, 16
 """Of the prompts of a file or dataset as many are taken out of training as leave this many times as many in it; none where that is fewer than the other."""
 
