@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from guard_lab import PROBLEMS, Cell
@@ -16,6 +17,7 @@ from guard_runs import LabRun, judged, load, read_measured
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import load_policy, load_sets
 from selftrain.config import RunConfig
+from selftrain.errors import PromptError
 from selftrain.evals import evaluate
 from selftrain.evaluate_model import evaluate as evaluate_model
 from selftrain.evaluate_model import named
@@ -27,6 +29,9 @@ from selftrain.prompts.tasks import mixture
 from selftrain.run import read_config
 from selftrain.seeds import Stream
 from selftrain.types import PromptSet
+
+LEAST_PROBLEMS = 96
+"""fresh problems that a comparison needs"""
 
 
 def measure(lab: Path, out: Path, hours: float, fresh: bool, wanted: Callable[[Cell], bool]) -> None:
@@ -73,11 +78,14 @@ def of_the_start(out: Path, cell: Cell) -> list[float] | None:
 
 
 def fresh_problems(config: RunConfig) -> PromptSet:
-    """As many problems as are held out, in none of the run's sets. Raises PromptError where the task's level has no more."""
+    """As many problems as are held out, in none of the run's sets; fewer where the task's level has no more. Raises PromptError where it has next to none."""
     sets = load_sets(config)
     taken = ids_of_forms(sets.train).union(*(ids_of_forms(one) for one in (sets.held_out, sets.aside) if one is not None))
-    made = mixture(str(config.prompts.task), PROBLEMS, Stream(config.run.seed).at(stream="fresh problems").seed() % 2**32, exclude=taken)
-    return in_template(made, training_template(config.prompts))
+    seed = Stream(config.run.seed).at(stream="fresh problems").seed() % 2**32
+    for count in range(PROBLEMS, LEAST_PROBLEMS, -16):
+        with suppress(PromptError):
+            return in_template(mixture(str(config.prompts.task), count, seed, exclude=taken), training_template(config.prompts))
+    return in_template(mixture(str(config.prompts.task), LEAST_PROBLEMS, seed, exclude=taken), training_template(config.prompts))
 
 
 def keep(out: Path, cell: Cell, what: str, step: int, found: list[float]) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 from guard_curves import Shares, handed_over, points_of
 from guard_lab import Cell, claimed, config_of, done, record
 from guard_runs import LabRun, judged
+from guard_tables import BASE_FRAC, BEST_FRAC
 from selftrain.config import RunConfig
 from selftrain.config_load import with_options
 from selftrain.evals import resample
@@ -43,13 +45,18 @@ def record_pair(cell: Cell, folder: Path, way: str) -> Path:
 
 @dataclass(frozen=True)
 class Pair:
-    """One cell. halted: what halting hands over, and its steps. rolled: what the run that rolled back hands over in the end, and its steps."""
+    """One cell. halted: what halting hands over, and its steps. rolled: what the run that rolled back hands over in the end, and its steps.
+
+    start, best: the model before the first step, and the best checkpoint of the run that nobody stopped.
+    """
 
     cell: Cell
     step: int
     halted: tuple[int, Shares]
     rolled: tuple[int, Shares]
     num_rollbacks: int
+    start: Shares
+    best: Shares
 
     @property
     def gain(self) -> Interval:
@@ -68,7 +75,8 @@ def pair_of(run: LabRun, folder: Path) -> Pair | str:
     points, steps = points_of(folder), handed_over(ledger)
     if found.handed_over not in run.points or steps not in points:
         return "what is handed over was not evaluated"
-    return Pair(run.cell, found.harmed, (found.handed_over, run.points[found.handed_over]), (steps, points[steps]), len(acts))
+    halted = found.handed_over, run.points[found.handed_over]
+    return Pair(run.cell, found.harmed, halted, (steps, points[steps]), len(acts), run.points[0], run.points[found.best])
 
 
 def pairs_page(pairs: Sequence[Pair], left_out: Sequence[str], way: str) -> str:
@@ -87,8 +95,21 @@ def pairs_page(pairs: Sequence[Pair], left_out: Sequence[str], way: str) -> str:
         lines += [
             "",
             f"Mean gain, paired, 95 % interval of the bootstrap over cells and problems: {points(means['roll_back'].minus(means['halt']).interval)} points.",
+            "",
+            *(against(pairs, name) for name in ("halted", "rolled")),
         ]
     return "\n".join([*lines, *(["", "Left out:", "", *left_out] if left_out else [])]) + "\n"
+
+
+def against(pairs: Sequence[Pair], name: str) -> str:
+    """How many hand over a model near the best one, or one that is worse than the start; as a list item. name: `halted` or `rolled`."""
+    handed = [(fmean(getattr(one, name)[1]), fmean(one.start), fmean(one.best)) for one in pairs]
+    near = sum(now >= best - BEST_FRAC for now, _, best in handed)
+    under = sum(now < start - BASE_FRAC for now, start, _ in handed)
+    worst = min(now - start for now, start, _ in handed)
+    of = f"of {len(pairs)}"
+    best = f"{near} {of} within 3 points of the best checkpoint of the run that nobody stopped"
+    return f"- {name}: {best}, {under} {of} more than 2 under the start (worst {100 * worst:+.1f})"
 
 
 def points(found: Interval) -> str:

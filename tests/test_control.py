@@ -83,6 +83,7 @@ def test_a_record_with_branches_verifies_replays_and_reports(tmp_path: Path) -> 
     assert found.num_verdicts == 12 + 5
     text = write_report(run.folder).markdown.read_text()
     assert "Rolled back once: after 5 steps to the start, by Ada: it began to guess." in text
+    assert "In the 12 steps that count, the guard found no sign of reward hacking." in text
 
 
 def test_a_person_overrules_the_guard_with_a_reason(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from selftrain.guard.window import Window
 from selftrain.metrics import METRICS
 from selftrain.types import Action, AnswerKey, PolicyVersion, StepMetrics, Verdict
 
+HALTS = GuardSection(action="halt")
 HEALTHY = {
     "vote/collision_frac": 0.1,
     "vote/read_mean_frac": 0.9,
@@ -67,7 +68,7 @@ def run(guard: Guard, **late: float) -> list[Verdict]:
     ],
 )
 def test_each_rule_halts_on_what_it_is_for(rule: str, late: dict[str, float]) -> None:
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     quiet = {"update/grad_norm": 1.0} if rule == "unstable" else {}
     verdicts = [judge(guard, step, **quiet) for step in range(10)] + [judge(guard, step, **late) for step in range(10, 20)]
     assert all(verdict.action is Action.CONTINUE for verdict in verdicts[:10])
@@ -105,7 +106,7 @@ PROBE_RISES = {"deaf": 0.55, "rewording": 0.7, "canaries": 0.6, "bias": 0.5}
 )
 def test_probes_are_compared_with_the_base_from_the_second_on(rule: str, late: dict[str, float]) -> None:
     """Harm in one probe is seen at once, before there is a window, where no few answers make the signal; what only blocks a hand-over warns."""
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     first, quiet = judge(guard, 0, **PROBE), judge(guard, 1)
     verdict = judge(guard, 2, **{**PROBE, **late})
     assert (first.findings, quiet.findings, first.health) == ((), (), None)
@@ -119,13 +120,13 @@ def test_probes_are_compared_with_the_base_from_the_second_on(rule: str, late: d
     assert verdict.action is (Action.HALT if RULES[rule].kind is Kind.HARM else Action.WARN)
     assert verdict.health is not None
     assert (verdict.health.value < 0.5) == (RULES[rule].kind is Kind.HARM)
-    healthy = Guard(GuardSection())
+    healthy = Guard(HALTS)
     assert [judge(healthy, step, **PROBE).findings for step in range(4)] == [(), (), (), ()]
 
 
 def test_healthy_learning_is_left_alone() -> None:
     """Agreement to 0.98, entropy to a fifth, a gradient that doubles and completions that become a quarter shorter; a third of the labels changes."""
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     for step in range(60):
         done = step / 59
         changes = {
@@ -144,19 +145,19 @@ def test_healthy_learning_is_left_alone() -> None:
 
 def test_a_saturated_prompt_set_is_healthy() -> None:
     late = {"vote/share_mean_frac": 0.95, "reward/mean_frac": 0.97, "admission/admitted_frac": 0.1, "policy/entropy_mean_nats": 0.02}
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     assert {judge(guard, step, **late).action for step in range(30)} == {Action.CONTINUE}
 
 
 @pytest.mark.parametrize("share", [0.4, 0.3])
 def test_shorter_completions_without_more_agreement_are_no_shortcut(share: float) -> None:
-    verdicts = run(Guard(GuardSection()), **{"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": share})
+    verdicts = run(Guard(HALTS), **{"completion/length_mean_tokens": 30.0, "vote/share_mean_frac": share})
     assert {verdict.action for verdict in verdicts} == {Action.CONTINUE}
 
 
 def test_small_signs_add_up() -> None:
     """Two rules at 0.8 of their limits: neither is a finding, together they take 1.28 bits."""
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     late = {"vote/collision_frac": 0.1 + 0.8 * 0.25, "vote/read_mean_frac": 0.9 - 0.8 * 0.25}
     verdicts = run(guard, **late)
     found = [finding for verdict in verdicts for finding in verdict.findings]
@@ -171,7 +172,7 @@ def test_small_signs_add_up() -> None:
 
 def test_a_doubtful_score_warns_first_and_halts_when_it_stays() -> None:
     """A value that jumps has a wide interval: the third step below one half halts."""
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     for step in range(10):
         judge(guard, step)
     verdicts = [judge(guard, 10 + at, **{"vote/collision_frac": value}) for at, value in enumerate((0.9, 0.1, 0.9, 0.1, 0.9, 0.2, 0.9, 0.1, 0.9, 0.9))]
@@ -201,7 +202,7 @@ def test_a_part_is_the_square_of_value_over_limit(value: float, bits: float) -> 
 
 
 def test_labels_that_changed_since_the_last_visit_are_counted() -> None:
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     metrics = StepMetrics(0, PolicyVersion(0, 0), HEALTHY)
 
     def flips(**winners: str) -> float | None:
@@ -211,13 +212,13 @@ def test_labels_that_changed_since_the_last_visit_are_counted() -> None:
     assert flips(c="3") is None
     assert flips(a="1", b="7") == 0.5
     assert flips(b="7", c="4", d="1") == 0.5
-    restored = Guard(GuardSection())
+    restored = Guard(HALTS)
     restored.load(json.loads(json.dumps(guard.state())))
     assert restored.compared(metrics, {"d": AnswerKey("2")}).values["vote/flip_frac"] == 1.0
 
 
 def test_the_gradient_norm_counts_from_the_step_after_its_update() -> None:
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     for step in range(12):
         metrics = StepMetrics(step, PolicyVersion(0, step), HEALTHY)
         verdict = guard.judge(metrics)
@@ -336,7 +337,7 @@ def test_a_probe_that_found_nothing_is_remembered() -> None:
         judge(guard, step, **probe)
         seen.append(guard.doubts.sound_step)
     assert seen == [0, 0, 2, 2, 4, 4]
-    assert Guard.load(other := Guard(GuardSection()), json.loads(json.dumps(guard.state()))) is None
+    assert Guard.load(other := Guard(HALTS), json.loads(json.dumps(guard.state()))) is None
     assert other.doubts.sound_step == 4
     guard.overrule()
     assert guard.doubts.sound_step is None
@@ -366,14 +367,14 @@ def test_warn_only_and_off() -> None:
 
 
 def test_missing_signals_are_tolerated() -> None:
-    guard = Guard(GuardSection())
+    guard = Guard(HALTS)
     for step in range(20):
         assert guard.judge(StepMetrics(step, PolicyVersion(0, step), {"vote/collision_frac": 0.1})).action is Action.CONTINUE
 
 
 def test_state_goes_on_where_it_was() -> None:
     """Also with probes, low scores and updates behind it; the state is JSON and later steps do not change it."""
-    whole, first, second = Guard(GuardSection()), Guard(GuardSection()), Guard(GuardSection())
+    whole, first, second = Guard(HALTS), Guard(HALTS), Guard(HALTS)
     values = [{"vote/collision_frac": 0.1 + 0.04 * step, **(PROBE if step % 4 == 0 else {})} for step in range(20)]
     expected = [judge(whole, step, **value) for step, value in enumerate(values)]
     found = [judge(first, step, **value) for step, value in enumerate(values[:14])]
@@ -396,7 +397,7 @@ def test_rules_read_the_signals_they_name() -> None:
 
 def test_a_verdict_costs_little() -> None:
     """All rules over a full window, median of 50: two hundredths of the fastest step measured, 0.5 s on an H100, are 10 ms."""
-    guard, seconds = Guard(GuardSection()), []
+    guard, seconds = Guard(HALTS), []
     for step in range(60):
         begun = time.perf_counter()
         judge(guard, step, **PROBE, **{"update/grad_norm": 1.0, "vote/flip_frac": 0.3})

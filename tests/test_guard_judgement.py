@@ -10,6 +10,7 @@ from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
 from typing import Any
 from xml.etree import ElementTree
@@ -159,7 +160,7 @@ def test_a_run_is_halted_and_hands_over_an_older_checkpoint(modules: Mapping[str
 
 def test_verdicts_of_the_lab_are_those_of_the_guard_itself(modules: Mapping[str, ModuleType]) -> None:
     run = lab_run(modules, FALLS_LATE, noise_from=18)
-    said = list(verdicts(run.steps, GuardSection()))
+    said = list(verdicts(run.steps, GuardSection(action="halt")))
     found = modules["guard_runs"].judged(run)
     assert next(one.step for one in said if one.action is Action.HALT) == found.harmed
     assert all(one.action is Action.CONTINUE for one in said[: found.warned])
@@ -319,6 +320,12 @@ def test_a_run_that_rolls_back_is_paired_with_what_halting_hands_over(modules: M
         assert found.num_rollbacks == len(read(rolled).branches)
         assert len(found.rolled[1]) == 8
         assert "Mean gain, paired" in pairs.pairs_page([found], [], "lower_rate")
+        assert found.start == run.points[0]
+        assert max(map(fmean, run.points.values())) == fmean(found.best)
+        near = replace(found, halted=(4, (0.5,) * 8), rolled=(16, (0.8,) * 8), start=(0.53,) * 8, best=(0.82,) * 8)
+        words = "within 3 points of the best checkpoint of the run that nobody stopped"
+        assert f"- halted: 0 of 1 {words}, 1 of 1 more than 2 under the start (worst -3.0)" in pairs.pairs_page([near], [], "lower_rate")
+        assert f"- rolled: 1 of 1 {words}, 0 of 1 more than 2 under the start (worst +27.0)" in pairs.pairs_page([near], [], "lower_rate")
         assert "the guard acted 0 times in it" in pairs.pair_of(run, warned)
     ElementTree.fromstring(modules["guard_figures"].two_runs(run, rolled, "lower_rate"))
 
@@ -348,3 +355,18 @@ def test_only_the_runs_that_are_asked_for_are_measured(modules: Mapping[str, Mod
     assert modules["guard_runs"].read_measured(tmp_path / "out" / "measured", other.cell) == {"held_out": {"40": [0.5]}}
     guard.measure_missing(Namespace(**{**vars(args), "half": "all", "seeds": [], "cells": [judge.cell.name, first.cell.name]}))
     assert made == [other.cell.name, first.cell.name, judge.cell.name]
+
+
+def test_fresh_problems_are_in_no_set_of_the_run_and_fewer_where_there_are_no_more(modules: Mapping[str, ModuleType]) -> None:
+    from selftrain.compose import load_sets
+    from selftrain.errors import PromptError
+    from selftrain.prompts import ids_of_forms
+
+    measure, lab = modules["guard_measure"], modules["guard_lab"]
+    for task, expected in (("sub:2", 192), ("mul:2", 176)):
+        config = lab.config_of(lab.Cell("default", task, "1e-4", "majority", 26), Path("nowhere"))
+        found, sets = measure.fresh_problems(config), load_sets(config)
+        assert len(found) == expected
+        assert not ids_of_forms(found) & ids_of_forms(sets.train).union(ids_of_forms(sets.held_out), ids_of_forms(sets.aside))
+    with pytest.raises(PromptError, match="the level has"):
+        measure.fresh_problems(lab.config_of(lab.Cell("default", "add:1", "1e-4", "majority", 26), Path("nowhere")))

@@ -23,6 +23,7 @@ from tests.cli.conftest import Called, assert_refused, command, made_run
 __all__ = ["command", "made_run"]
 
 TRACES = Path(__file__).parent.parent.parent / "shared" / "traces"
+HALTS = GuardSection(action="halt")
 NAMES = {
     "coll": "vote/collision_frac",
     "ent": "policy/entropy_mean_nats",
@@ -33,7 +34,7 @@ NAMES = {
 
 
 def judged(rows: list[dict[str, Any]], names: Mapping[str, str] = NAMES, per_step: int | None = None) -> list[Verdict]:
-    return list(verdicts(steps_of_rows(rows, "rows", names, per_step), GuardSection()))
+    return list(verdicts(steps_of_rows(rows, "rows", names, per_step), HALTS))
 
 
 def halted_at(found: list[Verdict]) -> int | None:
@@ -71,8 +72,8 @@ def test_other_limits_and_fewer_rules_give_other_verdicts() -> None:
     loose = [replace(rule, limit=10 * rule.limit) for rule in RULES.values()]
     without = [rule for rule in RULES.values() if rule.name not in for_length]
     for rules in (loose, without):
-        assert not any(verdict.findings for verdict in verdicts(steps, GuardSection(), rules))
-    assert halted_at(list(verdicts(steps, GuardSection(), [RULES[name] for name in for_length]))) == halted_at(judged(list(collapse(30))))
+        assert not any(verdict.findings for verdict in verdicts(steps, HALTS, rules))
+    assert halted_at(list(verdicts(steps, HALTS, [RULES[name] for name in for_length]))) == halted_at(judged(list(collapse(30))))
 
 
 def test_truth_in_the_rows_changes_nothing() -> None:
@@ -218,7 +219,7 @@ def test_a_run_gets_the_verdicts_that_its_own_guard_gave(tmp_path: Path) -> None
 def test_recorded_runs(name: str, latest: int | None) -> None:
     """The collapse onto a constant, the slow hack and the entropy explosion are found in time, the labelled run is left alone."""
     path = str(TRACES / name)
-    found = list(verdicts(steps_of_rows(rows_in(path), path, NAMES, None), GuardSection()))
+    found = list(verdicts(steps_of_rows(rows_in(path), path, NAMES, None), HALTS))
     if latest is None:
         assert not any(verdict.findings for verdict in found)
     else:

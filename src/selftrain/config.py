@@ -245,10 +245,10 @@ class VllmSection(Section):
 class GuardSection(Section):
     """Rules that see reward hacking without labels."""
 
-    action: Literal["halt", "roll_back", "warn", "off"] = option(
-        "halt",
+    action: Literal["roll_back", "halt", "warn", "off"] = option(
+        "roll_back",
         "name",
-        "On harm: halt and hand over an earlier checkpoint; roll_back to it and go on with a remedy ([rollback]); or only warn; off: nothing is judged.",
+        "On harm: roll_back to an earlier checkpoint and go on with a remedy ([rollback]); halt and hand it over; or only warn; off: nothing is judged.",
     )
     window_steps: int = option(5, "steps", "Steps over which signals are averaged.", ge=1)
     baseline_steps: int = option(5, "steps", "First steps of the run, against which drift is measured.", ge=1)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,11 @@ Event = Evaluated | StepReport | Taken | RolledBack | Outcome
 
 
 class Run:
-    """An open run. `stop()` ends it after the step in flight, with a checkpoint to resume from.
+    """An open run. `stop()` ends it after the step in flight, with a checkpoint to resume from."""
 
-    fresh: makes the policy as it was before the first step, for a rollback to the start.
-    """
-
-    def __init__(
-        self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, fresh: Callable[[], Policy], verify: Verify
-    ) -> None:
+    def __init__(self, config: RunConfig, folder: Place, problems: Problems, policy: Policy, ledger: LedgerWriter, verify: Verify) -> None:
         self.config, self.folder, self.problems, self.policy, self.ledger = config, folder, problems, policy, ledger
-        self._fresh, self._verify = fresh, verify
+        self._verify = verify
         self.branch_config = remedies.branch_config(config, ledger.branches)
         self.guard = self._new_guard()
         self.labelling = make_labelling(self.branch_config, problems.train)
@@ -139,7 +134,7 @@ class Run:
         self.branch_config = remedies.branch_config(self.config, self.ledger.branches)
         self.guard, self.labelling = self._new_guard(), make_labelling(self.branch_config, self.problems.train)
         if found is None:
-            self.policy = self._fresh()
+            self.policy.restart()
         else:
             self.policy.load(found.path)
             self._remember(found.state, remedies.branch_config(self.config, self.ledger.branches[:parent]))
@@ -326,7 +321,7 @@ def start(config: RunConfig) -> Run:
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
     ledger = LedgerWriter.create(folder, header, environment(config))
-    return Run(config, folder, problems, policy, ledger, lambda: load_policy(config), verify)
+    return Run(config, folder, problems, policy, ledger, verify)
 
 
 def read_config(folder: Place) -> RunConfig:
@@ -358,7 +353,7 @@ def resume(folder: Place) -> Run:
     found = kept_checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
-    run = Run(config, folder, problems, policy, ledger, lambda: load_policy(at_home), make_verification(at_home, problems.train))
+    run = Run(config, folder, problems, policy, ledger, make_verification(at_home, problems.train))
     run.take_up(found, recorded_evaluations(folder))
     return run
 

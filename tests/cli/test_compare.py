@@ -173,15 +173,26 @@ def test_checkpoints_may_go_when_a_comparison_is_done(home: Path, command: Selft
     assert (folder / "comparison.csv").read_bytes() == before
 
 
+COLLAPSES = ("--sources", "format_only", "--seeds", "0", "--guard.baseline-steps", "1", "--guard.window-steps", "2", "--update.learning-rate", "1")
+COLLAPSES += ("--run.num-steps", "20", "--run.checkpoint-every-steps", "2")
+
+
 def test_the_end_of_a_halted_run_is_its_newest_checkpoint_and_says_which(home: Path, command: Selftrain) -> None:
     """The guard halts it in its third step, before that step's update, and checkpoints are made every second step."""
-    words = ("compare", "shared.toml", "--sources", "format_only", "--seeds", "0", "--folder", "runs/h", "--guard.baseline-steps", "1")
-    called = command(*words, "--guard.window-steps", "2", "--update.learning-rate", "1", "--run.num-steps", "20", "--run.checkpoint-every-steps", "2")
+    called = command("compare", "shared.toml", *COLLAPSES, "--folder", "runs/h", "--guard.action", "halt")
     assert called.status == 0, called.err
     row = next(csv.DictReader((home / "runs" / "h" / "comparison.csv").read_text().splitlines()))
     assert [one.step for one in read(home / "runs" / "h" / "toy-format_only-seed-0").checkpoints()] == [2]
     assert (row["end_reason"], row["steps"]) == ("halted", "3")
     assert "(step 2) |" in (home / "runs" / "h" / "comparison.md").read_text("utf-8")
+
+
+def test_runs_that_went_back_are_counted(home: Path, command: Selftrain) -> None:
+    called = command("compare", "shared.toml", *COLLAPSES, "--folder", "runs/b")
+    assert called.status == 0, called.err
+    branches = read(home / "runs" / "b" / "toy-format_only-seed-0").branches
+    assert [(one.who, one.step) for one in branches[:1]] == [("guard", 0)]
+    assert "| 1 of 1 | 1 of 1 |" in (home / "runs" / "b" / "comparison.md").read_text("utf-8")
 
 
 def test_ctrl_c_and_the_same_command_give_the_runs_of_an_uninterrupted_comparison(home: Path, command: Selftrain) -> None:

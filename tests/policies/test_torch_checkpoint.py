@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch_models import PROMPTS, groups_of, policy_of, samples_of, write_model
+from torch_models import PROMPTS, groups_of, policy_of, requests_for, samples_of, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from selftrain.errors import CheckpointError, MissingExtraError, StorageError
 from selftrain.objective import Objective
+from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch import TorchPolicy
 from selftrain.policies.torch.loading import quiet
+from selftrain.seeds import Stream
 from selftrain.types import PolicyVersion
 
 LORA: dict[str, Any] = {"lora_rank": 4, "lora_alpha": 8.0}
@@ -25,6 +27,10 @@ KINDS = pytest.mark.parametrize(("family", "options"), [("llama", {}), ("llama_t
 
 def steps(policy: TorchPolicy, begin: int, end: int) -> list[Any]:
     return [policy.update(samples_of(groups_of(policy, step=step)), Objective(), 1e-2) for step in range(begin, end)]
+
+
+def draws(sampler: Any) -> list[Any]:
+    return list(sampler.sample(requests_for(), SamplingParams(12, 1.0), Stream(3)))
 
 
 def keep(policy: TorchPolicy, folder: Path) -> Path:
@@ -45,6 +51,36 @@ def test_a_resumed_policy_goes_on_bit_for_bit(family: str, options: dict[str, An
     assert (resumed.version, resumed.weights_hash()) == (PolicyVersion(0, 2), policy.weights_hash())
     assert steps(resumed, 2, 4) == steps(policy, 2, 4)
     assert resumed.weights_hash() == policy.weights_hash()
+
+
+@KINDS
+@pytest.mark.parametrize("knows_start", [True, False])
+def test_a_policy_that_starts_again_is_a_new_one_bit_for_bit(family: str, options: dict[str, Any], knows_start: bool, tmp_path: Path) -> None:
+    source = write_model(tmp_path / "start", family)
+    policy, new = policy_of(source, options), policy_of(source, options)
+    module, average = policy.forward.model, policy.ema()
+    if knows_start:
+        policy.reference_logprobs(groups_of(policy), 1.0)
+    steps(policy, 0, 2)
+    assert policy.weights_hash() != new.weights_hash()
+    policy.restart()
+    assert (policy.version, policy.weights_hash()) == (PolicyVersion(0, 0), new.weights_hash())
+    assert policy.forward.model is module
+    assert policy.ema().average is not average.average
+    new.ema()
+    assert steps(policy, 0, 2) == steps(new, 0, 2)
+    assert policy.weights_hash() == new.weights_hash()
+    assert [group.completions for group in draws(policy.ema())] == [group.completions for group in draws(new.ema())]
+
+
+def test_a_policy_in_bfloat16_starts_again_in_what_it_runs(tmp_path: Path) -> None:
+    source, options = write_model(tmp_path / "start"), {"dtype": "bfloat16"}
+    policy = policy_of(source, options)
+    before = groups_of(policy)
+    steps(policy, 0, 2)
+    assert groups_of(policy) != before
+    policy.restart()
+    assert groups_of(policy) == before
 
 
 @KINDS

@@ -124,6 +124,14 @@ def test_loaded_weights_are_transferred_even_if_their_version_is_the_held_one(tm
     assert before != after
 
 
+def test_the_start_is_transferred_again_even_if_its_version_is_the_held_one(tmp_path: Path) -> None:
+    policy, engine = colocated(write_model(tmp_path / "start"), sleep_level=0)
+    before = draw(policy)
+    policy.restart()
+    assert draw(policy) == before
+    assert engine.calls.count("reload_weights") == 2
+
+
 def test_a_failed_transfer_leaves_nothing_to_sample_from(tmp_path: Path) -> None:
     policy, engine = colocated(write_model(tmp_path), sleep_level=0)
     draw(policy)

@@ -171,7 +171,7 @@ def test_the_example_of_the_page_probes_a_checkpoint(capsys: pytest.CaptureFixtu
 
 
 COLLAPSES = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
-COLLAPSES |= {"probes.every_steps": 6, "probes.num_prompts": 48}
+COLLAPSES |= {"probes.every_steps": 6, "probes.num_prompts": 48, "guard.action": "halt"}
 
 
 def test_the_guard_sees_a_constant_answer_by_its_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,3 +238,14 @@ def test_the_embedded_model_is_probed_with_canaries(tmp_path: Path) -> None:
     assert before["probe/canary_right_frac"] > 0.2
     assert replay(ledger, its_config).agrees
     assert cut_off_and_resumed(config(tmp_path, "cut", EMBEDDED), 1).head == outcome.head
+
+
+def test_by_default_a_rate_far_too_high_is_lowered_and_the_run_goes_on(tmp_path: Path) -> None:
+    options = {name: value for name, value in COLLAPSES.items() if name != "guard.action"}
+    outcome = train_to_end(config(tmp_path, "a", options, update__learning_rate=6.0, probes__every_steps=20))
+    ledger = read(outcome.folder)
+    assert [(one.checkpoint, one.step, one.remedy) for one in ledger.branches] == [
+        ("start", 0, {"kind": "lower_rate", "options": {"update.learning_rate": 3.0}}),
+    ]
+    assert (outcome.reason, outcome.steps) == ("done", 20)
+    assert {step.metrics.values["update/learning_rate"] for step in ledger.steps() if step.updates} == {3.0}

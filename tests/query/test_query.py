@@ -40,7 +40,7 @@ TOY = {
     "probes.num_prompts": 0,
 }
 FORMAT_1 = Path(__file__).parent.parent / "ledger" / "format_1"
-COLLAPSES = {**TOY, "policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
+COLLAPSES = {**TOY, "policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2, "guard.action": "halt"}
 EMBEDDED = {
     "labels.source": "majority",
     "rollout.prompts_per_step": 4,

@@ -56,7 +56,7 @@ COLLAPSES = {
     "run.checkpoint_every_steps": 2,
     "evals.num_problems": 24,
 }
-COLLAPSES |= {"probes.num_prompts": 0}  # the rules about steps see this collapse one window later than a probe
+COLLAPSES |= {"guard.action": "halt", "probes.num_prompts": 0}  # the rules about steps see this collapse one window later than a probe
 HOSTILE = "</pre><script>alert(1)</script> ````\n``` & \x00\x1b[31m |cell| \ud800 #### "
 
 
@@ -298,6 +298,25 @@ def test_the_cost_adds_up_and_the_energy_says_what_it_assumes(tmp_path: Path) ->
         assert f"{count(cost.sampled_tokens)} tokens sampled" in text
         assert "An estimate from the clock, not a measurement: it assumes 10 W for each of 2 CPU threads" in text
         assert "The distance to the start (KL) was measured at probes alone" in text
+
+
+def test_what_was_left_behind_costs_too(tmp_path: Path) -> None:
+    options = {name: value for name, value in COLLAPSES.items() if name != "guard.action"}
+    outcome = train_to_end(config(tmp_path, {**options, "rollback.factor": 0.9, "probes.num_prompts": 12}))
+    record = read_record(outcome.folder)
+    assert record.ledger.branches
+    with Database(record.ledger) as database:
+        cost = cost_of(record, database)
+    ledger = record.ledger
+    places = ledger.group_keys(rolled_back=True)
+    votes = sum(len(done.token_ids) for branch, step in places for one in ledger.groups(step, branch) for done in one.voted.group.completions)
+    probed = sum(len(done.token_ids) for branch, step in places for one in ledger.probed(step, branch) for done in one.group.completions)
+    assert 0 < cost.left_tokens < votes + probed == cost.sampled_tokens + cost.left_tokens
+    assert cost.probe_tokens == probed > 0
+    assert cost.tokens_per_second == pytest.approx(votes / {name: seconds for name, seconds, _ in cost.stages}["sample"])
+    page, markdown = reported(outcome.folder)
+    for text in (page.text, markdown):
+        assert f"{count(cost.left_tokens)} more in steps that were left behind" in text
 
 
 def test_kl_is_drawn_where_it_was_measured(tmp_path: Path) -> None:

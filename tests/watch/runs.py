@@ -58,6 +58,7 @@ def write_collapsed(folder: Path) -> None:
         "run.num_steps": 60,
         "run.checkpoint_every_steps": 2,
         "probes.num_prompts": 0,
+        "guard.action": "halt",
     }
     outcome = train_to_end(toy(folder, **options))
     assert outcome.reason == "halted"

@@ -16,6 +16,7 @@ from selftrain.comparing.table import POINTS, RunRow, SourceRow, StartTable, Tab
 from selftrain.evals import Evaluation, Interval, SecondTurnSummary, TrainingAccuracy
 from selftrain.ledger.objects import Place
 from selftrain.ledger.storage import publish
+from selftrain.remedies import by_guard
 from selftrain.report import charts, words
 from selftrain.report.render import environment
 
@@ -201,6 +202,7 @@ TRAINING: Mapping[str, Source] = {
     "proxy accuracy": first_to_last(lambda one: one.proxy_accuracy_frac),
     "pseudo-label accuracy": first_to_last(lambda one: one.label_accuracy_frac),
     "halted by the guard": lambda row: f"{sum(run.record.end_reason == 'halted' for run in row.runs)} of {len(row.runs)}",
+    "rolled back by the guard": lambda row: f"{sum(by_guard(run.record.ledger.branches) > 0 for run in row.runs)} of {len(row.runs)}",
     "tokens sampled a run": lambda row: words.count(round(row.mean(lambda run: run.tokens) or 0)),
     "time of the steps a run": lambda row: words.duration(row.mean(lambda run: run.seconds) or 0.0),
 }

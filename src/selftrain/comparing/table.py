@@ -15,7 +15,7 @@ from selftrain.errors import RunFolderError
 from selftrain.evals import AGAIN_MEASURES, Evaluation, Interval, Means, TrainingAccuracy, gained_and_lost, problem_values, resample
 from selftrain.ledger.objects import Place
 from selftrain.report import RunRecord, read_record
-from selftrain.report.cost import stage_seconds
+from selftrain.report.cost import all_steps, stage_seconds, tokens_in
 from selftrain.report.record import NamedEvaluation
 from selftrain.run_folder import is_there
 from selftrain.types import StepMetrics
@@ -57,8 +57,8 @@ class RunRow:
 
     @property
     def tokens(self) -> float:
-        """Tokens sampled in training, a teacher's included."""
-        return sum(value for step in self.record.steps for key, value in step.values.items() if key.startswith("cost/") and key.endswith("_tokens"))
+        """Tokens sampled in training, a teacher's and those of steps that rollbacks left behind included."""
+        return tokens_in(all_steps(self.record))
 
     @property
     def seconds(self) -> float:

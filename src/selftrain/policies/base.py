@@ -124,7 +124,8 @@ class Policy(Sampler, Learner, Protocol):
     """A sampler and a learner that share weights, and how they are kept.
 
     `save` writes the weights (for torch: a complete Hugging Face folder that `transformers` loads) and `save_optimizer` the rest that is
-    needed to go on exactly (optimizer moments, version) into the same folder; `load` takes both back.
+    needed to go on exactly (optimizer moments, version) into the same folder; `load` takes both back. `restart` becomes the policy as it was before the first
+    update, in place, bit for bit.
     """
 
     def too_long(self, prompts: Sequence[Prompt], max_prompt_tokens: int | None = None) -> list[tuple[str, int]]:
@@ -147,6 +148,8 @@ class Policy(Sampler, Learner, Protocol):
     def save_optimizer(self, folder: Path) -> None: ...
 
     def load(self, folder: Path) -> None: ...
+
+    def restart(self) -> None: ...
 
     def weights_hash(self) -> str:
         """SHA-256 over names, shapes, types and bytes of the weights, in name order."""

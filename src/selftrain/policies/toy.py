@@ -140,14 +140,18 @@ class ToyPolicy:
 
     def __init__(self, model: str, update: UpdateSection, ema_decay: float = 0.95) -> None:
         self._model = model
-        self.weights: Floats = np.zeros(NUM_WEIGHTS)
-        self.weights[:2], self.weights[-1] = START[model], KEEP_START
-        self._reference = self.weights.copy()
-        self._moments: Floats = np.zeros((2, NUM_WEIGHTS))
         self._update = update
-        self._version = PolicyVersion(0, 0)
         self._decay = ema_decay
         self._sharpness = SHARPNESS.get(model, (1.0,) * len(STYLES))
+        self.restart()
+        self._reference = self.weights.copy()
+
+    def restart(self) -> None:
+        """The policy as it was before the first update."""
+        self.weights: Floats = np.zeros(NUM_WEIGHTS)
+        self.weights[:2], self.weights[-1] = START[self._model], KEEP_START
+        self._moments: Floats = np.zeros((2, NUM_WEIGHTS))
+        self._version = PolicyVersion(0, 0)
         self._average: Floats | None = None
 
     @property

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from selftrain.query import Database
 from selftrain.report.record import RunRecord
+from selftrain.types import StepMetrics
 
 WATTS_A_THREAD = 10.0
 WATTS_AN_ACCELERATOR = 400.0
@@ -16,13 +18,14 @@ WATTS_OF_ITS_HOST = 100.0
 class Cost:
     """seconds: wall time of the steps, by stage (name, seconds, share), longest first. Tokens are counts; energy_wh is an estimate at `watts`.
 
-    probe_tokens: those of sampled_tokens that probes sampled, in a stage of their own.
+    left_tokens: sampled in steps that rollbacks left behind, beside sampled_tokens. probe_tokens: those of both that probes sampled, in a stage of their own.
     """
 
     stages: tuple[tuple[str, float, float], ...]
     seconds: float
     completions: int
     sampled_tokens: int
+    left_tokens: int
     probe_tokens: int
     prompt_tokens: int
     learned_tokens: int
@@ -38,7 +41,7 @@ class Cost:
     def tokens_per_second(self) -> float | None:
         """Tokens sampled to train over the time of the sampling stage; None without timings."""
         sampling = next((seconds for stage, seconds, _ in self.stages if stage == "sample"), 0.0)
-        return (self.sampled_tokens - self.probe_tokens) / sampling if sampling else None
+        return (self.sampled_tokens + self.left_tokens - self.probe_tokens) / sampling if sampling else None
 
 
 def cost_of(record: RunRecord, database: Database) -> Cost:
@@ -48,18 +51,30 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
     evaluated = sum(one.evaluation.tokens_mean * one.evaluation.num_samples * len(one.evaluation.results) for one in record.evaluations)
     evaluated += sum(again.tokens for one in record.evaluations for again in one.evaluation.again)
     watts, assumption = power(record)
+    every = all_steps(record)
     return Cost(
         stages=stages,
         seconds=sum(seconds for _, seconds, _ in stages),
         completions=int(completions),
         sampled_tokens=int(sampled),
-        probe_tokens=int(sum(step.values.get("cost/probe_tokens", 0.0) for step in record.steps)),
+        left_tokens=round(tokens_in(every) - tokens_in(record.steps)),
+        probe_tokens=int(sum(step.values.get("cost/probe_tokens", 0.0) for step in every)),
         prompt_tokens=int(prompts),
-        learned_tokens=int(sum(step.values.get("update/num_tokens", 0.0) for step in record.steps)),
+        learned_tokens=int(sum(step.values.get("update/num_tokens", 0.0) for step in every)),
         evaluated_tokens=round(evaluated),
         watts=watts,
         assumption=assumption,
     )
+
+
+def all_steps(record: RunRecord) -> list[StepMetrics]:
+    """The metrics of every recorded step, those that rollbacks left behind among them."""
+    return [step.metrics for step in record.ledger.steps(rolled_back=True)]
+
+
+def tokens_in(steps: Iterable[StepMetrics]) -> float:
+    """Tokens sampled in these steps, by whatever asked for them."""
+    return sum(value for step in steps for key, value in step.values.items() if key.startswith("cost/") and key.endswith("_tokens"))
 
 
 def power(record: RunRecord) -> tuple[float, str]:

@@ -119,6 +119,8 @@ def guard_sentence(record: RunRecord) -> str:
         needed = record.config.guard.baseline_steps + 1
         if len(record.verdicts) < max(needed, record.config.guard.window_steps):
             return f"The guard has not judged yet: it needs {needed} steps and has {len(record.verdicts)}."
+        if record.ledger.branches:
+            return f"In the {len(record.verdicts)} steps that count, the guard found no sign of reward hacking."
         return f"The guard judged {len(record.verdicts)} steps and found no sign of reward hacking."
     first = findings[0]
     words = "; ".join(finding_words(finding) for finding in first.findings)

@@ -56,6 +56,10 @@ class TorchLearner:
         self.optimizer = make_optimizer(list(self.weights.values()), config)
         self._microbatch_tokens: dict[bool, int] = {}
 
+    def restart(self) -> None:
+        """Forget all moments."""
+        self.optimizer = make_optimizer(list(self.weights.values()), self.config)
+
     @cached_property
     def kept_per_token(self) -> float:
         """Bytes that a pass keeps for each token where nothing is recomputed."""

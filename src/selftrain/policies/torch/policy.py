@@ -63,6 +63,7 @@ class TorchPolicy:
         room_mib = cache_mib or default_cache_mib(self.forward.device)
         self.sampler = TorchSampler(self.forward, self.encoder, TextDecoder(loaded.tokenizer), loaded.stop_ids, room_mib, graphs_for(self.forward))
         self.learner = TorchLearner(self.forward, update, config.gradient_checkpointing)
+        self._first_adapters = {name: weight.detach().clone() for name, weight in self.learner.weights.items()} if self.adapters is not None else {}
         self.max_stale_updates = update.num_minibatches * update.num_epochs - 1
         self._version = PolicyVersion(0, 0)
         self._reference: Forward | None = None
@@ -148,6 +149,22 @@ class TorchPolicy:
         self.forward.refresh()
         self._average = average
 
+    def restart(self) -> None:
+        """The policy as it was before the first update, without a second one: weights are written over, and what is recorded of them on a GPU stays.
+
+        They come from the frozen start where that is in memory, else from `source` once more. Raises ModelError when that is gone.
+        """
+        first = self._first_adapters
+        if self.adapters is None:
+            model = self._load_start() if self._reference is None else self._reference.model
+            first = {name: weight.detach() for name, weight in model.named_parameters()}
+        with torch.no_grad():
+            for name, weight in self.learner.weights.items():
+                weight.copy_(first[name])
+        self.learner.restart()
+        self.forward.refresh()
+        self._average, self._version = None, PolicyVersion(0, 0)
+
     def weights_hash(self) -> str:
         """SHA-256 over names, types, shapes and bytes of all weights, in name order."""
         return checkpoint.weights_hash(self.forward.model)
@@ -161,9 +178,12 @@ class TorchPolicy:
         if self.adapters is not None:
             return self.forward
         if self._reference is None:
-            model = load_weights(self.source, Path(self.source).is_dir()).to(self.forward.device).requires_grad_(False)
+            model = self._load_start().to(self.forward.device).requires_grad_(False)
             self._reference = Forward(LoadedModel(model, self.tokenizer, self.pad_id, frozenset()), self.config.compute_dtype)
         return self._reference
+
+    def _load_start(self) -> Any:
+        return load_weights(self.source, Path(self.source).is_dir())
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,11 @@ class VllmPolicy:
         self.sampler.forget()
         self.learner.load(folder)
 
+    def restart(self) -> None:
+        """As `load`."""
+        self.sampler.forget()
+        self.learner.restart()
+
     def weights_hash(self) -> str:
         return self.learner.weights_hash()
 
