@@ -73,13 +73,17 @@ def test_a_policy_that_starts_again_is_a_new_one_bit_for_bit(family: str, option
     assert [group.completions for group in draws(policy.ema())] == [group.completions for group in draws(new.ema())]
 
 
-def test_a_policy_in_bfloat16_starts_again_in_what_it_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("knows_start", [True, False])
+def test_a_policy_in_bfloat16_starts_again_unrounded_and_runs_what_it_holds(knows_start: bool, tmp_path: Path) -> None:
     source, options = write_model(tmp_path / "start"), {"dtype": "bfloat16"}
     policy = policy_of(source, options)
-    before = groups_of(policy)
+    before, first = groups_of(policy), policy.weights_hash()
+    if knows_start:
+        policy.reference_logprobs(before, 1.0)
     steps(policy, 0, 2)
     assert groups_of(policy) != before
     policy.restart()
+    assert policy.weights_hash() == first
     assert groups_of(policy) == before
 
 

@@ -300,6 +300,15 @@ def test_the_cost_adds_up_and_the_energy_says_what_it_assumes(tmp_path: Path) ->
         assert "The distance to the start (KL) was measured at probes alone" in text
 
 
+def test_a_short_run_that_went_back_does_not_say_that_nobody_ever_judged(tmp_path: Path) -> None:
+    more = {"guard.action": "roll_back", "update.learning_rate": 6.0, "run.num_steps": 5, "probes.num_prompts": 48, "rollback.factor": 0.02}
+    outcome = train_to_end(config(tmp_path, {**COLLAPSES, **more}))
+    page, markdown = reported(outcome.folder)
+    for text in (page.text, markdown):
+        assert "Rolled back once" in text
+        assert "Since the run went back, the guard has not judged yet: it needs 6 steps and has 5." in text
+
+
 def test_what_was_left_behind_costs_too(tmp_path: Path) -> None:
     options = {name: value for name, value in COLLAPSES.items() if name != "guard.action"}
     outcome = train_to_end(config(tmp_path, {**options, "rollback.factor": 0.9, "probes.num_prompts": 12}))

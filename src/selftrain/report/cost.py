@@ -60,7 +60,7 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
         left_tokens=round(tokens_in(every) - tokens_in(record.steps)),
         probe_tokens=int(sum(step.values.get("cost/probe_tokens", 0.0) for step in every)),
         prompt_tokens=int(prompts),
-        learned_tokens=int(sum(step.values.get("update/num_tokens", 0.0) for step in every)),
+        learned_tokens=int(sum(step.values.get("update/num_tokens", 0.0) for step in record.steps)),
         evaluated_tokens=round(evaluated),
         watts=watts,
         assumption=assumption,

@@ -118,7 +118,8 @@ def guard_sentence(record: RunRecord) -> str:
     if not findings:
         needed = record.config.guard.baseline_steps + 1
         if len(record.verdicts) < max(needed, record.config.guard.window_steps):
-            return f"The guard has not judged yet: it needs {needed} steps and has {len(record.verdicts)}."
+            begin = "Since the run went back, the guard" if record.ledger.branches else "The guard"
+            return f"{begin} has not judged yet: it needs {needed} steps and has {len(record.verdicts)}."
         if record.ledger.branches:
             return f"In the {len(record.verdicts)} steps that count, the guard found no sign of reward hacking."
         return f"The guard judged {len(record.verdicts)} steps and found no sign of reward hacking."
