@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from selftrain.query import Database
@@ -67,8 +67,10 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
     )
 
 
-def all_steps(record: RunRecord) -> list[StepMetrics]:
+def all_steps(record: RunRecord) -> Sequence[StepMetrics]:
     """The metrics of every recorded step, those that rollbacks left behind among them."""
+    if not record.ledger.branches:
+        return record.steps
     return [step.metrics for step in record.ledger.steps(rolled_back=True)]
 
 

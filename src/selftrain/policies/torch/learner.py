@@ -53,11 +53,11 @@ class TorchLearner:
     def __init__(self, forward: Forward, config: UpdateSection, gradient_checkpointing: bool | None = None) -> None:
         self.forward, self.config, self.checkpointing = forward, config, gradient_checkpointing
         self.weights: dict[str, torch.nn.Parameter] = {name: weight for name, weight in sorted(forward.model.named_parameters()) if weight.requires_grad}
-        self.optimizer = make_optimizer(list(self.weights.values()), config)
         self._microbatch_tokens: dict[bool, int] = {}
+        self.restart()
 
     def restart(self) -> None:
-        """Forget all moments."""
+        """Without moments, as before the first update."""
         self.optimizer = make_optimizer(list(self.weights.values()), self.config)
 
     @cached_property

@@ -152,13 +152,9 @@ class TorchPolicy:
     def restart(self) -> None:
         """The policy as it was before the first update, without a second one: weights are written over, and what is recorded of them on a GPU stays.
 
-        They come from the frozen start where that is in memory in float32, else from `source` once more. Raises ModelError when that is gone.
+        They are read from `source` once more: the frozen start in memory may be rounded. Raises ModelError when the source is gone.
         """
-        first = self._first_adapters
-        if self.adapters is None:
-            known = self._reference
-            model = self._load_start() if known is None or known.twin is not None else known.model  # a twin has rounded the start in place
-            first = {name: weight.detach() for name, weight in model.named_parameters()}
+        first = self._first_adapters if self.adapters is not None else dict(self._load_start().named_parameters())
         with torch.no_grad():
             for name, weight in self.learner.weights.items():
                 weight.copy_(first[name])
