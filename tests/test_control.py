@@ -86,6 +86,22 @@ def test_a_record_with_branches_verifies_replays_and_reports(tmp_path: Path) -> 
     assert "In the 12 steps that count, the guard found no sign of reward hacking." in text
 
 
+def test_what_was_left_behind_is_reported_before_the_next_step(tmp_path: Path) -> None:
+    run = start(config(tmp_path, "a"))
+
+    def back_and_stop(folder: Path) -> None:
+        back_to("start")(folder)
+        control.ask(folder, control.STOP, "Ada")
+
+    with_requests(run, {5: back_and_stop})
+    assert list(read(run.folder).steps()) == []
+    assert len(list(read(run.folder).steps(rolled_back=True))) == 5
+    written = write_report(run.folder)
+    for text in (written.markdown.read_text(), written.html.read_text()):
+        assert "more in steps that were left behind" in text
+        assert "Nothing was sampled yet" not in text
+
+
 def test_a_person_overrules_the_guard_with_a_reason(tmp_path: Path) -> None:
     """It is in the record before it is obeyed, replays, and a run without a guard refuses it."""
 
