@@ -38,15 +38,18 @@ def test_stages_and_tokens_of_the_toy_policy(tmp_path: Path, monkeypatch: pytest
     assert found.num_steps == 3
     assert tuple(found.seconds) == STAGES
     assert found.step_s == pytest.approx(sum(found.seconds.values()))
-    for stage in set(STAGES) - {"checkpoint", "probe", "display"}:
+    for stage in set(STAGES) - {"checkpoint", "probe", "display", "sample"}:
         assert found.seconds[stage] == pytest.approx(sum(report.seconds[stage] for report in seen[2:]) / 3)
     assert found.seconds["checkpoint"] == pytest.approx(sum(report.seconds["checkpoint"] for report in seen[2:]) / 3 / 10)
     # a probe and a glance in turn; of twenty steps one has a probe and four have a glance
     assert ["glance/fallen_frac" in report.metrics.values for report in seen] == [False, True, False, True, False]
-    probed = [report.seconds["probe"] for report in seen[2:] if "cost/probe_tokens" in report.metrics.values]
-    glanced = [report.seconds["probe"] for report in seen[2:] if "cost/probe_tokens" not in report.metrics.values]
-    assert len(probed) >= 2
-    assert found.seconds["probe"] == pytest.approx(fmean(probed) / 20 + (fmean(glanced) if glanced else 0) * 4 / 20)
+    probed, others = ([report for report in seen[2:] if ("cost/probe_tokens" in report.metrics.values) is is_probed] for is_probed in (True, False))
+    assert (len(probed), len(others)) == (2, 1)
+    # what sampling takes longer where a probe is drawn beside the votes is the probe's
+    sample, longer = (fmean(report.seconds["sample"] for report in reports) for reports in (others, probed))
+    assert found.seconds["sample"] == pytest.approx(sample)
+    probe = fmean(report.seconds["probe"] for report in probed) + max(0, longer - sample)
+    assert found.seconds["probe"] == pytest.approx(probe / 20 + others[0].seconds["probe"] * 4 / 20)
     assert (found.prompt_tokens, found.sampled_tokens) == (4, 4 * 6 * 2)
     trained = [2 * len(one.trained) for report in seen[2:] for one in report.scored]
     assert found.trained_tokens == pytest.approx(sum(trained) / 3)

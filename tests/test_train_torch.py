@@ -139,6 +139,17 @@ def test_killed_twice(tmp_path: Path) -> None:
     assert (tmp_path / "cut" / "checkpoints" / expected.handed_over / "model.safetensors").read_bytes() == weights(expected)
 
 
+def test_a_probe_that_is_drawn_beside_the_votes_is_drawn_again_after_a_resume(tmp_path: Path) -> None:
+    chosen = {**SMALL, "probes.every_steps": 2, "guard.action": "warn", "update.learning_rate": 1e-4}
+    whole = train_to_end(config(tmp_path, "whole", chosen))
+    for step in (3, 4):
+        assert cut_off_and_resumed(config(tmp_path, f"cut-{step}", chosen), step=step).head == whole.head
+    ledger = read(whole.folder)
+    probed = {step: ledger.probed(step) for step in (2, 4)}
+    assert [{str(done.version) for one in found for done in one.group.completions} for found in probed.values()] == [{"0:2"}, {"0:4"}]
+    assert replay(ledger, read_config(whole.folder)).agrees
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_ten_times(tmp_path: Path) -> None:

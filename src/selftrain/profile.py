@@ -130,14 +130,29 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
             shutil.rmtree(parent, ignore_errors=True)
 
 
+def is_probing(report: StepReport) -> bool:
+    return "cost/probe_tokens" in report.metrics.values
+
+
+def sampling_seconds(reports: Sequence[StepReport]) -> tuple[float, float]:
+    """(a step's sampling, what it takes longer where a probe is drawn in the same call as the votes): probes at every step leave nothing to compare with."""
+    found: dict[bool, list[float]] = {True: [], False: []}
+    for report in reports:
+        found[is_probing(report)].append(report.seconds.get("sample", 0.0))
+    if not found[True] or not found[False]:
+        return fmean(found[True] + found[False]), 0.0
+    return fmean(found[False]), max(0.0, fmean(found[True]) - fmean(found[False]))
+
+
 def probe_seconds(reports: Sequence[StepReport], section: ProbesSection) -> float:
     """A step, at the config's distances of probes and glances; those that a glance calls for are not among them."""
     every, glance = section.every_steps, glance_every(section.every_steps)
     found: dict[bool, list[float]] = {True: [], False: []}
     for report in reports:
-        found["cost/probe_tokens" in report.metrics.values].append(report.seconds.get("probe", 0.0))
+        found[is_probing(report)].append(report.seconds.get("probe", 0.0))
     share = (-(-every // glance) - 1) / every
-    return (fmean(found[True]) if found[True] else 0.0) / every + (fmean(found[False]) if found[False] else 0.0) * share
+    probing = fmean(found[True]) + sampling_seconds(reports)[1] if found[True] else 0.0
+    return probing / every + (fmean(found[False]) if found[False] else 0.0) * share
 
 
 def summary(
@@ -152,7 +167,7 @@ def summary(
     reports = [report for report, _ in measured]
     seconds = {stage: fmean([report.seconds.get(stage, 0.0) for report in reports]) for stage in STAGES}
     seconds["checkpoint"] /= distance
-    seconds["probe"] = probe_seconds(reports, config.probes)
+    seconds["sample"], seconds["probe"] = sampling_seconds(reports)[0], probe_seconds(reports, config.probes)
     seconds["display"] = fmean(displays)
     names = dict.fromkeys(name for _, parts in measured for name in parts)
     parts = {name: fmean([parts.get(name, 0.0) for _, parts in measured]) for name in names}

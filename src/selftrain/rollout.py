@@ -12,11 +12,14 @@ from selftrain.types import Finish, Group, Prompt, VotedGroup
 from selftrain.vote import count
 
 
-def rollout(sampler: Sampler, prompts: Sequence[Prompt], step: int, num_votes: int, how: tuple[SamplingParams, Stream]) -> list[Group]:
-    """P groups of N completions, in the order of the prompts."""
+def rollout(
+    sampler: Sampler, prompts: Sequence[Prompt], step: int, num_votes: int, how: tuple[SamplingParams, Stream], beside: Sequence[SampleRequest] = ()
+) -> tuple[list[Group], list[Group]]:
+    """P groups of N completions, in the order of the prompts; and those of the requests `beside` them, which are drawn in the same call."""
     params, seeds = how
     requests = [SampleRequest(prompt, num_votes, step, index) for index, prompt in enumerate(prompts)]
-    return sampler.sample(requests, params, seeds.at(stream="sample"))
+    groups = sampler.sample([*requests, *beside], params, seeds.at(stream="sample"))
+    return groups[: len(requests)], groups[len(requests) :]
 
 
 def readable_texts(group: Group) -> list[str]:

@@ -92,7 +92,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
     for step in range(first_step, config.run.num_steps):
         clock = StageClock()
         prompts = draw(parts.strata, step, parts.seeds)
-        groups = rollout(policy, prompts, step, config.rollout.num_votes, (params, parts.seeds))
+        groups, probing = rollout(policy, prompts, step, config.rollout.num_votes, (params, parts.seeds), parts.probe.requests(step, params))
         groups = parts.extras.sampled(groups, parts.read.requests)
         clock.lap("sample")
         voted = [parts.read(group) for group in groups]
@@ -109,7 +109,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("reference")
         scored = parts.scorer.score(voted, labels, reference, parts.seeds)
         clock.lap("score")
-        probed = parts.probe(policy, step, next_index(voted))
+        probed = parts.probe(policy, step, next_index(voted), probing)
         clock.lap("probe")
         ledger.append_groups(step, scored, probed.groups)
         ledger.append_probe(step, probed.values)

@@ -20,7 +20,7 @@ from selftrain.policies.torch.cache import bytes_per_token
 from selftrain.policies.torch.decoding import Chunk
 from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
 from selftrain.policies.torch.hardware import default_cache_mib
-from selftrain.policies.torch.sampler import chunks_of, rows_within
+from selftrain.policies.torch.sampler import chunks_of, most_rows, rows_within
 from selftrain.seeds import Stream
 from selftrain.types import Finish, Message, Prompt
 
@@ -101,6 +101,18 @@ def test_a_draw_does_not_depend_on_what_is_sampled_beside_it(rows: int, tmp_path
     alone = together.sample([replace(requests_for()[1], index=0)], SamplingParams(12), Stream(5, stream="sample"))
     assert [done.text for done in alone[0].completions] == texts[1]
     assert [[done.text for done in group.completions] for group in groups_of(together, step=1)] != texts
+
+
+def test_requests_with_seeds_of_their_own_are_drawn_beside_the_others_as_in_their_own_call(tmp_path: Path) -> None:
+    policy, params, seeds = policy_of(write_model(tmp_path)), SamplingParams(12), Stream(5, stream="sample")
+    other = Stream(5, stream="probe")
+    mixed = [replace(request, seeds=other if request.index == 1 else None) for request in requests_for()]
+    apart = [policy.sample([request], params, request.seeds or seeds)[0] for request in mixed]
+    together = policy.sample(mixed, params, seeds)
+    assert [[done.text for done in group.completions] for group in together] == [[done.text for done in group.completions] for group in apart]
+    plain = policy.sample(requests_for(), params, seeds)
+    texts, others = ([[done.text for done in group.completions] for group in groups] for groups in (together, plain))
+    assert [one == other for one, other in zip(texts, others, strict=True)] == [True, False, True]
 
 
 def test_prompts_are_prefilled_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +214,8 @@ def test_chunks_keep_groups_whole_where_they_fit_and_start_with_long_prompts() -
 
 def test_the_number_of_sequences_side_by_side_follows_from_the_memory(tmp_path: Path) -> None:
     assert rows_within(1, 300_000) == 3
+    assert [most_rows("cpu", vocabulary) for vocabulary in (40, 10_000, 150_000)] == [2048, 1677, 512]
+    assert most_rows("cuda", 150_000) == 4096
 
 
 def test_the_memory_of_the_cache_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

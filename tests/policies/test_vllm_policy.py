@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,9 @@ def test_every_completion_has_the_seed_of_its_own_stream(tmp_path: Path) -> None
     assert len({one.seed for one in engine.params}) == 12
     again, _ = colocated(write_model(tmp_path))
     assert draw(again, step=7) == draw(policy, step=7)
+    engine.params.clear()
+    policy.sample([replace(request, seeds=Stream(6)) for request in requests_for(PROMPTS[:1], count=2)], PARAMS, SEEDS)
+    assert [one.seed for one in engine.params] == [Stream(6).at(prompt_id=PROMPTS[0].id, index=vote).seed() % 2**63 for vote in range(2)]
 
 
 def test_what_the_engine_is_asked_for(tmp_path: Path) -> None:

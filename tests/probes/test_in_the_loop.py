@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -15,14 +16,15 @@ from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError, RunFolderError
 from selftrain.ledger import Ledger, Status, read, verify
-from selftrain.policies.base import Policy
+from selftrain.policies.base import Policy, SampleRequest, SamplingParams
 from selftrain.probes import Kind, Prober, ProbeResult
 from selftrain.probes.probe_set import address
 from selftrain.probes.probing import CALLING_ERRORS, is_glance
 from selftrain.replay import replay
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
+from selftrain.seeds import Stream
 from selftrain.train import StepReport
-from selftrain.types import Role
+from selftrain.types import Group, Role
 from tests.killing import cut_off_and_resumed, killed_and_resumed
 from tests.recorded import RecordedRuns
 
@@ -108,6 +110,48 @@ def test_probes_change_nothing_of_what_is_learned(tmp_path: Path) -> None:
         assert {key: value for key, value in first.metrics.values.items() if key not in probe_keys(first.metrics.values)} == second.metrics.values
 
 
+def calls_of(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Prompt ids of each call of the sampler from now on, evaluations left out."""
+    calls: list[list[str]] = []
+    sample = policy.sample
+
+    def counted(requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
+        if seeds.stream != "eval":
+            calls.append([request.prompt.id for request in requests])
+        return sample(requests, params, seeds)
+
+    monkeypatch.setattr(policy, "sample", counted)
+    return calls
+
+
+def test_a_probe_that_is_due_is_drawn_in_the_call_of_the_votes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(config(tmp_path, "a"))
+    calls = calls_of(run.policy, monkeypatch)
+    ledger = read(next(event for event in run.events() if isinstance(event, Outcome)).folder)
+    kinds = [[id.split(":")[0] if ":" in id else "vote" for id in call] for call in calls]
+    votes = [call for call in kinds if "vote" in call]
+    assert len(votes) == 12
+    assert [step for step, call in enumerate(votes) if set(call) == {"vote", "own", "number", "reword"}] == [5, 10]
+    called = [step for step in range(12) if ledger.probed(step) and step % 5]
+    assert len(kinds) == 12 + 3 + len(called)  # the start's, its off-domain texts and the first probe; those that a glance called for
+    votes_of_5 = [one.voted.group for one in ledger.groups(5)]
+    assert len({done.version for group in [*votes_of_5, *(one.group for one in ledger.probed(5))] for done in group.completions}) == 1
+
+
+def test_a_probe_drawn_beside_the_votes_is_that_of_a_call_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded_run: RecordedRuns) -> None:
+    monkeypatch.setattr(Prober, "requests", lambda *_: [])
+    assert train_to_end(config(tmp_path, "apart")).head == recorded_run(TOY).head
+
+
+def test_votes_that_are_drawn_another_way_have_no_probe_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = start(config(tmp_path, "a", labels__source="self_certainty", run__num_steps=6))
+    calls = calls_of(run.policy, monkeypatch)
+    ledger = read(next(event for event in run.events() if isinstance(event, Outcome)).folder)
+    assert not [call for call in calls if any(":" in id for id in call) and not all(":" in id for id in call)]
+    assert ledger.probed(5)
+    assert not [done for one in ledger.probed(5) for done in one.group.completions if done.certainties]
+
+
 def test_signals_follow_from_the_record(recorded_run: RecordedRuns) -> None:
     found = replay(*recorded(recorded_run(TOY)))
     assert found.agrees
@@ -118,8 +162,8 @@ def test_signals_follow_from_the_record(recorded_run: RecordedRuns) -> None:
 def test_a_signal_that_does_not_follow_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     honest = Prober.__call__
 
-    def lying(self: Prober, policy: Policy, step: int, first_index: int) -> ProbeResult:
-        found = honest(self, policy, step, first_index)
+    def lying(self: Prober, policy: Policy, step: int, first_index: int, drawn: Sequence[Group] = ()) -> ProbeResult:
+        found = honest(self, policy, step, first_index, drawn)
         return replace(found, values={**found.values, key: found.values[key] + 0.01}) if step == 5 else found
 
     monkeypatch.setattr(Prober, "__call__", lying)
@@ -154,6 +198,20 @@ def test_after_a_rollback_the_start_is_not_asked_again(tmp_path: Path, place: st
     asked = {place: {address(one.group.prompt.id)[0] for one in ledger.probed(place[1], place[0])} for place in again}
     assert [place for place, kinds in asked.items() if Kind.BASE in kinds] == [(0, 0)]
     assert replay(ledger, its_config).agrees
+
+
+def test_after_going_back_to_the_start_probes_are_compared_with_those_of_the_branch(tmp_path: Path) -> None:
+    """The best probe was one of the weights that were left behind: the start itself would have lost from it."""
+    run = start(config(tmp_path, "a", guard__action="warn"))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 10:
+            break
+    assert mean(run.prober.state()["best"].values()) > 0.7  # of the start it is 0.63
+    run.roll_back("start", "a test", "a tester")
+    first = next(event for event in run.events() if isinstance(event, StepReport))
+    assert first.metrics.step == 0
+    assert first.metrics.values["probe/base_lost_frac"] == 0
+    assert run.prober.state()["best"].keys() == run.prober.state()["agreed"].keys()
 
 
 def test_the_example_of_the_page_probes_a_checkpoint(capsys: pytest.CaptureFixture[str], recorded_run: RecordedRuns) -> None:

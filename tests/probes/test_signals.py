@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from selftrain.config import RunConfig, UpdateSection
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.toy import NUM_ANSWERS, NUM_WEIGHTS, STYLES, ToyPolicy, problems
 from selftrain.probes import Base, Drawing, Kind, ProbeResult, ask_base, probe
-from selftrain.probes.probing import Place, asked_of, base_of
+from selftrain.probes.probing import Place, asked_of, base_of, scored
 from selftrain.probes.signals import agreement, answer_signals, changed_frac, drift_signals, easy, kl_signals, num_easy, unchanged_frac
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
@@ -113,6 +113,25 @@ def probed(weights: np.ndarray, base: Base | None = None, best: Mapping[str, flo
     known = base or base_of(ask_base(policy.base(), made, drawing()))
     policy.weights = weights
     return probe(policy, known, made, drawing(), best, Place(30, 16))
+
+
+def test_what_a_sampler_drew_itself_is_not_scored_again_and_nothing_twice() -> None:
+    def drawn(prompt: int, *tokens: tuple[int, ...]) -> Group:
+        done = tuple(Completion("", ids, tuple(-float(id) for id in ids), (0,) * len(ids), (), Finish.STOP, PolicyVersion(0, 0)) for ids in tokens)
+        return Group(0, 0, Prompt(str(prompt), ()), (prompt,), done, Role.PROBE)
+
+    asked: list[list[tuple[int, ...]]] = []
+
+    def score(groups: Sequence[Group]) -> list[list[tuple[float, ...]]]:
+        asked.extend([done.token_ids for done in group.completions] for group in groups)
+        return [[tuple(id + 0.5 for id in done.token_ids) for done in group.completions] for group in groups]
+
+    groups = [drawn(1, (3, 4), (5,), (5,), (6,)), drawn(2, (3, 4)), drawn(3, (7,))]
+    found = scored(groups, [drawn(1, (3, 4)), drawn(3, (7,), (8,))], score)
+    assert found == [[(-3.0, -4.0), (5.5,), (5.5,), (6.5,)], [(3.5, 4.5)], [(-7.0,)]]
+    assert asked == [[(5,), (6,)], [(3, 4)]]
+    assert scored([drawn(3, (7,))], [drawn(3, (7,))], score) == [[(-7.0,)]]
+    assert len(asked) == 2, "with nothing to score no pass is made"
 
 
 def start() -> np.ndarray:

@@ -34,12 +34,13 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """Ask for `count` completions of one prompt. `index` is the group's position in its step."""
+    """Ask for `count` completions of one prompt. `index` is the group's position in its step. seeds: what they are drawn from where it is not the call's."""
 
     prompt: Prompt
     count: int
     step: int
     index: int
+    seeds: Stream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ class Sampler(Protocol):
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
         """One group per request, in order. Completion i of a prompt draws from
-        `seeds.at(step=request.step, prompt_id=request.prompt.id, index=i)`; `seeds.stream` is already named by the caller.
+        `seeds.at(step=request.step, prompt_id=request.prompt.id, index=i)`, the request's own seeds where it has some; their stream is already named by the
+        caller.
 
         Raises PromptError when a prompt is longer than the policy can take.
         """

@@ -198,7 +198,7 @@ class ToyPolicy:
         return weights[2 : 2 + len(STYLES)], answers
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream) -> list[Group]:
-        return [self._sample_one(request, params, seeds) for request in requests]
+        return [self._sample_one(request, params, request.seeds or seeds) for request in requests]
 
     def _sample_one(self, request: SampleRequest, params: SamplingParams, seeds: Stream) -> Group:
         prompt_ids = self.encode(request.prompt)

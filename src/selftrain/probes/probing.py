@@ -5,7 +5,7 @@ Every probe of a run draws from the same random numbers, whatever the step: what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, islice
 from typing import Any
@@ -77,9 +77,9 @@ def ask_base(start: Sampler, probe_set: ProbeSet, how: Drawing, step: int = 0, f
     aside = list(probe_set.of_kind(Kind.BASE))
     votes: tuple[VotedGroup, ...] = ()
     while len(votes) < len(aside) and (not votes or 2 * num_easy(one.vote for one in votes) < how.num_prompts):
-        votes += _asked(start, aside[len(votes) :][: how.num_prompts], how, step, first_index + len(votes))
+        votes += _asked(start, aside[len(votes) :][: how.num_prompts], how, Place(step, first_index + len(votes)))
     params = replace(how.params, max_new_tokens=min(OFF_DOMAIN_TOKENS, how.params.max_new_tokens))
-    texts = _asked(start, list(probe_set.of_kind(Kind.OFF_DOMAIN)), replace(how, params=params), step, first_index + len(votes))
+    texts = _asked(start, list(probe_set.of_kind(Kind.OFF_DOMAIN)), replace(how, params=params), Place(step, first_index + len(votes)))
     return (*votes, *texts)
 
 
@@ -99,20 +99,28 @@ class Place:
     first_index: int = 0
 
 
-def probe(policy: Policy, base: Base, probe_set: ProbeSet, how: Drawing, best: Mapping[str, float] | None = None, place: Place = Place()) -> ProbeResult:
-    """Ask the policy as it is. best: what was kept at the best probe so far; None at the first one.
+def probe(
+    policy: Policy,
+    base: Base,
+    probe_set: ProbeSet,
+    how: Drawing,
+    best: Mapping[str, float] | None = None,
+    place: Place = Place(),
+    drawn: Sequence[Group] = (),
+) -> ProbeResult:
+    """Ask the policy as it is. best: what was kept at the best probe so far; None at the first one. drawn: what came of `requests_of` what is asked, where
+    that is drawn already.
 
     Of the held-aside prompts those are asked on which the start mostly agreed: there a vote that is lost means most.
     The start's log-probabilities come from `policy.reference_logprobs`, which for a torch policy without LoRA keeps a second copy of the weights.
     """
-    groups, temperature = _asked(policy, asked_of(base, probe_set), how, place.step, place.first_index), how.params.temperature
+    groups, temperature = placed(drawn, how, place) if drawn else _asked(policy, asked_of(base, probe_set), how, place), how.params.temperature
     asked = of_kind(groups, Kind.OWN)
     own = [one.group for one in asked.values()]
-    reference = policy.reference_logprobs(own, temperature) if own else []
-    fixed = [*base.agreed.values(), *base.off_domain]
-    now = policy.logprobs(fixed, temperature) if fixed else []
-    values = answer_signals(groups, base.votes, probe_set.canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, now[len(base.agreed) :])
-    by_policy = dict(zip(base.agreed, now, strict=False))
+    reference = scored(own, base.agreed.values(), lambda unknown: policy.reference_logprobs(unknown, temperature))
+    now, drifted = (scored(fixed, own, lambda unknown: policy.logprobs(unknown, temperature)) for fixed in (list(base.agreed.values()), base.off_domain))
+    values = answer_signals(groups, base.votes, probe_set.canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, drifted)
+    by_policy = dict(zip(base.agreed, now, strict=True))
     kept = kept_shares(base, asked, by_policy, dict(zip(asked, reference, strict=True)))
     if kept:
         values["probe/base_kept_frac"] = mean(list(kept.values()))
@@ -127,6 +135,22 @@ def glance(policy: Policy, base: Base, temperature: float) -> dict[str, float]:
     return ratios(base, dict(zip(firsts, policy.logprobs(list(firsts.values()), temperature), strict=True)))
 
 
+def scored(groups: Sequence[Group], drawn: Iterable[Group], score: Callable[[Sequence[Group]], Sequence[Logprobs]]) -> list[Logprobs]:
+    """Log-probabilities of the completions under a sampler, [P][N][T]: as it said when it drew the same tokens itself, else, each once, as `score` says.
+
+    drawn: what that sampler drew. A sure policy and its start mostly write the same.
+    """
+    known = {(group.prompt_ids, done.token_ids): done.logprobs for group in drawn for done in group.completions}
+    unknown = []
+    for group in groups:
+        new = {done.token_ids: done for done in group.completions if (group.prompt_ids, done.token_ids) not in known}
+        if new:
+            unknown.append(replace(group, completions=tuple(new.values())))
+    for group, values in zip(unknown, score(unknown) if unknown else (), strict=True):
+        known.update({(group.prompt_ids, done.token_ids): tuple(one) for done, one in zip(group.completions, values, strict=True)})
+    return [[known[group.prompt_ids, done.token_ids] for done in group.completions] for group in groups]
+
+
 def ratios(base: Base, by_policy: Mapping[str, Logprobs]) -> dict[str, float]:
     """Of the first completion of each of these easy prompts: policy / start."""
     return {of: bounded_ratio(log_ratios(now[:1], [base.agreed[of].completions[0].logprobs])[0]) for of, now in by_policy.items()}
@@ -137,8 +161,8 @@ def kept_shares(base: Base, asked: Mapping[str, VotedGroup], by_policy: Mapping[
     kept = {}
     for of, group in base.agreed.items():
         if of in asked:
-            vote, scored = base.votes[of], log_ratios(by_policy[of], [done.logprobs for done in group.completions])
-            then = Agreeing(scored, vote.num_votes * len(scored) / vote.count_of(vote.winners[0]))
+            vote, theirs = base.votes[of], log_ratios(by_policy[of], [done.logprobs for done in group.completions])
+            then = Agreeing(theirs, vote.num_votes * len(theirs) / vote.count_of(vote.winners[0]))
             drawn = [done.logprobs for done in asked[of].group.completions]
             agree = [key == base.votes[of].winners[0] for key in asked[of].answers.keys]
             own = Agreeing(list(compress(log_ratios(drawn, by_start[of]), agree)), len(agree))
@@ -172,12 +196,22 @@ class Prober:
         self._best: Mapping[str, float] = {}
         self._seen: Mapping[str, float] = {}
 
-    def __call__(self, policy: Policy, step: int, first_index: int) -> ProbeResult:
-        """What is recorded of this step; nothing when nothing is due. first_index: the first group index of the step that is free."""
+    def requests(self, step: int, params: SamplingParams) -> list[SampleRequest]:
+        """What a probe at this step asks the policy, to be drawn in one call with the step's votes, whose decode steps then serve both; nothing where none is
+        due, the start has not been asked, or votes are drawn another way.
+        """
+        if not self._probe_set.probes or step % self._every_steps or self._base is None or params != self._how.params:
+            return []
+        return requests_of(asked_of(self._base, self._probe_set), self._how)
+
+    def __call__(self, policy: Policy, step: int, first_index: int, drawn: Sequence[Group] = ()) -> ProbeResult:
+        """What is recorded of this step; nothing when nothing is due. first_index: the first group index of the step that is free. drawn: what came of its
+        `requests`.
+        """
         if not self._probe_set.probes:
             return NOTHING
         if step % self._every_steps == 0:
-            return self._probe(policy, step, first_index)
+            return self._probe(policy, Place(step, first_index), drawn)
         if not is_glance(step, self._every_steps) or self._base is None or len(self._seen) < MIN_KEPT:
             return NOTHING
         now = fallen(self._seen, glance(policy, self._base, self._how.params.temperature))
@@ -186,18 +220,23 @@ class Prober:
         values = {"glance/fallen_frac": now.value, "glance/error_frac": now.error}
         if now.value <= CALLING_ERRORS * now.error:
             return ProbeResult((), values)
-        found = self._probe(policy, step, first_index)
+        found = self._probe(policy, Place(step, first_index))
         return replace(found, values={**found.values, **values})
 
-    def _probe(self, policy: Policy, step: int, first_index: int) -> ProbeResult:
+    def _probe(self, policy: Policy, place: Place, drawn: Sequence[Group] = ()) -> ProbeResult:
         asked: tuple[VotedGroup, ...] = ()
         if self._base is None:
-            asked = ask_base(policy if not policy.version.updates else policy.base(), self._probe_set, self._how, step, first_index)
+            asked = ask_base(policy if not policy.version.updates else policy.base(), self._probe_set, self._how, place.step, place.first_index)
             self._base = base_of(asked)
-        found = probe(policy, self._base, self._probe_set, self._how, self._best, Place(step, first_index + len(asked)))
+        place = Place(place.step, place.first_index + len(asked))
+        found = probe(policy, self._base, self._probe_set, self._how, self._best, place, drawn)
         self._best, self._seen = better(self._best, found.kept), found.seen
         groups = (*asked, *found.groups)
         return ProbeResult(groups, {**found.values, "cost/probe_tokens": probe_tokens(groups)})
+
+    def restart(self) -> None:
+        """The policy is the start again: nothing that a later one kept is the best any more."""
+        self._best, self._seen = {}, {}
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; empty before the first probe."""
@@ -231,9 +270,18 @@ def probe_tokens(groups: Sequence[VotedGroup]) -> float:
     return float(sum(len(done.token_ids) for one in groups for done in one.group.completions))
 
 
-def _asked(sampler: Sampler, probes: Sequence[Probe], how: Drawing, step: int, first: int) -> tuple[VotedGroup, ...]:
-    """All in one call, at step 0 of the stream `probe`, then put in their place."""
-    paired = {one.of for one in probes if one.kind in CHANGED}
-    requests = [SampleRequest(one.prompt, how.count(one.kind, one.of in paired), 0, first + number) for number, one in enumerate(probes)]
-    groups = sampler.sample(requests, how.params, how.seeds.at(branch=0, stream="probe")) if requests else []
-    return tuple(how.read(replace(group, step=step, role=Role.PROBE)) for group in groups)
+def requests_of(probes: Sequence[Probe], how: Drawing) -> list[SampleRequest]:
+    """How they are asked: at step 0 of the stream `probe`, whatever the step."""
+    paired, seeds = {one.of for one in probes if one.kind in CHANGED}, how.seeds.at(branch=0, stream="probe")
+    return [SampleRequest(one.prompt, how.count(one.kind, one.of in paired), 0, number, seeds) for number, one in enumerate(probes)]
+
+
+def placed(groups: Sequence[Group], how: Drawing, place: Place) -> tuple[VotedGroup, ...]:
+    """What came of these requests, read and put in its place."""
+    return tuple(how.read(replace(group, step=place.step, index=place.first_index + group.index, role=Role.PROBE)) for group in groups)
+
+
+def _asked(sampler: Sampler, probes: Sequence[Probe], how: Drawing, place: Place) -> tuple[VotedGroup, ...]:
+    """All in one call."""
+    requests = requests_of(probes, how)
+    return placed(sampler.sample(requests, how.params, how.seeds) if requests else [], how, place)

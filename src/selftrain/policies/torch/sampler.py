@@ -17,13 +17,16 @@ from selftrain.policies.torch.encoding import Encoder
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.graphs import Graphs
 from selftrain.policies.torch.prefixes import PrefixDecoder
+from selftrain.policies.torch.scoring import LOGITS_AT_ONCE
 from selftrain.policies.torch.stops import StopTexts
 from selftrain.policies.torch.text import TextDecoder
 from selftrain.seeds import Stream
 from selftrain.types import Completion, Finish, Group, PolicyVersion
 
-MOST_ROWS = {"cpu": 512, "cuda": 4096}
+MOST_ROWS = {"cpu": 2048, "cuda": 4096}
 """Sequences side by side at most, however small they are: more of them do not make a processor faster."""
+ROWS_OF_LOGITS = 512
+"""On a CPU more than so many go side by side only where logits of all of them are made at once."""
 
 Text = tuple[str, tuple[int, ...]]
 
@@ -65,12 +68,12 @@ class TorchSampler:
             room = params.max_new_tokens if limit is None else min(params.max_new_tokens, limit - len(prompt_ids))
             for vote in range(request.count):
                 if params.temperature > 0:
-                    stream = seeds.at(step=request.step, prompt_id=request.prompt.id, index=vote)
+                    stream = (request.seeds or seeds).at(step=request.step, prompt_id=request.prompt.id, index=vote)
                     uniforms[len(limits), :-1] = stream.generator().random(params.max_new_tokens)
                 limits.append(room)
         longest = max(len(ids) for ids in prompts) + max(limits)
         rows = rows_within(self.cache_mib, bytes_per_token(self.forward.config, self.forward.element_size) * longest)
-        rows = max(1, min(rows, MOST_ROWS[self.forward.device.type], total))
+        rows = max(1, min(rows, most_rows(self.forward.device.type, self.forward.vocabulary), total))
         return Plan(chunks_of(prompts, [request.count for request in requests], rows), torch.from_numpy(uniforms), torch.tensor(limits), rows)
 
     def _draw(self, plan: Plan, params: SamplingParams) -> tuple[Drawn, list[Text]]:
@@ -115,6 +118,11 @@ def completion(drawn: Drawn, texts: Sequence[Text], at: int, version: PolicyVers
     logprobs, entropies, certainties = (tuple(values[at][:length]) for values in (drawn.logprobs_ST, drawn.entropies_ST, drawn.certainties_ST))
     finish = Finish.STOP if drawn.stopped_S[at] else Finish.LENGTH
     return Completion(text, tuple(drawn.tokens_ST[at][:length]), logprobs, ends, entropies, finish, version, certainties)
+
+
+def most_rows(device: str, vocabulary: int) -> int:
+    """Sequences side by side at most, whatever the memory for keys and values."""
+    return MOST_ROWS[device] if device != "cpu" else min(MOST_ROWS[device], max(ROWS_OF_LOGITS, LOGITS_AT_ONCE[device] // vocabulary))
 
 
 def rows_within(cache_mib: int, bytes_each: int) -> int:

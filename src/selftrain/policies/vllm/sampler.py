@@ -86,7 +86,7 @@ class VllmSampler:
         asked, how = [], []
         for request, ids in zip(requests, prompts, strict=True):
             for vote in range(request.count):
-                seed = seeds.at(step=request.step, prompt_id=request.prompt.id, index=vote).seed() % SEEDS
+                seed = (request.seeds or seeds).at(step=request.step, prompt_id=request.prompt.id, index=vote).seed() % SEEDS
                 asked.append(ids)
                 how.append(self.make_params(**self._arguments(params, seed, len(ids))))
         with engine_errors("sampling"):
