@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from selftrain import checkpoints, control
+from selftrain.cli import messages
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import CheckpointError, ConfigError
@@ -96,6 +97,9 @@ def test_what_was_left_behind_is_reported_before_the_next_step(tmp_path: Path) -
     with_requests(run, {5: back_and_stop})
     assert list(read(run.folder).steps()) == []
     assert len(list(read(run.folder).steps(rolled_back=True))) == 5
+    taken_up = resume(run.folder)
+    assert "Resumed from the start, to which it went back." in messages.opening(taken_up, resumed=True)
+    taken_up.ledger.close()
     written = write_report(run.folder)
     for text in (written.markdown.read_text(), written.html.read_text()):
         assert "more in steps that were left behind" in text

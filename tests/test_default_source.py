@@ -119,7 +119,7 @@ def test_a_run_of_the_time_when_the_vote_was_the_default_stays_one(tmp_path: Pat
         (
             {"guard.action": "roll_back", "rollback.remedy": "ema_teacher"},
             "guard.action = roll_back, rollback.remedy = ema_teacher",
-            "Choose another remedy.",
+            "Choose another rollback.remedy, or guard.action = halt.",
         ),
     ],
 )

@@ -14,9 +14,10 @@ from selftrain.answers import read as read_answers
 from selftrain.config import GuardSection
 from selftrain.errors import ConfigError, PromptError
 from selftrain.guard import RULES, Guard, Rule
-from selftrain.ledger import read
+from selftrain.ledger import lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.metrics import METRICS, collision_frac, compress_ratio, halves_agree, mean, repeat_frac
+from selftrain.remedies import changes_signals
 from selftrain.types import AnswerKey, PolicyVersion, StepMetrics, Verdict
 from selftrain.vote_stream import COMPLETION_FIELDS, GROUP_FIELDS, RawGroup, Row, groups_of_rows, rows_of, vote_of
 
@@ -54,10 +55,31 @@ def verdicts(steps: Iterable[Step], section: GuardSection, rules: Sequence[Rule]
 
 
 def steps_of_run(folder: Place) -> Iterator[Step]:
-    """The recorded metrics of a run, of the history of its newest branch. They hold what a memory is needed for already."""
-    for step in read(folder).steps():
-        before = {key: value for key, value in step.metrics.values.items() if not key.startswith("update/")}
-        yield Step(replace(step.metrics, values=before), learned=step.metrics)
+    """The recorded metrics of a run, of the history of its newest branch."""
+    return (step_of_run(step.metrics) for step in read(folder).steps())
+
+
+def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int, Verdict]]:
+    """(branch, verdict) of every recorded step of a run, in order, those among them that rollbacks left behind: each as a guard gives it that has seen what
+    came before on its branch and on those that this one goes on from, as far back as votes can be compared.
+    """
+    ledger, recorded = read(folder), dict[int, list[StepMetrics]]()
+    for step in ledger.steps(rolled_back=True):
+        recorded.setdefault(step.metrics.version.branch, []).append(step.metrics)
+    anew = [0, *(record.branch for record in ledger.branches if changes_signals(record))]
+    for branch, own in recorded.items():
+        history = {at: span for at, span in sorted(lineage(ledger.branches, branch).items()) if at != branch}
+        first = max(at for at in anew if at in history or at == branch)
+        before = [
+            one for at, (begin, end) in history.items() if at >= first for one in recorded.get(at, ()) if begin <= one.step and (end is None or one.step < end)
+        ]
+        found = verdicts(map(step_of_run, [*before, *own]), section)
+        yield from ((branch, verdict) for verdict in islice(found, len(before), None))
+
+
+def step_of_run(metrics: StepMetrics) -> Step:
+    """Recorded metrics as the guard saw them; they hold what a memory is needed for already."""
+    return Step(replace(metrics, values={key: value for key, value in metrics.values.items() if not key.startswith("update/")}), learned=metrics)
 
 
 def steps_of_rows(rows: Iterable[Row], origin: str, names: Mapping[str, str], per_step: int | None) -> Iterator[Step]:

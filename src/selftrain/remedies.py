@@ -56,7 +56,8 @@ def checked(config: RunConfig) -> RunConfig:
     changed = with_options(config, REMEDIES[kind](config, factor))
     if changed == config and kind != "easier_prompts":
         given = ", ".join(f"{name} = {value}" for name, value in REMEDIES[kind](config, factor).items())
-        raise ConfigError(f"guard.action = roll_back, rollback.remedy = {kind}", f"{given} already, so nothing would change", "Choose another remedy.")
+        do = "Choose another rollback.remedy, or guard.action = halt."
+        raise ConfigError(f"guard.action = roll_back, rollback.remedy = {kind}", f"{given} already, so a rollback would change nothing", do)
     if kind == "easier_prompts" and config.step_share != StepShareSection():
         why = "the prompts that a safety net holds need not be among the easier ones, and each step wants its share of them"
         raise ConfigError("rollback.remedy = easier_prompts with a [step_share]", why, "Leave step_share unset, or choose another remedy.")

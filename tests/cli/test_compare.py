@@ -192,7 +192,11 @@ def test_runs_that_went_back_are_counted(home: Path, command: Selftrain) -> None
     assert called.status == 0, called.err
     branches = read(home / "runs" / "b" / "toy-format_only-seed-0").branches
     assert [(one.who, one.step) for one in branches[:1]] == [("guard", 0)]
-    assert "| 1 of 1 | 1 of 1 |" in (home / "runs" / "b" / "comparison.md").read_text("utf-8")
+    text = (home / "runs" / "b" / "comparison.md").read_text("utf-8")
+    assert "| 1 of 1 | 1 of 1 |" in text
+    assert f"Rolled back {'once' if len(branches) == 1 else f'{len(branches)} times'}: after {branches[0].left_at} steps to the start, by guard" in text
+    row = next(csv.DictReader((home / "runs" / "b" / "comparison.csv").read_text().splitlines()))
+    assert row["num_rollbacks"] == str(len(branches))
 
 
 def test_ctrl_c_and_the_same_command_give_the_runs_of_an_uninterrupted_comparison(home: Path, command: Selftrain) -> None:

@@ -13,7 +13,6 @@ from selftrain.config import GuardSection
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from selftrain.guard_stream import Step
     from selftrain.types import Verdict
 
 DEFAULTS = GuardSection()
@@ -39,39 +38,38 @@ WARNED, HARMED = 3, 4
 def command(source: str, mapped: tuple[str, ...], prompts_per_step: int | None, as_json: bool, **sizes: int) -> None:
     """Watch any run for reward hacking, without labels: judge its steps and change nothing.
 
-    RUN is a folder of selftrain. FILE (or -, standard input, the default) is JSON lines or Parquet: one row per step with a trainer's own signals, of which
-    the names of TRL and verl are known and others are given with --map; or rows of completions as `selftrain vote` takes them, with a field step. Signals
-    that are missing are done without.
+    RUN is a folder of selftrain; steps that a rollback left behind are judged too. FILE (or -, standard input, the default) is JSON lines or Parquet: one
+    row per step with a trainer's own signals, of which the names of TRL and verl are known and others are given with --map; or rows of completions as
+    `selftrain vote` takes them, with a field step. Signals that are missing are done without.
 
     Exit status: 0 nothing found, 3 warnings only, 4 harm or a standstill: a run with guard.action = halt would have been halted.
     """
-    from selftrain.guard_stream import verdicts
-
-    steps = steps_in(source, mapped, prompts_per_step)
     first: dict[str, Verdict] = {}
     num_steps = num_found = 0
-    for verdict in verdicts(steps, GuardSection(action="halt", **sizes)):
+    for branch, verdict in judged(source, mapped, prompts_per_step, GuardSection(action="halt", **sizes)):
         num_steps += 1
         num_found += bool(verdict.findings)
         first.setdefault(verdict.action.value, verdict)
-        for line in [json.dumps(as_row(verdict))] if as_json else told(verdict):
+        for line in [json.dumps(as_row(verdict) | ({"branch": branch} if branch else {}))] if as_json else told(verdict, branch):
             click.echo(line)
     summary = {"steps": num_steps, "with_findings": num_found, "first_warning": step_of(first.get("warn")), "first_harm": step_of(first.get("halt"))}
     click.echo(json.dumps(summary) if as_json else concluded(summary))
     click.get_current_context().exit(HARMED if "halt" in first else WARNED if "warn" in first else 0)
 
 
-def steps_in(source: str, mapped: tuple[str, ...], per_step: int | None) -> Iterator[Step]:
+def judged(source: str, mapped: tuple[str, ...], per_step: int | None, section: GuardSection) -> Iterator[tuple[int, Verdict]]:
+    """(branch, verdict) of each step; branches are of runs of selftrain that went back."""
     from selftrain.cli.running import folder_of
     from selftrain.errors import ConfigError
-    from selftrain.guard_stream import names_from, rows_in, steps_of_rows, steps_of_run
+    from selftrain.guard_stream import names_from, rows_in, steps_of_rows, verdicts, verdicts_of_run
 
     names = names_from(mapped)
     if "://" in source or Path(source).is_dir():
         if mapped or per_step is not None:
             raise ConfigError(source, "it is a run of selftrain: its signals have names and its steps are known", "Leave out --map and --prompts-per-step.")
-        return steps_of_run(folder_of(source))
-    return steps_of_rows(rows_in(source), "standard input" if source == "-" else source, names, per_step)
+        return verdicts_of_run(folder_of(source), section)
+    steps = steps_of_rows(rows_in(source), "standard input" if source == "-" else source, names, per_step)
+    return ((0, verdict) for verdict in verdicts(steps, section))
 
 
 def step_of(verdict: Verdict | None) -> int | None:
@@ -85,12 +83,12 @@ def as_row(verdict: Verdict) -> dict[str, Any]:
     return verdict_body(verdict)
 
 
-def told(verdict: Verdict) -> Iterator[str]:
+def told(verdict: Verdict, branch: int = 0) -> Iterator[str]:
     """A line for a step with findings, and one for each of them; nothing for others."""
     from selftrain.report.words import finding_words, health_words
 
     if verdict.findings:
-        yield f"step {verdict.step}: {verdict.action.value}, {health_words(verdict.health)}"
+        yield f"step {verdict.step}{f' of branch {branch}' if branch else ''}: {verdict.action.value}, {health_words(verdict.health)}"
         yield from (f"  {finding_words(finding)}" for finding in verdict.findings)
 
 

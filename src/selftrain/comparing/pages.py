@@ -217,7 +217,7 @@ def run_columns(k: int) -> dict[str, Callable[[RunRow], str]]:
         "handed over": lambda run: f"{share(run.points['handed'].avg.value)} ({run.record.handed_over})",
         f"maj@{k} before -> end": lambda run: f"{share(run.points['before'].maj.value)} -> {share(run.points['end'].maj.value)}",
         "gained / lost": lambda run: f"{run.gained} / {run.lost}",
-        "guard": lambda run: words.guard_sentence(run.record),
+        "guard": lambda run: " ".join([*words.rollback_sentences(run.record), words.guard_sentence(run.record)]),
     }
 
 
@@ -233,7 +233,8 @@ def as_csv(table: Table) -> str:
 
 def run_values(run: RunRow) -> dict[str, Any]:
     values: dict[str, Any] = {"run": run.cell.name, "source": run.cell.source, "start": run.cell.start, "seed": run.cell.seed}
-    values |= {"label_free": run.record.label_free, "end_reason": run.record.end_reason, "steps": len(run.record.steps), "handed_over": run.record.handed_over}
+    values |= {"label_free": run.record.label_free, "end_reason": run.record.end_reason, "num_rollbacks": len(run.record.ledger.branches)}
+    values |= {"steps": len(run.record.steps), "handed_over": run.record.handed_over}
     for point in POINTS:
         one = run.points[point]
         second = one.second_turn

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from selftrain.evals import Evaluation
 from selftrain.query import Database
 from selftrain.report.record import RunRecord
 from selftrain.types import StepMetrics
@@ -18,7 +19,8 @@ WATTS_OF_ITS_HOST = 100.0
 class Cost:
     """seconds: wall time of the steps, by stage (name, seconds, share), longest first. Tokens are counts; energy_wh is an estimate at `watts`.
 
-    left_tokens: sampled in steps that rollbacks left behind, beside sampled_tokens. probe_tokens: those of both that probes sampled, in a stage of their own.
+    left_tokens: sampled in steps that rollbacks left behind, beside sampled_tokens. completions and prompt_tokens are of the steps that count, all others of
+    both; some of probe_tokens were sampled in the time of the votes.
     """
 
     stages: tuple[tuple[str, float, float], ...]
@@ -48,8 +50,9 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
     completions, sampled = database.query("select count(*), coalesce(sum(num_tokens), 0) from completions").rows[0]
     prompts = database.query("select coalesce(sum(len(prompt_token_ids)), 0) from groups").rows[0][0]
     stages = stage_seconds(record)
-    evaluated = sum(one.evaluation.tokens_mean * one.evaluation.num_samples * len(one.evaluation.results) for one in record.evaluations)
-    evaluated += sum(again.tokens for one in record.evaluations for again in one.evaluation.again)
+    evaluations = [Evaluation.from_json(one["evaluation"]) for one in record.ledger.evals(rolled_back=True)]
+    evaluated = sum(one.tokens_mean * one.num_samples * len(one.results) for one in evaluations)
+    evaluated += sum(again.tokens for one in evaluations for again in one.again)
     watts, assumption = power(record)
     every = all_steps(record)
     return Cost(
@@ -60,7 +63,7 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
         left_tokens=round(tokens_in(every) - tokens_in(record.steps)),
         probe_tokens=int(sum(step.values.get("cost/probe_tokens", 0.0) for step in every)),
         prompt_tokens=int(prompts),
-        learned_tokens=int(sum(step.values.get("update/num_tokens", 0.0) for step in record.steps)),
+        learned_tokens=int(sum(step.values.get("update/num_tokens", 0.0) for step in every)),
         evaluated_tokens=round(evaluated),
         watts=watts,
         assumption=assumption,
