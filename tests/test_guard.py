@@ -9,9 +9,10 @@ import time
 import pytest
 
 from selftrain.config import GuardSection
-from selftrain.guard import PROBE_RULES, RULES, Guard, Kind
+from selftrain.guard import PROBE_RULES, RULES, Doubts, Guard, Kind
 from selftrain.guard.health import health_of, part
 from selftrain.guard.window import Window
+from selftrain.handover import Schedule, healthiest
 from selftrain.metrics import METRICS
 from selftrain.types import Action, AnswerKey, PolicyVersion, StepMetrics, Verdict
 
@@ -326,6 +327,21 @@ def test_without_an_interval_a_fifth_of_the_agreement_is_missed() -> None:
     assert guard.doubts.blocked_steps == (3, 4)
     assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
     assert other.state() == guard.state()
+
+
+def test_a_probe_of_a_checkpoint_itself_says_more_of_it_than_the_one_before() -> None:
+    """The probe at step 4 speaks against what comes after it, until the one at step 8, which is of the weights of checkpoint 8; checkpoint 6 has none."""
+    guard = Guard(GuardSection(action="warn"))
+    for step in range(12):
+        judge(guard, step, **{0: losing(0.0, 0.0), 4: losing(0.03, -0.04), 8: losing(-0.05, -0.1), 11: losing(0.1, -0.02)}.get(step, {}))
+    assert (guard.doubts.blocked_steps, guard.doubts.cleared_steps) == ((4, 5, 6, 7, 11), (0, 8))
+    assert [steps for steps in range(1, 13) if guard.doubts.allows(steps)] == [1, 2, 3, 8, 9, 10]
+    assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
+    assert other.doubts == guard.doubts
+    there = {steps: f"step-{steps:06d}" for steps in (4, 8, 12)}
+    assert healthiest(there, 12, guard.doubts, Schedule(4, 40, 5)) == "step-000008", "not the start: nothing speaks against its probe"
+    before = {name: value for name, value in guard.doubts.state().items() if name != "cleared_steps"}
+    assert Doubts.loaded(before).cleared_steps == ()
 
 
 def test_a_probe_that_found_nothing_is_remembered() -> None:

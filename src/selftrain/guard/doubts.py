@@ -24,20 +24,27 @@ OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
 class Doubts:
     """harm_since_step: first step of the unbroken run of steps that speak of harm and lasts until now, None without one.
 
-    blocked_steps: the steps in which a probe was worse than the base's, by any rule about probes. sound_step: that of the newest probe that found nothing,
-    None without one.
+    blocked_steps: the steps in which the newest probe was worse than the base's, by any rule about probes. cleared_steps: those with a probe of their own
+    that was not. sound_step: that of the newest probe that found nothing, None without one.
     """
 
     harm_since_step: int | None = None
     blocked_steps: tuple[int, ...] = ()
     sound_step: int | None = None
+    cleared_steps: tuple[int, ...] = ()
 
     def after(self, metrics: StepMetrics | None, verdict: Verdict) -> Doubts:
         """The doubts once this verdict is there. metrics: of its step; None where a record lacks them, which then tell of no probe."""
         harm, blocked = is_harm(verdict), is_blocked(verdict)
         since = (verdict.step if self.harm_since_step is None else self.harm_since_step) if harm else None
-        sound = metrics is not None and not harm and not blocked and found_nothing(metrics)
-        return Doubts(since, (*self.blocked_steps, verdict.step) if blocked else self.blocked_steps, verdict.step if sound else self.sound_step)
+        cleared = metrics is not None and not blocked and is_probed(metrics)
+        sound = metrics is not None and cleared and not harm and found_nothing(metrics)
+        return Doubts(
+            since,
+            (*self.blocked_steps, verdict.step) if blocked else self.blocked_steps,
+            verdict.step if sound else self.sound_step,
+            (*self.cleared_steps, verdict.step) if cleared else self.cleared_steps,
+        )
 
     @classmethod
     def of(cls, steps: Iterable[tuple[StepMetrics | None, Verdict]]) -> Doubts:
@@ -48,16 +55,21 @@ class Doubts:
         return doubts
 
     def state(self) -> dict[str, Any]:
-        return {"harm_since_step": self.harm_since_step, "blocked_steps": list(self.blocked_steps), "sound_step": self.sound_step}
+        return {
+            "harm_since_step": self.harm_since_step,
+            "blocked_steps": list(self.blocked_steps),
+            "sound_step": self.sound_step,
+            "cleared_steps": list(self.cleared_steps),
+        }
 
     @classmethod
     def loaded(cls, state: Mapping[str, Any]) -> Doubts:
-        """From `state`; checkpoints from before the last probe that found nothing was kept have none."""
-        return cls(state["harm_since_step"], tuple(state["blocked_steps"]), state.get("sound_step"))
+        """From `state`; checkpoints from before probes that found nothing, or nothing against a checkpoint, were kept have none."""
+        return cls(state["harm_since_step"], tuple(state["blocked_steps"]), state.get("sound_step"), tuple(state.get("cleared_steps", ())))
 
     def allows(self, steps_done: int) -> bool:
-        """Whether nothing speaks against the probe of a checkpoint: the newest one before it was made, or the one taken right after."""
-        return steps_done not in self.blocked_steps and steps_done - 1 not in self.blocked_steps
+        """Whether nothing speaks against the probe of a checkpoint: the one of its very weights, taken right after it was made, else the newest one before."""
+        return steps_done in self.cleared_steps or (steps_done not in self.blocked_steps and steps_done - 1 not in self.blocked_steps)
 
     def newest_sound(self, steps_done: int) -> int:
         """The most steps that a checkpoint may have now: while something speaks against the newest state, those of the last probe that found nothing.
@@ -81,6 +93,10 @@ def is_harm(verdict: Verdict) -> bool:
 
 
 def found_nothing(metrics: StepMetrics) -> bool:
-    """Whether a probe was made in this step and next to nothing is lost."""
-    probed = any(key.startswith(PROBE) for key in metrics.values)
-    return probed and metrics.values.get("probe/base_lost_frac", 0.0) <= SOUND_FRAC
+    """Of a step with a probe, whether next to nothing is lost."""
+    return metrics.values.get("probe/base_lost_frac", 0.0) <= SOUND_FRAC
+
+
+def is_probed(metrics: StepMetrics) -> bool:
+    """Whether a probe was made in this step."""
+    return any(key.startswith(PROBE) for key in metrics.values)
