@@ -190,28 +190,38 @@ def test_the_command_judges_a_run(made_run: Path, command: Any) -> None:
     assert_refused(command("guard", made_run, *MAPPED), 2, "its signals have names")
 
 
-@pytest.mark.parametrize("remedy", ["lower_rate", "fewer_votes"])
-def test_a_run_that_went_back_is_judged_as_its_own_guard_judged_it_what_it_left_behind_included(tmp_path: Path, command: Any, remedy: str) -> None:
-    options = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 40, "run.checkpoint_every_steps": 2}
-    options |= {"probes.every_steps": 10, "probes.num_prompts": 48, "guard.window_steps": 3, "guard.baseline_steps": 3, "evals.num_problems": 8}
-    options |= {"rollback.remedy": remedy, "rollback.factor": 0.99 if remedy == "lower_rate" else 0.5, "rollback.max_rollbacks": 2}
+GOES_BACK = {"policy.model": "toy:weak", "labels.source": "majority", "run.checkpoint_every_steps": 2, "probes.num_prompts": 48, "evals.num_problems": 8}
+GOES_BACK |= {"guard.window_steps": 3, "guard.baseline_steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("remedy", "rate", "factor", "every", "from_start"),
+    [("lower_rate", 1.5, 0.99, 10, True), ("fewer_votes", 0.4, 0.5, 5, False), ("easier_prompts", 0.4, 0.5, 5, False)],
+)
+def test_a_run_that_went_back_is_judged_as_its_own_guard_judged_it_what_it_left_behind_included(
+    tmp_path: Path, command: Any, remedy: str, rate: float, factor: float, every: int, from_start: bool
+) -> None:
+    options = GOES_BACK | {"update.learning_rate": rate, "run.num_steps": 30, "probes.every_steps": every, "rollback.max_rollbacks": 3}
+    options |= {"rollback.remedy": remedy, "rollback.factor": factor}
     outcome = train_to_end(load_config(overrides={**options, "run.folder": str(tmp_path), "run.name": "a"}))
     ledger = read(outcome.folder)
-    assert len(ledger.branches) >= (2 if remedy == "lower_rate" else 1)
+    assert ledger.branches
+    assert from_start or any(record.step for record in ledger.branches), "one goes back to a checkpoint, whose probes count on"
     recorded = [(step.metrics.version.branch, verdict) for step, verdict in zip(ledger.steps(True), ledger.verdicts(True), strict=True)]
     again = list(verdicts_of_run(outcome.folder, GuardSection(action="halt", window_steps=3, baseline_steps=3)))
     assert [(branch, one.step) for branch, one in again] == [(branch, one.step) for branch, one in recorded]
     harms = [[(branch, one.step) for branch, one in found if one.action in (Action.HALT, Action.ROLL_BACK)] for found in (again, recorded)]
-    assert set(harms[1]) <= set(harms[0])
-    if remedy == "lower_rate":
-        assert [one.health for _, one in again] == [one.health for _, one in recorded]
+    assert harms[0] == harms[1]
+    assert [one.health for _, one in again] == [one.health for _, one in recorded]
     called: Called = command("guard", outcome.folder, "--json", "--window-steps", "3", "--baseline-steps", "3")
     assert called.status == 4
     *lines, summary = [json.loads(line) for line in called.out.splitlines()]
     assert [(one.get("branch", 0), one["step"]) for one in lines] == [(branch, one.step) for branch, one in recorded]
-    assert summary["first_harm"] == harms[0][0][1]
+    assert (summary["first_harm"], summary.get("first_harm_branch", 0)) == (harms[0][0][1], harms[0][0][0])
     told: Called = command("guard", outcome.folder, "--window-steps", "3", "--baseline-steps", "3")
     assert all(f"step {step}{f' of branch {branch}' if branch else ''}: halt" in told.out for branch, step in harms[1])
+    found = [f"step {one.step}{f' of branch {branch}' if branch else ''}" for branch, one in recorded if one.findings]
+    assert f"findings in {len(found)} of them, first at {found[0]};" in told.out.splitlines()[-1]
 
 
 def test_a_run_gets_the_verdicts_that_its_own_guard_gave(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_stages_and_tokens_of_the_toy_policy(tmp_path: Path, monkeypatch: pytest
     # what sampling takes longer where a probe is drawn beside the votes is the probe's
     sample, longer = (fmean(report.seconds["sample"] for report in reports) for reports in (others, probed))
     assert found.seconds["sample"] == pytest.approx(sample)
-    probe = fmean(report.seconds["probe"] for report in probed) + max(0, longer - sample)
+    probe = fmean(report.seconds["probe"] for report in probed) + longer - sample
     assert found.seconds["probe"] == pytest.approx(probe / 20 + others[0].seconds["probe"] * 4 / 20)
     assert (found.prompt_tokens, found.sampled_tokens) == (4, 4 * 6 * 2)
     trained = [2 * len(one.trained) for report in seen[2:] for one in report.scored]

@@ -98,7 +98,14 @@ def drawing(config: RunConfig) -> Drawing:
     """How probes are drawn and read: as the votes are. Free-form answers are compared by their text, as clusters of two steps have other names."""
     read = reader(config.labels.clustering if config.labels.clustering in ONE_ANSWER_CLUSTERINGS else "text")
     params, probes = replace(vote_params(config), certainties=False), config.probes
-    return Drawing(params, probes.num_votes, Stream(config.run.seed), lambda group: read_and_count(group, read), max(1, probes.num_prompts))
+    return Drawing(
+        params,
+        probes.num_votes,
+        Stream(config.run.seed),
+        lambda group: read_and_count(group, read),
+        max(1, probes.num_prompts),
+        config.policy.sampler != "vllm",
+    )
 
 
 def make_canaries(config: RunConfig) -> Mapping[Prompt, AnswerKey]:

@@ -61,20 +61,23 @@ def steps_of_run(folder: Place) -> Iterator[Step]:
 
 def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int, Verdict]]:
     """(branch, verdict) of every recorded step of a run, in order, those among them that rollbacks left behind: each as a guard gives it that has seen what
-    came before on its branch and on those that this one goes on from, as far back as votes can be compared.
+    came before on its branch and on those that this one goes on from, and measures anew where a remedy changed what votes can be compared with.
     """
     ledger, recorded = read(folder), dict[int, list[StepMetrics]]()
     for step in ledger.steps(rolled_back=True):
         recorded.setdefault(step.metrics.version.branch, []).append(step.metrics)
-    anew = [0, *(record.branch for record in ledger.branches if changes_signals(record))]
-    for branch, own in recorded.items():
-        history = {at: span for at, span in sorted(lineage(ledger.branches, branch).items()) if at != branch}
-        first = max(at for at in anew if at in history or at == branch)
-        before = [
-            one for at, (begin, end) in history.items() if at >= first for one in recorded.get(at, ()) if begin <= one.step and (end is None or one.step < end)
-        ]
-        found = verdicts(map(step_of_run, [*before, *own]), section)
-        yield from ((branch, verdict) for verdict in islice(found, len(before), None))
+    anew = {record.branch for record in ledger.branches if changes_signals(record)}
+    for branch in recorded:
+        guard = Guard(section)
+        for at, (begin, end) in sorted(lineage(ledger.branches, branch).items()):
+            if at in anew:
+                guard.start_over()
+            for one in recorded.get(at, ()):
+                if begin <= one.step and (end is None or one.step < end):
+                    verdict = guard.judge(step_of_run(one).metrics)
+                    guard.learned(one)
+                    if at == branch:
+                        yield branch, verdict
 
 
 def step_of_run(metrics: StepMetrics) -> Step:

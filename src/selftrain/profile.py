@@ -134,14 +134,20 @@ def is_probing(report: StepReport) -> bool:
     return "cost/probe_tokens" in report.metrics.values
 
 
+def is_beside(report: StepReport) -> bool:
+    """Whether a probe was drawn in the call of the votes: not where a glance called for it, nor where votes carry certainties."""
+    certain = "policy/certainty_mean_nats" in report.metrics.values
+    return is_probing(report) and "glance/fallen_frac" not in report.metrics.values and not certain
+
+
 def sampling_seconds(reports: Sequence[StepReport]) -> tuple[float, float]:
     """(a step's sampling, what it takes longer where a probe is drawn in the same call as the votes): probes at every step leave nothing to compare with."""
     found: dict[bool, list[float]] = {True: [], False: []}
     for report in reports:
-        found[is_probing(report)].append(report.seconds.get("sample", 0.0))
+        found[is_beside(report)].append(report.seconds.get("sample", 0.0))
     if not found[True] or not found[False]:
         return fmean(found[True] + found[False]), 0.0
-    return fmean(found[False]), max(0.0, fmean(found[True]) - fmean(found[False]))
+    return fmean(found[False]), fmean(found[True]) - fmean(found[False])
 
 
 def probe_seconds(reports: Sequence[StepReport], section: ProbesSection) -> float:
@@ -151,7 +157,7 @@ def probe_seconds(reports: Sequence[StepReport], section: ProbesSection) -> floa
     for report in reports:
         found[is_probing(report)].append(report.seconds.get("probe", 0.0))
     share = (-(-every // glance) - 1) / every
-    probing = fmean(found[True]) + sampling_seconds(reports)[1] if found[True] else 0.0
+    probing = max(0.0, fmean(found[True]) + sampling_seconds(reports)[1]) if found[True] else 0.0
     return probing / every + (fmean(found[False]) if found[False] else 0.0) * share
 
 

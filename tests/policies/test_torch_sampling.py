@@ -115,6 +115,15 @@ def test_requests_with_seeds_of_their_own_are_drawn_beside_the_others_as_in_thei
     assert [one == other for one, other in zip(texts, others, strict=True)] == [True, False, True]
 
 
+def test_two_prompts_with_one_id_are_two_prompts(tmp_path: Path) -> None:
+    """Ids come from the user's file, and a probe drawn beside the votes names its prompt after the one that it belongs to."""
+    policy, params, seeds = policy_of(write_model(tmp_path)), SamplingParams(12), Stream(5, stream="sample")
+    one, other, _ = requests_for()
+    same = replace(other, prompt=replace(other.prompt, id=one.prompt.id))
+    groups = policy.sample([one, same], params, seeds)
+    assert [group.prompt_ids for group in groups] == [policy.encode(request.prompt) for request in (one, other)]
+
+
 def test_prompts_are_prefilled_some_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policy_of(write_model(tmp_path))
     together = groups_of(policy)

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from selftrain.compose_probes import drawing as make_drawing
 from selftrain.compose_probes import make_probes, set_aside
 from selftrain.config import RunConfig, UpdateSection
+from selftrain.config_load import load_config
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.toy import NUM_ANSWERS, NUM_WEIGHTS, STYLES, ToyPolicy, problems
 from selftrain.probes import Base, Drawing, Kind, ProbeResult, ask_base, probe
@@ -132,6 +134,23 @@ def test_what_a_sampler_drew_itself_is_not_scored_again_and_nothing_twice() -> N
     assert asked == [[(5,), (6,)], [(3, 4)]]
     assert scored([drawn(3, (7,))], [drawn(3, (7,))], score) == [[(-7.0,)]]
     assert len(asked) == 2, "with nothing to score no pass is made"
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_sampler_with_another_arithmetic_is_scored_for_what_glances_are_compared_with(is_exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = ToyPolicy("toy", UpdateSection())
+    _, aside = set_aside(TOY, problems(256), (), 16)
+    made, how = make_probes(TOY, aside), replace(drawing(), is_exact=is_exact)
+    known = base_of(ask_base(policy.base(), made, how))
+    asked: list[str] = []
+    logprobs = policy.logprobs
+    monkeypatch.setattr(policy, "logprobs", lambda groups, temperature: asked.extend(one.prompt.id for one in groups) or logprobs(groups, temperature))
+    found = probe(policy, known, made, how)
+    of_easy = [id for id in asked if id.startswith("base:")]
+    assert (len(of_easy) == len(known.agreed)) is not is_exact
+    assert set(found.seen) == set(known.agreed)
+    vllm = load_config(overrides={"policy.model": "some/model", "policy.sampler": "vllm", "prompts.task": "add:2", "policy.device": "cuda"})
+    assert (make_drawing(TOY).is_exact, make_drawing(vllm).is_exact) == (True, False)
 
 
 def start() -> np.ndarray:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULTS = GuardSection()
 WARNED, HARMED = 3, 4
+SAID = {"first_warning": "warn", "first_harm": "halt"}
+"""of the summary, and which verdicts they are"""
 
 
 @click.command("guard")
@@ -44,16 +46,22 @@ def command(source: str, mapped: tuple[str, ...], prompts_per_step: int | None, 
 
     Exit status: 0 nothing found, 3 warnings only, 4 harm or a standstill: a run with guard.action = halt would have been halted.
     """
-    first: dict[str, Verdict] = {}
+    first: dict[str, tuple[int, Verdict]] = {}
     num_steps = num_found = 0
     for branch, verdict in judged(source, mapped, prompts_per_step, GuardSection(action="halt", **sizes)):
         num_steps += 1
         num_found += bool(verdict.findings)
-        first.setdefault(verdict.action.value, verdict)
+        first.setdefault(verdict.action.value, (branch, verdict))
+        if verdict.findings:
+            first.setdefault("found", (branch, verdict))
         for line in [json.dumps(as_row(verdict) | ({"branch": branch} if branch else {}))] if as_json else told(verdict, branch):
             click.echo(line)
-    summary = {"steps": num_steps, "with_findings": num_found, "first_warning": step_of(first.get("warn")), "first_harm": step_of(first.get("halt"))}
-    click.echo(json.dumps(summary) if as_json else concluded(summary))
+    if as_json:
+        branches = {f"{name}_branch": first[action][0] for name, action in SAID.items() if action in first and first[action][0]}
+        steps = {name: first[action][1].step if action in first else None for name, action in SAID.items()}
+        click.echo(json.dumps({"steps": num_steps, "with_findings": num_found, **steps, **branches}))
+    else:
+        click.echo(concluded(num_steps, num_found, first))
     click.get_current_context().exit(HARMED if "halt" in first else WARNED if "warn" in first else 0)
 
 
@@ -72,8 +80,8 @@ def judged(source: str, mapped: tuple[str, ...], per_step: int | None, section: 
     return ((0, verdict) for verdict in verdicts(steps, section))
 
 
-def step_of(verdict: Verdict | None) -> int | None:
-    return None if verdict is None else verdict.step
+def place(verdict: Verdict, branch: int) -> str:
+    return f"step {verdict.step}{f' of branch {branch}' if branch else ''}"
 
 
 def as_row(verdict: Verdict) -> dict[str, Any]:
@@ -88,13 +96,14 @@ def told(verdict: Verdict, branch: int = 0) -> Iterator[str]:
     from selftrain.report.words import finding_words, health_words
 
     if verdict.findings:
-        yield f"step {verdict.step}{f' of branch {branch}' if branch else ''}: {verdict.action.value}, {health_words(verdict.health)}"
+        yield f"{place(verdict, branch)}: {verdict.action.value}, {health_words(verdict.health)}"
         yield from (f"  {finding_words(finding)}" for finding in verdict.findings)
 
 
-def concluded(summary: Mapping[str, int | None]) -> str:
-    if summary["first_warning"] is None and summary["first_harm"] is None:
-        return f"{summary['steps']} steps judged: no evidence of harm."
-    harm = "no harm that would have halted it" if summary["first_harm"] is None else f"harm, or a standstill, at step {summary['first_harm']}"
-    first = min(step for step in (summary["first_warning"], summary["first_harm"]) if step is not None)
-    return f"{summary['steps']} steps judged: findings in {summary['with_findings']} of them, first at step {first}; {harm}."
+def concluded(num_steps: int, num_found: int, first: Mapping[str, tuple[int, Verdict]]) -> str:
+    """The last line. first: (branch, verdict) of the first finding and of the first verdict of each action, in the order in which they were judged."""
+    if "found" not in first:
+        return f"{num_steps} steps judged: no evidence of harm."
+    found, harmed = (None if key not in first else place(first[key][1], first[key][0]) for key in ("found", "halt"))
+    harm = "no harm that would have halted it" if harmed is None else f"harm, or a standstill, at {harmed}"
+    return f"{num_steps} steps judged: findings in {num_found} of them, first at {found}; {harm}."

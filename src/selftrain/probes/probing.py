@@ -39,6 +39,7 @@ class Drawing:
     """How probes are drawn. params: as the training completions. num_votes: completions of a held-aside prompt as it is, >= 2. seeds: of the run.
 
     read: a group's answers. num_prompts: how many held-aside prompts the start is asked at once: of further ones while less than half as many are easy.
+    is_exact: whether what the policy said of a completion when it drew it is what it says when it scores it, but for rounding.
     """
 
     params: SamplingParams
@@ -46,6 +47,7 @@ class Drawing:
     seeds: Stream
     read: Callable[[Group], VotedGroup] = read_and_count
     num_prompts: int = 96
+    is_exact: bool = True
 
     def count(self, kind: Kind, paired: bool = True) -> int:
         """Completions of a prompt: of the changed ones half as many, since each is compared with all of its partner's; at least 2, so that they can agree.
@@ -118,7 +120,8 @@ def probe(
     asked = of_kind(groups, Kind.OWN)
     own = [one.group for one in asked.values()]
     reference = scored(own, base.agreed.values(), lambda unknown: policy.reference_logprobs(unknown, temperature))
-    now, drifted = (scored(fixed, own, lambda unknown: policy.logprobs(unknown, temperature)) for fixed in (list(base.agreed.values()), base.off_domain))
+    mine = own if how.is_exact else ()  # a glance scores, and what it sees is compared with this
+    now, drifted = (scored(fixed, mine, lambda unknown: policy.logprobs(unknown, temperature)) for fixed in (list(base.agreed.values()), base.off_domain))
     values = answer_signals(groups, base.votes, probe_set.canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, drifted)
     by_policy = dict(zip(base.agreed, now, strict=True))
     kept = kept_shares(base, asked, by_policy, dict(zip(asked, reference, strict=True)))
@@ -243,9 +246,10 @@ class Prober:
         return {} if self._base is None else {**self._base.state(), "best": dict(self._best), "seen": dict(self._seen)}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """What the start said, which no checkpoint changes; one from before there were probes says nothing."""
+        """What the start said, which no checkpoint changes; one from before the first probe says nothing, of the best one neither."""
+        self._best, self._seen = dict(state.get("best", {})), dict(state.get("seen", {}))
         if state:
-            self._base, self._best, self._seen = Base.from_state(state), dict(state.get("best", {})), dict(state.get("seen", {}))
+            self._base = Base.from_state(state)
 
 
 def glance_every(every_steps: int) -> int:

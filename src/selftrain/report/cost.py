@@ -41,7 +41,7 @@ class Cost:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Tokens sampled to train over the time of the sampling stage; None without timings."""
+        """Tokens sampled to train over the time of the sampling stage, in which most probes are drawn as well; None without timings."""
         sampling = next((seconds for stage, seconds, _ in self.stages if stage == "sample"), 0.0)
         return (self.sampled_tokens + self.left_tokens - self.probe_tokens) / sampling if sampling else None
 

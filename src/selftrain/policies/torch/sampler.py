@@ -21,7 +21,7 @@ from selftrain.policies.torch.scoring import LOGITS_AT_ONCE
 from selftrain.policies.torch.stops import StopTexts
 from selftrain.policies.torch.text import TextDecoder
 from selftrain.seeds import Stream
-from selftrain.types import Completion, Finish, Group, PolicyVersion
+from selftrain.types import Completion, Finish, Group, Message, PolicyVersion
 
 MOST_ROWS = {"cpu": 2048, "cuda": 4096}
 """Sequences side by side at most, however small they are: more of them do not make a processor faster."""
@@ -48,8 +48,8 @@ class TorchSampler:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
         if not requests:
             return []
-        encoded: dict[str, tuple[int, ...]] = {}
-        prompts = [encoded.get(request.prompt.id) or encoded.setdefault(request.prompt.id, self.encoder.encode(request.prompt)) for request in requests]
+        encoded: dict[tuple[Message, ...], tuple[int, ...]] = {}
+        prompts = [encoded.get(one.prompt.messages) or encoded.setdefault(one.prompt.messages, self.encoder.encode(one.prompt)) for one in requests]
         self._check_prompts(requests, prompts)
         plan = self._plan(requests, prompts, params, seeds)
         drawn, texts = self._draw(plan, params)
