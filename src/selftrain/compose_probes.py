@@ -104,7 +104,7 @@ def drawing(config: RunConfig) -> Drawing:
         Stream(config.run.seed),
         lambda group: read_and_count(group, read),
         max(1, probes.num_prompts),
-        config.policy.sampler != "vllm",
+        is_exact=config.policy.sampler != "vllm",
     )
 
 

@@ -48,10 +48,15 @@ class Step:
 def verdicts(steps: Iterable[Step], section: GuardSection, rules: Sequence[Rule] = tuple(RULES.values())) -> Iterator[Verdict]:
     """One verdict a step, as the loop's guard would give it. rules: other than its own, to see what they would say."""
     guard = Guard(section, rules=rules)
-    for step in steps:
-        yield guard.judge(guard.compared(step.metrics, step.winners))
-        if step.learned is not None:
-            guard.learned(step.learned)
+    return (judged(guard, step) for step in steps)
+
+
+def judged(guard: Guard, step: Step) -> Verdict:
+    """The verdict of this guard's next step."""
+    verdict = guard.judge(guard.compared(step.metrics, step.winners))
+    if step.learned is not None:
+        guard.learned(step.learned)
+    return verdict
 
 
 def steps_of_run(folder: Place) -> Iterator[Step]:
@@ -72,12 +77,9 @@ def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int,
         for at, (begin, end) in sorted(lineage(ledger.branches, branch).items()):
             if at in anew:
                 guard.start_over()
-            for one in recorded.get(at, ()):
-                if begin <= one.step and (end is None or one.step < end):
-                    verdict = guard.judge(step_of_run(one).metrics)
-                    guard.learned(one)
-                    if at == branch:
-                        yield branch, verdict
+            steps = (step_of_run(one) for one in recorded.get(at, ()) if begin <= one.step and (end is None or one.step < end))
+            found = [judged(guard, step) for step in steps]
+        yield from ((branch, verdict) for verdict in found)  # those of the last of its lineage, which is the branch itself
 
 
 def step_of_run(metrics: StepMetrics) -> Step:

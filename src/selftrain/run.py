@@ -135,7 +135,7 @@ class Run:
         self.guard, self.labelling = self._new_guard(), make_labelling(self.branch_config, self.problems.train)
         if found is None:
             self.policy.restart()
-            self.prober.restart()
+            self.prober.load({})
         else:
             self.policy.load(found.path)
             self._remember(found.state, remedies.branch_config(self.config, self.ledger.branches[:parent]))

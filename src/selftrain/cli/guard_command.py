@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 DEFAULTS = GuardSection()
 WARNED, HARMED = 3, 4
-SAID = {"first_warning": "warn", "first_harm": "halt"}
-"""of the summary, and which verdicts they are"""
 
 
 @click.command("guard")
@@ -54,14 +52,9 @@ def command(source: str, mapped: tuple[str, ...], prompts_per_step: int | None, 
         first.setdefault(verdict.action.value, (branch, verdict))
         if verdict.findings:
             first.setdefault("found", (branch, verdict))
-        for line in [json.dumps(as_row(verdict) | ({"branch": branch} if branch else {}))] if as_json else told(verdict, branch):
+        for line in [json.dumps(as_row(verdict, branch))] if as_json else told(verdict, branch):
             click.echo(line)
-    if as_json:
-        branches = {f"{name}_branch": first[action][0] for name, action in SAID.items() if action in first and first[action][0]}
-        steps = {name: first[action][1].step if action in first else None for name, action in SAID.items()}
-        click.echo(json.dumps({"steps": num_steps, "with_findings": num_found, **steps, **branches}))
-    else:
-        click.echo(concluded(num_steps, num_found, first))
+    click.echo(json.dumps(summary(num_steps, num_found, first)) if as_json else concluded(num_steps, num_found, first))
     click.get_current_context().exit(HARMED if "halt" in first else WARNED if "warn" in first else 0)
 
 
@@ -84,20 +77,31 @@ def place(verdict: Verdict, branch: int) -> str:
     return f"step {verdict.step}{f' of branch {branch}' if branch else ''}"
 
 
-def as_row(verdict: Verdict) -> dict[str, Any]:
-    """A verdict as it is written, in the words of the ledger."""
+def as_row(verdict: Verdict, branch: int) -> dict[str, Any]:
+    """A verdict as it is written, in the words of the ledger; the first branch is not named."""
     from selftrain.ledger.records import verdict_body
 
-    return verdict_body(verdict)
+    return verdict_body(verdict) | ({"branch": branch} if branch else {})
 
 
-def told(verdict: Verdict, branch: int = 0) -> Iterator[str]:
+def told(verdict: Verdict, branch: int) -> Iterator[str]:
     """A line for a step with findings, and one for each of them; nothing for others."""
     from selftrain.report.words import finding_words, health_words
 
     if verdict.findings:
         yield f"{place(verdict, branch)}: {verdict.action.value}, {health_words(verdict.health)}"
         yield from (f"  {finding_words(finding)}" for finding in verdict.findings)
+
+
+def summary(num_steps: int, num_found: int, first: Mapping[str, tuple[int, Verdict]]) -> dict[str, Any]:
+    """The last line as JSON. first: as for `concluded`."""
+    found: dict[str, Any] = {"steps": num_steps, "with_findings": num_found}
+    for name, action in (("first_warning", "warn"), ("first_harm", "halt")):
+        branch, verdict = first.get(action, (0, None))
+        found[name] = None if verdict is None else verdict.step
+        if branch:
+            found[f"{name}_branch"] = branch
+    return found
 
 
 def concluded(num_steps: int, num_found: int, first: Mapping[str, tuple[int, Verdict]]) -> str:

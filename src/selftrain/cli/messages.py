@@ -16,10 +16,8 @@ def opening(run: Run, resumed: bool) -> list[str]:
     header: Mapping[str, Any] = read(run.folder).header
     lines = [words.what_runs(header), words.who_decides(header), words.what_is_held_out(header), f"Run folder: {run.folder}"]
     if resumed:
-        where = (
-            f"step {run.steps_done}" if run.steps_done else "the start, to which it went back" if run.ledger.branch else "the start: there is no checkpoint yet"
-        )
-        lines.append(f"Resumed from {where}.")
+        start = "the start, to which it went back" if run.ledger.branch else "the start: there is no checkpoint yet"
+        lines.append(f"Resumed from {f'step {run.steps_done}' if run.steps_done else start}.")
         lines += [f"Checkpoint {one.name} was refused: {one.reason}." for one in run.refused]
     return lines
 

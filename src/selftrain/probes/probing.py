@@ -72,16 +72,24 @@ class ProbeResult:
     seen: Mapping[str, float] = field(default_factory=dict)
 
 
-def ask_base(start: Sampler, probe_set: ProbeSet, how: Drawing, step: int = 0, first_index: int = 0) -> tuple[VotedGroup, ...]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the groups of a probe stand in the record; nothing else depends on it."""
+
+    step: int = 0
+    first_index: int = 0
+
+
+def ask_base(start: Sampler, probe_set: ProbeSet, how: Drawing, place: Place = Place()) -> tuple[VotedGroup, ...]:
     """The start's answers to the held-aside prompts, as many of them as it takes, and how it goes on after the off-domain texts: the groups that `base_of` is
     made of.
     """
     aside = list(probe_set.of_kind(Kind.BASE))
     votes: tuple[VotedGroup, ...] = ()
     while len(votes) < len(aside) and (not votes or 2 * num_easy(one.vote for one in votes) < how.num_prompts):
-        votes += _asked(start, aside[len(votes) :][: how.num_prompts], how, Place(step, first_index + len(votes)))
+        votes += _asked(start, aside[len(votes) :][: how.num_prompts], how, behind(place, votes))
     params = replace(how.params, max_new_tokens=min(OFF_DOMAIN_TOKENS, how.params.max_new_tokens))
-    texts = _asked(start, list(probe_set.of_kind(Kind.OFF_DOMAIN)), replace(how, params=params), Place(step, first_index + len(votes)))
+    texts = _asked(start, list(probe_set.of_kind(Kind.OFF_DOMAIN)), replace(how, params=params), behind(place, votes))
     return (*votes, *texts)
 
 
@@ -91,14 +99,6 @@ def base_of(groups: Sequence[VotedGroup]) -> Base:
     votes = {of: one.vote for of, one in asked.items()}
     agreed = {of: agreeing(asked[of], winner) for of, winner in sorted(easy(votes).items())}
     return Base(votes, tuple(one.group for one in of_kind(groups, Kind.OFF_DOMAIN).values()), agreed)
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the groups of a probe stand in the record; nothing else depends on it."""
-
-    step: int = 0
-    first_index: int = 0
 
 
 def probe(
@@ -229,24 +229,19 @@ class Prober:
     def _probe(self, policy: Policy, place: Place, drawn: Sequence[Group] = ()) -> ProbeResult:
         asked: tuple[VotedGroup, ...] = ()
         if self._base is None:
-            asked = ask_base(policy if not policy.version.updates else policy.base(), self._probe_set, self._how, place.step, place.first_index)
+            asked = ask_base(policy if not policy.version.updates else policy.base(), self._probe_set, self._how, place)
             self._base = base_of(asked)
-        place = Place(place.step, place.first_index + len(asked))
-        found = probe(policy, self._base, self._probe_set, self._how, self._best, place, drawn)
+        found = probe(policy, self._base, self._probe_set, self._how, self._best, behind(place, asked), drawn)
         self._best, self._seen = better(self._best, found.kept), found.seen
         groups = (*asked, *found.groups)
         return ProbeResult(groups, {**found.values, "cost/probe_tokens": probe_tokens(groups)})
-
-    def restart(self) -> None:
-        """The policy is the start again: nothing that a later one kept is the best any more."""
-        self._best, self._seen = {}, {}
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; empty before the first probe."""
         return {} if self._base is None else {**self._base.state(), "best": dict(self._best), "seen": dict(self._seen)}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """What the start said, which no checkpoint changes; one from before the first probe says nothing, of the best one neither."""
+        """What the start said, which no checkpoint changes, and the best probe until then. Empty: from before the first one."""
         self._best, self._seen = dict(state.get("best", {})), dict(state.get("seen", {}))
         if state:
             self._base = Base.from_state(state)
@@ -278,6 +273,11 @@ def requests_of(probes: Sequence[Probe], how: Drawing) -> list[SampleRequest]:
     """How they are asked: at step 0 of the stream `probe`, whatever the step."""
     paired, seeds = {one.of for one in probes if one.kind in CHANGED}, how.seeds.at(branch=0, stream="probe")
     return [SampleRequest(one.prompt, how.count(one.kind, one.of in paired), 0, number, seeds) for number, one in enumerate(probes)]
+
+
+def behind(place: Place, groups: Sequence[VotedGroup]) -> Place:
+    """Of what comes after these groups."""
+    return Place(place.step, place.first_index + len(groups))
 
 
 def placed(groups: Sequence[Group], how: Drawing, place: Place) -> tuple[VotedGroup, ...]:

@@ -50,7 +50,7 @@ def cost_of(record: RunRecord, database: Database) -> Cost:
     completions, sampled = database.query("select count(*), coalesce(sum(num_tokens), 0) from completions").rows[0]
     prompts = database.query("select coalesce(sum(len(prompt_token_ids)), 0) from groups").rows[0][0]
     stages = stage_seconds(record)
-    evaluations = [Evaluation.from_json(one["evaluation"]) for one in record.ledger.evals(rolled_back=True)]
+    evaluations = all_evaluations(record)
     evaluated = sum(one.tokens_mean * one.num_samples * len(one.results) for one in evaluations)
     evaluated += sum(again.tokens for one in evaluations for again in one.again)
     watts, assumption = power(record)
@@ -75,6 +75,13 @@ def all_steps(record: RunRecord) -> Sequence[StepMetrics]:
     if not record.ledger.branches:
         return record.steps
     return [step.metrics for step in record.ledger.steps(rolled_back=True)]
+
+
+def all_evaluations(record: RunRecord) -> list[Evaluation]:
+    """Those that rollbacks left behind and those on validation problems among them."""
+    if not record.ledger.branches:
+        return [one.evaluation for one in (*record.evaluations, *record.validated)]
+    return [Evaluation.from_json(one["evaluation"]) for one in record.ledger.evals(rolled_back=True)]
 
 
 def tokens_in(steps: Iterable[StepMetrics]) -> float:
