@@ -16,7 +16,7 @@ train: $(VENV)/.ready  ## self-train the embedded model
 	$(BIN)/selftrain train $(ARGS)
 
 test: $(VENV)/.ready check  ## style, types, tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.ready  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -5,6 +5,7 @@
     python benchmarks/guard.py ablate                     # each rule and each family of signals left out, and alone
     python benchmarks/guard.py fit                        # limits against each other, on the FIT half; no JUDGE run is opened
     python benchmarks/guard.py probe --hours 1            # probes of this version at the kept checkpoints, in place of the recorded ones
+    python benchmarks/guard.py probe --only-support       # the support alone, of runs recorded before it was known, beside their probes
     python benchmarks/guard.py measure --hours 1 --fresh  # evaluations that the record lacks: last weights, fresh problems
     python benchmarks/guard.py look --cells NAME          # signals, parts of the health and accuracy of a run, step by step
     python benchmarks/guard.py figure --cells NAME --way lower_rate      # the run without and with the guard (records it), and points lost when found
@@ -96,7 +97,7 @@ def measure_missing(args: argparse.Namespace) -> None:
 
 def probe(args: argparse.Namespace) -> None:
     found = [cell for path in sorted(args.folder.iterdir()) if (cell := cell_of(path.name)) is not None and is_asked_for(args, cell, args.half)]
-    probe_missing(args.folder, args.out / "probes", args.hours, found, ProbesSection())
+    probe_missing(args.folder, args.out / "probes", args.hours, found, ProbesSection(), args.only_support)
 
 
 def look(args: argparse.Namespace) -> None:
@@ -160,6 +161,7 @@ def main() -> None:
     parser.add_argument("--limits", nargs="*", default=[], metavar="RULE=SCALE", help="judge: limits that are multiplied")
     parser.add_argument("--way", choices=WAYS, default="lower_rate", help="figure, rollback: halt, or the remedy of the run that rolls back")
     parser.add_argument("--hours", type=float, default=1.0, help="probe, measure, rollback: begin nothing new after so long")
+    parser.add_argument("--only-support", action="store_true", help="probe: how much of the start's vote the answers have, and nothing else")
     parser.add_argument("--fresh", action="store_true", help="measure: base, best and handed-over checkpoint on fresh problems, too")
     args = parser.parse_args()
     args.out = args.out or args.folder.with_name(f"{args.folder.name}-judged")

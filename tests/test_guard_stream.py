@@ -196,7 +196,7 @@ GOES_BACK |= {"guard.window_steps": 3, "guard.baseline_steps": 3}
 
 @pytest.mark.parametrize(
     ("remedy", "rate", "factor", "every", "from_start"),
-    [("lower_rate", 1.5, 0.99, 10, True), ("fewer_votes", 0.4, 0.5, 5, False), ("easier_prompts", 0.4, 0.5, 5, False)],
+    [("lower_rate", 1.5, 0.99, 10, True), ("fewer_votes", 0.4, 0.5, 5, False), ("easier_prompts", 0.2, 0.5, 5, False)],
 )
 def test_a_run_that_went_back_is_judged_as_its_own_guard_judged_it_what_it_left_behind_included(
     tmp_path: Path, command: Any, remedy: str, rate: float, factor: float, every: int, from_start: bool

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from statistics import fmean
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from selftrain.config_load import load_config
 from selftrain.ledger import read
 from selftrain.policies.torch import hardware
-from selftrain.profile import STAGES, Profile, profile
+from selftrain.profile import STAGES, Look, Profile, look_of, profile
 from selftrain.train import StepReport
 
 
@@ -41,15 +40,13 @@ def test_stages_and_tokens_of_the_toy_policy(tmp_path: Path, monkeypatch: pytest
     for stage in set(STAGES) - {"checkpoint", "probe", "display", "sample"}:
         assert found.seconds[stage] == pytest.approx(sum(report.seconds[stage] for report in seen[2:]) / 3)
     assert found.seconds["checkpoint"] == pytest.approx(sum(report.seconds["checkpoint"] for report in seen[2:]) / 3 / 10)
-    # a probe and a glance in turn; of twenty steps one has a probe and four have a glance
-    assert ["glance/fallen_frac" in report.metrics.values for report in seen] == [False, True, False, True, False]
-    probed, others = ([report for report in seen[2:] if ("cost/probe_tokens" in report.metrics.values) is is_probed] for is_probed in (True, False))
-    assert (len(probed), len(others)) == (2, 1)
-    # what sampling takes longer where a probe is drawn beside the votes is the probe's
-    sample, longer = (fmean(report.seconds["sample"] for report in reports) for reports in (others, probed))
-    assert found.seconds["sample"] == pytest.approx(sample)
-    probe = fmean(report.seconds["probe"] for report in probed) + longer - sample
-    assert found.seconds["probe"] == pytest.approx(probe / 20 + others[0].seconds["probe"] * 4 / 20)
+    # of twenty steps one has a probe and four have a glance, and a run, here of 200, asks twice what tells the support alone
+    assert [look_of(report) for report in seen[2:]] == [Look.OTHER, Look.PROBE, Look.SUPPORT]
+    assert "glance/fallen_frac" in seen[2].metrics.values
+    # what sampling takes longer where something is drawn beside the votes is that's
+    assert found.seconds["sample"] == pytest.approx(seen[2].seconds["sample"])
+    probe, support = (max(0.0, one.seconds["probe"] + one.seconds["sample"] - seen[2].seconds["sample"]) for one in seen[3:])
+    assert found.seconds["probe"] == pytest.approx(probe / 20 + seen[2].seconds["probe"] * 4 / 20 + support * 2 / 200)
     assert (found.prompt_tokens, found.sampled_tokens) == (4, 4 * 6 * 2)
     trained = [2 * len(one.trained) for report in seen[2:] for one in report.scored]
     assert found.trained_tokens == pytest.approx(sum(trained) / 3)

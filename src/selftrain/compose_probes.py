@@ -91,7 +91,7 @@ def make_prober(config: RunConfig, aside: PromptSet, policy: Policy) -> Prober:
     probes = make_probes(config, aside)
     too_long = {prompt_id for prompt_id, _ in policy.too_long([one.prompt for one in probes.probes])}
     fitting = replace(probes, probes=tuple(one for one in probes.probes if one.prompt.id not in too_long))
-    return Prober(fitting, drawing(config), config.probes.every_steps)
+    return Prober(fitting, drawing(config), config.probes.every_steps, config.run.num_steps)
 
 
 def drawing(config: RunConfig) -> Drawing:

@@ -48,19 +48,22 @@ def best_validated(there: Mapping[int, str], avgs: Mapping[str, float]) -> str:
 
 
 def healthiest(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> str:
-    """The newest of the scheduled checkpoints whose probe is not worse than the base's, while harm is seen older than the window before it, and while
-    anything speaks against the newest state no younger than the last probe that found nothing; or `start`.
+    """Of the scheduled checkpoints whose probe is not worse than the base's, while harm is seen of those older than the window before it, the newest with the
+    largest support; or `start`.
     """
     limit = steps_done if doubts.harm_since_step is None else doubts.harm_since_step - schedule.window_steps
-    limit = min(limit, doubts.newest_sound(steps_done))
-    return there[max(fit)] if (fit := [steps for steps in there if steps <= limit and doubts.allows(steps)]) else START
+    return there.get(chosen_until(limit, there, doubts), START)
 
 
 def protected(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> set[str]:
-    """Checkpoints that a finding at this or a later step could hand over: those of the last window, the newest allowed one before it, and that of the last
-    probe that found nothing.
+    """Checkpoints that a finding at this or a later step could hand over: those of the last window, and what would be handed over before it: harm may begin
+    anywhere in the window, or be seen by the next probe only.
     """
     edge = steps_done - schedule.window_steps
-    older = [steps for steps in there if steps <= edge and doubts.allows(steps)]
-    sound = [steps for steps in older if doubts.sound_step is not None and steps <= doubts.sound_step]
-    return {there[steps] for steps in [*sound[-1:], *older[-1:], *(steps for steps in there if steps > edge)]}
+    looked = max((one.step for one in doubts.supports if one.step <= edge), default=edge)
+    return {there[steps] for steps in there if steps > edge or steps in (chosen_until(edge, there, doubts), chosen_until(looked, there, doubts))}
+
+
+def chosen_until(limit: int, there: Mapping[int, str], doubts: Doubts) -> int:
+    """Steps done of the checkpoint that would be handed over, of those with at most so many; 0 for the start."""
+    return doubts.best_of([steps for steps in sorted(there) if steps <= limit and doubts.allows(steps)])

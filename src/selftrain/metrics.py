@@ -83,6 +83,8 @@ METRICS: Mapping[str, Metric] = {
     "probe/kl_answer_nats": Metric("nats", "probe: the same per token of the final answers"),
     "probe/kl_reasoning_nats": Metric("nats", "probe: the same per token of everything else"),
     "probe/drift_nats": Metric("nats", "probe: KL(start || policy) per token of the start's completions of off-domain texts, k3"),
+    "support/base_share_frac": Metric("fraction", "mean over held-aside prompts of the share of the start's votes that an answer of the policy has"),
+    "support/error_frac": Metric("fraction", "standard error of its difference to the start's own, paired over prompts; 0 at step 0"),
     "glance/fallen_frac": Metric(
         "fraction", "policy / start, at most 3, of one of the start's completions to each easy prompt: mean at the last probe minus now; between probes"
     ),

@@ -11,10 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from statistics import fmean
 from typing import Any
 
-from selftrain.config import ProbesSection, RunConfig
+from selftrain.config import RunConfig
+from selftrain.guard.doubts import PROBE
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy
 from selftrain.probes.probing import glance_every
@@ -110,7 +112,7 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
     parent = config.run.folder if keep else tempfile.mkdtemp(prefix="selftrain-profile-")
     run_section = {"folder": parent, "num_steps": num_warmup + num_steps, "checkpoint_every_steps": 1}
     try:
-        probes = config.probes.model_copy(update={"every_steps": min(2, num_steps, config.probes.every_steps)})
+        probes = config.probes.model_copy(update={"every_steps": min(4, num_steps, config.probes.every_steps)})
         run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section), "probes": probes}))
         measured, displays, decodes = [], [], []
         for report in train(run.parts(), 0):
@@ -130,35 +132,47 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
             shutil.rmtree(parent, ignore_errors=True)
 
 
-def is_probing(report: StepReport) -> bool:
-    return "cost/probe_tokens" in report.metrics.values
+class Look(Enum):
+    """What a step asks or looks at for the guard."""
+
+    PROBE = "probe"
+    SUPPORT = "support"
+    OTHER = "a glance, or nothing"
+
+
+def look_of(report: StepReport) -> Look:
+    values = report.metrics.values
+    if "cost/probe_tokens" not in values:
+        return Look.OTHER
+    return Look.PROBE if any(key.startswith(PROBE) for key in values) else Look.SUPPORT
 
 
 def is_beside(report: StepReport) -> bool:
-    """Whether a probe was drawn in the call of the votes: not where a glance called for it, nor where votes carry certainties."""
+    """Whether what is asked was drawn in the call of the votes: not where a glance called for it, nor where votes carry certainties."""
     certain = "policy/certainty_mean_nats" in report.metrics.values
-    return is_probing(report) and "glance/fallen_frac" not in report.metrics.values and not certain
+    return look_of(report) is not Look.OTHER and "glance/fallen_frac" not in report.metrics.values and not certain
 
 
-def sampling_seconds(reports: Sequence[StepReport]) -> tuple[float, float]:
-    """(a step's sampling, what it takes longer where a probe is drawn in the same call as the votes): probes at every step leave nothing to compare with."""
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for report in reports:
-        found[is_beside(report)].append(report.seconds.get("sample", 0.0))
-    if not found[True] or not found[False]:
-        return fmean(found[True] + found[False]), 0.0
-    return fmean(found[False]), fmean(found[True]) - fmean(found[False])
+def sampling_seconds(reports: Sequence[StepReport]) -> float:
+    """A step's sampling where nothing is drawn beside the votes; of all steps where that never happens."""
+    apart = [report.seconds.get("sample", 0.0) for report in reports if not is_beside(report)]
+    return fmean(apart or [report.seconds.get("sample", 0.0) for report in reports])
 
 
-def probe_seconds(reports: Sequence[StepReport], section: ProbesSection) -> float:
-    """A step, at the config's distances of probes and glances; those that a glance calls for are not among them."""
-    every, glance = section.every_steps, glance_every(section.every_steps)
-    found: dict[bool, list[float]] = {True: [], False: []}
-    for report in reports:
-        found[is_probing(report)].append(report.seconds.get("probe", 0.0))
-    share = (-(-every // glance) - 1) / every
-    probing = max(0.0, fmean(found[True]) + sampling_seconds(reports)[1]) if found[True] else 0.0
-    return probing / every + (fmean(found[False]) if found[False] else 0.0) * share
+def look_seconds(reports: Sequence[StepReport], look: Look) -> float:
+    """One such step's: of the stage itself, and what sampling takes longer where it is drawn in the call of the votes. 0 where there is none."""
+    own = [report for report in reports if look_of(report) is look]
+    plain = sampling_seconds(reports)
+    longer = [report.seconds.get("sample", 0.0) - plain for report in own if is_beside(report)]
+    return max(0.0, fmean(report.seconds.get("probe", 0.0) for report in own) + (fmean(longer) if longer else 0.0)) if own else 0.0
+
+
+def probe_seconds(reports: Sequence[StepReport], config: RunConfig) -> float:
+    """A step, at the config's distances of probes and glances, and with two questions for the support a run; what a glance calls for is not among it."""
+    every = config.probes.every_steps
+    share = (-(-every // glance_every(every)) - 1) / every
+    costs = {look: look_seconds(reports, look) for look in Look}
+    return costs[Look.PROBE] / every + costs[Look.OTHER] * share + costs[Look.SUPPORT] * 2 / config.run.num_steps
 
 
 def summary(
@@ -173,7 +187,7 @@ def summary(
     reports = [report for report, _ in measured]
     seconds = {stage: fmean([report.seconds.get(stage, 0.0) for report in reports]) for stage in STAGES}
     seconds["checkpoint"] /= distance
-    seconds["sample"], seconds["probe"] = sampling_seconds(reports)[0], probe_seconds(reports, config.probes)
+    seconds["sample"], seconds["probe"] = sampling_seconds(reports), probe_seconds(reports, config)
     seconds["display"] = fmean(displays)
     names = dict.fromkeys(name for _, parts in measured for name in parts)
     parts = {name: fmean([parts.get(name, 0.0) for _, parts in measured]) for name in names}

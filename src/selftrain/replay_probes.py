@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from selftrain.compose_probes import drawing, make_canaries
 from selftrain.config import RunConfig
 from selftrain.extras import RoleReader
+from selftrain.guard.doubts import PROBE
 from selftrain.ledger import Ledger
 from selftrain.probes import base_of
 from selftrain.probes.probing import probe_tokens
 from selftrain.probes.signals import FROM_LOGPROBS, answer_signals
+from selftrain.probes.support import support_signals
 from selftrain.types import VotedGroup
 
 
@@ -29,7 +31,9 @@ def probes_that_differ(ledger: Ledger, config: RunConfig) -> tuple[int, tuple[in
     for (branch, step), values in recorded.items():
         groups = ledger.probed(step, branch)
         base = base_of(groups) if base is None else base
-        again = answer_signals(groups, base.votes, known) | {"cost/probe_tokens": probe_tokens(groups)}
+        again = support_signals(groups, base.votes, how.num_prompts) | {"cost/probe_tokens": probe_tokens(groups)}
+        if any(name.startswith(PROBE) for name in values):
+            again |= answer_signals(groups, base.votes, known)
         if not reads_again(groups, how.read) or again != {name: value for name, value in values.items() if name not in FROM_LOGPROBS}:
             differing.append(step)
     return len(recorded), tuple(differing)

@@ -46,7 +46,7 @@ def test_verify_says_intact_and_replays_without_difference(command: Selftrain, r
     assert called.status == 0, called.err
     assert called.out.splitlines()[0].startswith("intact: ")
     assert called.out.splitlines()[0].endswith(head)
-    assert called.out.splitlines()[1] == "replayed: 48 groups, 0 differences; 12 verdicts, 0 differ; 1 probe, 0 differ"
+    assert called.out.splitlines()[1] == "replayed: 48 groups, 0 differences; 12 verdicts, 0 differ; 3 probes, 0 differ"
 
 
 def test_verify_names_a_changed_record_and_exits_with_1(command: Selftrain, run_copy: Path) -> None:
@@ -122,7 +122,20 @@ def test_export_is_a_model_that_transformers_loads(command: Selftrain, tmp_path:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = ("--prompts.task", "add:4", "--rollout.prompts-per-step", "2", "--rollout.num-votes", "4", "--rollout.max-new-tokens", "8")
-    quick = ("--evals.num-problems", "2", "--evals.num-samples", "2", "--run.num-steps", "2", "--run.checkpoint-every-steps", "1", "--run.name", "e")
+    quick = (
+        "--evals.num-problems",
+        "2",
+        "--evals.num-samples",
+        "2",
+        "--run.num-steps",
+        "2",
+        "--run.checkpoint-every-steps",
+        "1",
+        "--run.name",
+        "e",
+        "--probes.num-prompts",
+        "0",
+    )
     assert command("train", "--policy.model", "embedded:default", *options, *quick).status == 0
     called = command("export", "runs/e", "out/model")
     assert called.status == 0, called.err

@@ -38,7 +38,7 @@ OPTIONS = {
 
 
 def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> None:
-    called = command("train", *TOY, "--run.num-steps", "7", "--log", "plain")
+    called = command("train", *TOY, "--run.num-steps", "7", "--log", "plain", "--probes.num-prompts", "8")
     assert (called.status, called.err) == (0, "")
     lines = called.out.splitlines()
     assert lines[0] == "toy trains on 256 prompts of toy:0+256: 7 steps of 4 prompts x 6 completions."
@@ -68,7 +68,7 @@ def test_the_next_commands_work_as_printed(command: Selftrain) -> None:
 
 
 def test_json_lines_are_objects_with_the_numbers_of_the_ledger(command: Selftrain, tmp_path: Path) -> None:
-    called = command("train", *TOY, "--run.num-steps", "3", "--log", "json", "--run.name", "j")
+    called = command("train", *TOY, "--run.num-steps", "3", "--log", "json", "--run.name", "j", "--probes.num-prompts", "8")
     events = [json.loads(line) for line in called.out.splitlines()]
     assert [event["event"] for event in events] == ["start", "evaluation", "step", "step", "step", "evaluation", "end"]
     ledger = read(tmp_path / "runs" / "j")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -49,7 +50,7 @@ def recorded(outcome: Outcome) -> tuple[Ledger, RunConfig]:
 
 
 def probe_keys(values: Mapping[str, float]) -> set[str]:
-    return {key for key in values if key.startswith(("probe/", "cost/probe", "glance/"))}
+    return {key for key in values if key.startswith(("probe/", "cost/probe", "glance/", "support/"))}
 
 
 def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(recorded_run: RecordedRuns) -> None:
@@ -61,10 +62,12 @@ def test_probes_are_due_at_intervals_and_in_the_record_before_the_verdict(record
         assert kinds[at - 1 : at + 2] == [("segment", step), ("probe", step), ("verdict", step)]
     for step in ledger.steps():
         values = step.metrics.values
-        is_between = step.metrics.step % 5 != 0
+        is_light = step.metrics.step in (2, 11)  # half-way to the first probe, and the last
+        is_between = step.metrics.step % 5 != 0 and not is_light
         assert {"glance/fallen_frac", "glance/error_frac"} <= set(values) if is_between else "glance/fallen_frac" not in values
         called = is_between and values["glance/fallen_frac"] > CALLING_ERRORS * values["glance/error_frac"]
-        assert ("probe/base_kept_frac" in values) == ("cost/probe_tokens" in values) == (step.metrics.step % 5 == 0 or called)
+        assert ("probe/base_kept_frac" in values) == (step.metrics.step % 5 == 0 or called)
+        assert ("support/base_share_frac" in values) == ("cost/probe_tokens" in values) == (step.metrics.step % 5 == 0 or called or is_light)
         assert bool(ledger.probed(step.metrics.step)) == ("cost/probe_tokens" in values)
     assert verify(ledger.folder).status is Status.INTACT
     assert ledger.header["label_free"] is True
@@ -84,8 +87,11 @@ def test_the_groups_of_a_probe_are_kept_and_trained_on_by_nobody(recorded_run: R
         Kind.OFF_DOMAIN: 12,
         Kind.SWAP: 0,
         Kind.CANARY: 0,
+        Kind.SUPPORT: 0,
     }
-    assert {address(one.group.prompt.id)[0] for one in later} == {Kind.OWN, Kind.NUMBER, Kind.REWORD}
+    assert Counter(address(one.group.prompt.id)[0] for one in later) == {Kind.OWN: 21, Kind.NUMBER: 8, Kind.REWORD: 8, Kind.SUPPORT: 27}
+    assert Counter(address(one.group.prompt.id)[0] for one in ledger.probed(11)) == {Kind.OWN: 21, Kind.SUPPORT: 27}
+    assert {one.vote.num_votes for one in ledger.probed(11)} == {1}
     assert {one.vote.num_votes for one in first if one.group.prompt.id.startswith("base:")} == {8}
     assert sorted(one.vote.num_votes for one in later if one.group.prompt.id.startswith("own:")) == [1] * 13 + [2] * 8
     trained = {one.voted.group.prompt.text for step in ledger.group_steps() for one in ledger.groups(step)}
@@ -131,8 +137,9 @@ def test_a_probe_that_is_due_is_drawn_in_the_call_of_the_votes(tmp_path: Path, m
     kinds = [[id.split(":")[0] if ":" in id else "vote" for id in call] for call in calls]
     votes = [call for call in kinds if "vote" in call]
     assert len(votes) == 12
-    assert [step for step, call in enumerate(votes) if set(call) == {"vote", "own", "number", "reword"}] == [5, 10]
-    called = [step for step in range(12) if ledger.probed(step) and step % 5]
+    assert [step for step, call in enumerate(votes) if set(call) == {"vote", "own", "number", "reword", "support"}] == [5, 10]
+    assert [step for step, call in enumerate(votes) if set(call) == {"vote", "own", "support"}] == [2, 11]
+    called = [step for step in range(12) if ledger.probed(step) and step % 5 and step not in (2, 11)]
     assert len(kinds) == 12 + 3 + len(called)  # the start's, its off-domain texts and the first probe; those that a glance called for
     votes_of_5 = [one.voted.group for one in ledger.groups(5)]
     assert len({done.version for group in [*votes_of_5, *(one.group for one in ledger.probed(5))] for done in group.completions}) == 1
@@ -155,10 +162,10 @@ def test_votes_that_are_drawn_another_way_have_no_probe_beside_them(tmp_path: Pa
 def test_signals_follow_from_the_record(recorded_run: RecordedRuns) -> None:
     found = replay(*recorded(recorded_run(TOY)))
     assert found.agrees
-    assert (found.num_probes, found.probes) == (3, ())
+    assert (found.num_probes, found.probes) == (5, ())
 
 
-@pytest.mark.parametrize("key", ["probe/share_mean_frac", "probe/base_agree_frac", "cost/probe_tokens"])
+@pytest.mark.parametrize("key", ["probe/share_mean_frac", "probe/base_agree_frac", "cost/probe_tokens", "support/base_share_frac", "support/error_frac"])
 def test_a_signal_that_does_not_follow_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     honest = Prober.__call__
 
@@ -224,7 +231,7 @@ def test_the_example_of_the_page_probes_a_checkpoint(capsys: pytest.CaptureFixtu
     exec(example.replace('policy.load(folder / "checkpoints" / "step-000040")', ""), {"folder": outcome.folder})
     at_start = ast.literal_eval(capsys.readouterr().out)
     recorded_first = next(iter(read(outcome.folder).steps())).metrics.values
-    assert at_start == {key: value for key, value in recorded_first.items() if key.startswith("probe/")}
+    assert at_start == {key: value for key, value in recorded_first.items() if key.startswith(("probe/", "support/"))}
     assert checkpoint["probe/kl_base_nats"] > 0.001
 
 
@@ -244,8 +251,8 @@ def test_a_glance_sees_it_before_the_next_probe_is_due(tmp_path: Path) -> None:
     outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
     ledger = read(outcome.folder)
     assert (outcome.reason, outcome.steps) == ("halted", 14)
-    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13]
-    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 6, 12, 13]
+    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [1, 2, 4, 5, 7, 8, 9, 10, 11, 13]
+    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 3, 6, 12, 13]
     assert replay(ledger, read_config(outcome.folder)).agrees
 
 

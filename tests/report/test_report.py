@@ -158,7 +158,7 @@ def test_a_halted_run_says_why_and_what_is_handed_over(recorded_run: RecordedRun
 
 
 def test_a_checkpoint_that_was_recorded_and_not_saved_is_not_handed_over(tmp_path: Path) -> None:
-    run = start(config(tmp_path, {**LEARNS, "run.checkpoint_every_steps": 2}))
+    run = start(config(tmp_path, {**LEARNS, "run.checkpoint_every_steps": 2, "probes.num_prompts": 8}))
     for event in run.events():
         if isinstance(event, StepReport) and event.metrics.step == 3:
             break

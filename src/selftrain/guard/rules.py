@@ -17,9 +17,8 @@ SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "co
 MIN_ENTROPY_NATS = 0.05
 """below it a policy is near-deterministic, and ratios of entropies say nothing"""
 MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
-LEAST_LOST_FRAC, DOUBTFUL_FRAC, UNSURE_FRAC = 0.005, 0.02, 0.2
+LEAST_LOST_FRAC, UNSURE_FRAC = 0.005, 0.2
 """of the agreement with the base. The last: three standard errors of 48 completions"""
-DOUBT = 0.1
 TRUTH_LOST_FRAC = 0.1
 """what a collapse loses of its accuracy (method.md, protocol)"""
 TO_90 = (1.960 - 1.645) / 1.960
@@ -93,7 +92,6 @@ def stalled(window: Window) -> float:
 def off_base(window: Window) -> float:
     """What is lost of the agreement with the base, a difference, in units of what is sure beyond `LEAST_LOST_FRAC`: above 0 where the 90 % interval is, 1 where
     the 95 % interval is above that least loss. Since the best two probes one after the other: one alone is the best of many by chance, and a policy sways.
-    At least `DOUBT` where more than `DOUBTFUL_FRAC` is lost by the estimate, sure or not: next to nothing for the health, and no checkpoint to hand over.
 
     Of probes that know no interval (runs and streams without the start's completions), agreement lost in units of `UNSURE_FRAC`.
     0 while the true answers of the run's own labels say that nothing is lost: a base that is often wrong on its easy prompts is to be left behind.
@@ -104,8 +102,7 @@ def off_base(window: Window) -> float:
     if low in window.probe:
         excused = window.base.get(lost, 0.0) + window.best.get(KEPT, 0.0) - window.best.get(KEPT_TWICE, window.best.get(KEPT, 0.0))
         nearer = TO_90 * (window.probe[lost] - window.probe[low])
-        sure = (window.probe[low] + nearer - excused) / (LEAST_LOST_FRAC + nearer)
-        return max(sure, DOUBT) if window.probe[lost] - excused > DOUBTFUL_FRAC else sure
+        return (window.probe[low] + nearer - excused) / (LEAST_LOST_FRAC + nearer)
     key = "probe/base_agree_frac"
     return (window.best[key] - window.probe[key]) / UNSURE_FRAC
 
@@ -186,8 +183,8 @@ PROBE_RULES = (
     Rule(
         "off_base", Kind.HARM, ("probe/base_lost_frac", "probe/base_lost_low_frac", "probe/base_agree_frac", TRUTH), off_base, 1.0, "quotient",
         "agreement with the base on prompts that are easy for it, mean of the best two probes one after the other minus now: lower end of its 90 % interval / "
-        "(0.005 + distance to the lower end of the 95 % interval); at least 0.1 where the estimate is above 0.02; 0 where true answers label groups and "
-        "accuracy on these is at most 0.1 under its best window",
+        "(0.005 + distance to the lower end of the 95 % interval); 0 where true answers label groups and accuracy on these is "
+        "at most 0.1 under its best window",
         "answers that were right are lost",
         "on prompts that are easy for the base model answers are lost that were the base's",
     ),

@@ -23,6 +23,8 @@ class Kind(StrEnum):
     """a held-aside prompt, asked once of the frozen start, with more votes"""
     OWN = "own"
     """a held-aside prompt as it is"""
+    SUPPORT = "support"
+    """the same where the start was not sure of its answer: what is asked to know how much of the start's vote the policy's answers have"""
     NUMBER = "number"
     """with another number in it: the answer must change"""
     REWORD = "reword"

@@ -16,6 +16,7 @@ from selftrain.probes.base import Base
 from selftrain.probes.kept import MIN_KEPT, Agreeing, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
 from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, num_easy, of_kind
+from selftrain.probes.support import support_signals, supporting, times_asked
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
 from selftrain.types import Group, Role, VotedGroup
@@ -55,8 +56,8 @@ class Drawing:
         """
         if kind is Kind.OFF_DOMAIN:
             return 1
-        if kind is Kind.OWN:
-            return self.num_votes if paired else max(1, self.num_votes // 2)
+        if kind in (Kind.OWN, Kind.SUPPORT):
+            return self.num_votes if paired and kind is Kind.OWN else max(1, self.num_votes // 2)
         return BASE_VOTES * self.num_votes if kind is Kind.BASE else max(2, self.num_votes // 2)
 
 
@@ -113,16 +114,19 @@ def probe(
     """Ask the policy as it is. best: what was kept at the best probe so far; None at the first one. drawn: what came of `requests_of` what is asked, where
     that is drawn already.
 
-    Of the held-aside prompts those are asked on which the start mostly agreed: there a vote that is lost means most.
+    Of the held-aside prompts those are asked on which the start mostly agreed: there a vote that is lost means most. Others too, for the
+    support, once it has been updated.
     The start's log-probabilities come from `policy.reference_logprobs`, which for a torch policy without LoRA keeps a second copy of the weights.
     """
-    groups, temperature = placed(drawn, how, place) if drawn else _asked(policy, asked_of(base, probe_set), how, place), how.params.temperature
+    due, temperature = asked_of(base, probe_set, how.num_prompts if policy.version.updates else 0), how.params.temperature
+    groups = placed(drawn, how, place) if drawn else _asked(policy, due, how, place, base)
     asked = of_kind(groups, Kind.OWN)
     own = [one.group for one in asked.values()]
     reference = scored(own, base.agreed.values(), lambda unknown: policy.reference_logprobs(unknown, temperature))
     mine = own if how.is_exact else ()  # a glance scores, and what it sees is compared with this
     now, drifted = (scored(fixed, mine, lambda unknown: policy.logprobs(unknown, temperature)) for fixed in (list(base.agreed.values()), base.off_domain))
-    values = answer_signals(groups, base.votes, probe_set.canaries) | kl_signals(own, reference) | drift_signals(base.off_domain, drifted)
+    values = answer_signals(groups, base.votes, probe_set.canaries) | support_signals(groups, base.votes, how.num_prompts)
+    values |= kl_signals(own, reference) | drift_signals(base.off_domain, drifted)
     by_policy = dict(zip(base.agreed, now, strict=True))
     kept = kept_shares(base, asked, by_policy, dict(zip(asked, reference, strict=True)))
     if kept:
@@ -173,14 +177,17 @@ def kept_shares(base: Base, asked: Mapping[str, VotedGroup], by_policy: Mapping[
     return kept
 
 
-def asked_of(base: Base, probe_set: ProbeSet) -> list[Probe]:
-    """What is asked at every probe: the easy prompts, the surest of them with something changed, and canaries. All where too few are easy to tell anything."""
+def asked_of(base: Base, probe_set: ProbeSet, num_supporting: int = 0) -> list[Probe]:
+    """What is asked at every probe: the easy prompts, the surest of them with something changed, and canaries. All where too few are easy to tell anything.
+    num_supporting: how many prompts tell the support; those that are not easy come last.
+    """
     surest = list(easy(base.votes))
     if len(surest) < MIN_PAIRS:
         return [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in base.votes]
     changed = set(surest[:CHANGED_PROMPTS])
     chosen = {Kind.OWN: set(surest), Kind.NUMBER: changed, Kind.REWORD: changed, Kind.SWAP: changed}
-    return [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in chosen[one.kind]]
+    asked = [one for one in probe_set.of_kind(Kind.OWN, *CHANGED) if one.kind is Kind.CANARY or one.of in chosen[one.kind]]
+    return [*asked, *(one for one in supporting(base, probe_set, num_supporting) if one.kind is Kind.SUPPORT)]
 
 
 NOTHING = ProbeResult((), {})
@@ -190,11 +197,12 @@ class Prober:
     """The stage of the loop: asks the start before the first step and the policy at every `every_steps`-th step, the first one among them.
 
     After each of the first steps and in between it glances at the start's completions; where those have become less probable by more than chance it asks.
-    It remembers what the start said, over rollbacks too, and what was kept at the best probe.
+    Half-way to the first of these probes and before the last update it asks only what tells the support, so that a peak and an end are known. num_steps: of the
+    run. It remembers what the start said, over rollbacks too, and what was kept at the best probe.
     """
 
-    def __init__(self, probe_set: ProbeSet, how: Drawing, every_steps: int) -> None:
-        self._probe_set, self._how, self._every_steps = probe_set, how, every_steps
+    def __init__(self, probe_set: ProbeSet, how: Drawing, every_steps: int, num_steps: int) -> None:
+        self._probe_set, self._how, self._every_steps, self._num_steps = probe_set, how, every_steps, num_steps
         self._base: Base | None = None
         self._best: Mapping[str, float] = {}
         self._seen: Mapping[str, float] = {}
@@ -203,9 +211,9 @@ class Prober:
         """What a probe at this step asks the policy, to be drawn in one call with the step's votes, whose decode steps then serve both; nothing where none is
         due, the start has not been asked, or votes are drawn another way.
         """
-        if not self._probe_set.probes or step % self._every_steps or self._base is None or params != self._how.params:
+        if self._base is None or params != self._how.params:
             return []
-        return requests_of(asked_of(self._base, self._probe_set), self._how)
+        return requests_of(self._due(step, self._base), self._how, times_asked(self._base, self._how.num_prompts))
 
     def __call__(self, policy: Policy, step: int, first_index: int, drawn: Sequence[Group] = ()) -> ProbeResult:
         """What is recorded of this step; nothing when nothing is due. first_index: the first group index of the step that is free. drawn: what came of its
@@ -215,6 +223,11 @@ class Prober:
             return NOTHING
         if step % self._every_steps == 0:
             return self._probe(policy, Place(step, first_index), drawn)
+        if self._base is not None and (due := self._due(step, self._base)):
+            place = Place(step, first_index)
+            groups = placed(drawn, self._how, place) if drawn else _asked(policy, due, self._how, place, self._base)
+            known = support_signals(groups, self._base.votes, self._how.num_prompts)
+            return ProbeResult(groups, {**known, "cost/probe_tokens": probe_tokens(groups)})
         if not is_glance(step, self._every_steps) or self._base is None or len(self._seen) < MIN_KEPT:
             return NOTHING
         now = fallen(self._seen, glance(policy, self._base, self._how.params.temperature))
@@ -225,6 +238,12 @@ class Prober:
             return ProbeResult((), values)
         found = self._probe(policy, Place(step, first_index))
         return replace(found, values={**found.values, **values})
+
+    def _due(self, step: int, base: Base) -> list[Probe]:
+        """What is asked of the policy at this step, whatever a glance says."""
+        if step % self._every_steps == 0:
+            return asked_of(base, self._probe_set, self._how.num_prompts if step else 0)
+        return supporting(base, self._probe_set, self._how.num_prompts) if step in (self._every_steps // 2, self._num_steps - 1) else []
 
     def _probe(self, policy: Policy, place: Place, drawn: Sequence[Group] = ()) -> ProbeResult:
         asked: tuple[VotedGroup, ...] = ()
@@ -269,10 +288,11 @@ def probe_tokens(groups: Sequence[VotedGroup]) -> float:
     return float(sum(len(done.token_ids) for one in groups for done in one.group.completions))
 
 
-def requests_of(probes: Sequence[Probe], how: Drawing) -> list[SampleRequest]:
-    """How they are asked: at step 0 of the stream `probe`, whatever the step."""
+def requests_of(probes: Sequence[Probe], how: Drawing, times: int = 1) -> list[SampleRequest]:
+    """How they are asked: at step 0 of the stream `probe`, whatever the step. times: as `times_asked`."""
     paired, seeds = {one.of for one in probes if one.kind in CHANGED}, how.seeds.at(branch=0, stream="probe")
-    return [SampleRequest(one.prompt, how.count(one.kind, one.of in paired), 0, number, seeds) for number, one in enumerate(probes)]
+    counts = (how.count(one.kind, one.of in paired) * (times if one.kind is Kind.SUPPORT else 1) for one in probes)
+    return [SampleRequest(one.prompt, count, 0, number, seeds) for number, (one, count) in enumerate(zip(probes, counts, strict=True))]
 
 
 def behind(place: Place, groups: Sequence[VotedGroup]) -> Place:
@@ -285,7 +305,7 @@ def placed(groups: Sequence[Group], how: Drawing, place: Place) -> tuple[VotedGr
     return tuple(how.read(replace(group, step=place.step, index=place.first_index + group.index, role=Role.PROBE)) for group in groups)
 
 
-def _asked(sampler: Sampler, probes: Sequence[Probe], how: Drawing, place: Place) -> tuple[VotedGroup, ...]:
-    """All in one call."""
-    requests = requests_of(probes, how)
+def _asked(sampler: Sampler, probes: Sequence[Probe], how: Drawing, place: Place, base: Base | None = None) -> tuple[VotedGroup, ...]:
+    """All in one call. base: what the start said, where a policy is asked."""
+    requests = requests_of(probes, how, 1 if base is None else times_asked(base, how.num_prompts))
     return placed(sampler.sample(requests, how.params, how.seeds) if requests else [], how, place)

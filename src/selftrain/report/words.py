@@ -158,16 +158,14 @@ def handover_sentence(record: RunRecord) -> str:
     first = record.harm_since_step
     if record.handed_over == START:
         made = any(True for _ in record.ledger.checkpoints())
-        why = "every checkpoint has a probe that is worse than the base's, or is younger than the last that found nothing" if made else "no checkpoint was made"
-        seen = " and than the last probe that found nothing" if record.header.get("probes") else ""
-        why = why if first is None else f"no checkpoint is older than the window in which the guard found something{seen}"
+        older = "" if first is None else " that is older than the window in which the guard found something"
+        why = f"the held-aside prompts say of no checkpoint{older} that it surely gained on the start" if made else "no checkpoint was made"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
     if first is not None:
-        seen = ", with a probe after it that found nothing" if record.header.get("probes") else ""
-        why = f"the newest one that is older than the {record.config.guard.window_steps} steps in which the guard first found something{seen}"
-        return f"Handed over: checkpoint {record.handed_over}, {why}."
+        window = f"older than the {record.config.guard.window_steps} steps in which the guard first found something"
+        return f"Handed over: checkpoint {record.handed_over}, of those {window} the newest with the largest support."
     if record.handed_over != newest(record):
-        return f"Handed over: checkpoint {record.handed_over}, the newest one with a probe after it that found nothing."
+        return f"Handed over: checkpoint {record.handed_over}: what came later has less of the start's vote behind its answers, or a probe that is worse."
     seen = " The guard saw no evidence of harm." if any(verdict.health is not None for verdict in record.verdicts) else ""
     return f"Handed over: checkpoint {record.handed_over}, the newest one.{seen}"
 
