@@ -375,3 +375,12 @@ def test_what_is_best_supported_is_kept_until_nothing_can_be_found_against_what_
     assert healthiest(there, 13, fell, schedule) == "step-000006"
     assert protected(there, 13, fell, schedule) == {"step-000006"}
     assert healthiest(there, 13, replace(fell, harm_since_step=7), schedule) == "step-000004", "older than the window before the harm"
+
+
+def test_what_is_looked_at_one_update_later_is_kept_too() -> None:
+    """Checkpoint 6 counts as looked at by the look at step 5, so it is what a later fall hands over."""
+    schedule = Schedule(every_steps=2, num_steps=20, window_steps=1)
+    there = {steps: f"step-{steps:06d}" for steps in (2, 4, 6, 8)}
+    doubts = Doubts(supports=(Support(0, 0.5, 0.0), Support(5, 0.7, 0.02)))
+    assert "step-000006" in protected(there, 9, doubts, schedule)
+    assert healthiest(there, 11, replace(doubts, supports=(*doubts.supports, Support(10, 0.4, 0.02))), schedule) == "step-000006"

@@ -347,11 +347,11 @@ def supported(value: float, error: float = 0.02) -> dict[str, float]:
     return {"support/base_share_frac": value, "support/error_frac": error}
 
 
-def handed_over(supports: Mapping[int, float], **more: float) -> int:
+def handed_over(supports: Mapping[int, float]) -> int:
     """By a guard that saw these in a run of twelve steps; the start's error is 0."""
     guard = Guard(GuardSection(action="warn"))
     for step in range(12):
-        judge(guard, step, **(supported(supports[step], 0.02 if step else 0.0) if step in supports else {}), **more)
+        judge(guard, step, **(supported(supports[step], 0.02 if step else 0.0) if step in supports else {}))
     assert Guard.load(other := Guard(GuardSection(action="warn")), json.loads(json.dumps(guard.state()))) is None
     assert other.doubts == guard.doubts
     name = healthiest({steps: str(steps) for steps in range(2, 13, 2)}, 12, guard.doubts, Schedule(2, 12, 5))
@@ -380,10 +380,6 @@ def test_of_checkpoints_the_newest_with_the_largest_support_is_handed_over(suppo
     counts, right after one that one. Without the start's, in a run that an older version began, nothing has to be gained.
     """
     assert handed_over(supports) == chosen
-
-
-def test_true_answers_know_better_than_the_start_what_is_supported() -> None:
-    assert handed_over({0: 0.5, 4: 0.3, 8: 0.2}, **{TRUTH: 0.4}) == 12
 
 
 def test_who_overrules_the_guard_forgets_what_was_supported() -> None:

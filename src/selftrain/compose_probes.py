@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from selftrain.answers import key
 from selftrain.answers.freeform import reader
+from selftrain.compose_labels import uses_reference, verifies
 from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.errors import ConfigError, PromptError
 from selftrain.policies import toy
@@ -104,6 +105,7 @@ def drawing(config: RunConfig) -> Drawing:
         Stream(config.run.seed),
         lambda group: read_and_count(group, read),
         max(1, probes.num_prompts),
+        0 if uses_reference(config) or verifies(config) else max(1, probes.num_prompts),
         is_exact=config.policy.sampler != "vllm",
     )
 

@@ -60,7 +60,7 @@ def protected(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedul
     anywhere in the window, or be seen by the next probe only.
     """
     edge = steps_done - schedule.window_steps
-    looked = max((one.step for one in doubts.supports if one.step <= edge), default=edge)
+    looked = 1 + max((one.step for one in doubts.supports if one.step < edge), default=edge - 1)
     return {there[steps] for steps in there if steps > edge or steps in (chosen_until(edge, there, doubts), chosen_until(looked, there, doubts))}
 
 

@@ -31,7 +31,9 @@ def probes_that_differ(ledger: Ledger, config: RunConfig) -> tuple[int, tuple[in
     for (branch, step), values in recorded.items():
         groups = ledger.probed(step, branch)
         base = base_of(groups) if base is None else base
-        again = support_signals(groups, base.votes, how.num_prompts) | {"cost/probe_tokens": probe_tokens(groups)}
+        again = {"cost/probe_tokens": probe_tokens(groups)}
+        if any(name.startswith("support/") for name in values):
+            again |= support_signals(groups, base.votes, how.num_supporting)
         if any(name.startswith(PROBE) for name in values):
             again |= answer_signals(groups, base.votes, known)
         if not reads_again(groups, how.read) or again != {name: value for name, value in values.items() if name not in FROM_LOGPROBS}:

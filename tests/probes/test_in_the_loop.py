@@ -314,3 +314,42 @@ def test_by_default_a_rate_far_too_high_is_lowered_and_the_run_goes_on(tmp_path:
     ]
     assert (outcome.reason, outcome.steps) == ("done", 20)
     assert {step.metrics.values["update/learning_rate"] for step in ledger.steps() if step.updates} == {3.0}
+
+
+FEW_EASY = {
+    "policy.model": "embedded:weak",
+    "prompts.task": "add:4",
+    "rollout.prompts_per_step": 2,
+    "rollout.num_votes": 4,
+    "rollout.max_new_tokens": 48,
+    "run.num_steps": 6,
+    "run.checkpoint_every_steps": 2,
+    "probes.every_steps": 4,
+    "probes.num_prompts": 16,
+    "update.learning_rate": 1e-3,
+    "evals.num_problems": 2,
+    "evals.num_samples": 1,
+    "guard.action": "warn",
+}
+
+
+def test_the_same_prompts_tell_the_support_after_a_resume(tmp_path: Path) -> None:
+    """A start that agrees on few is asked more prompts than tell the support: the first of them, also once a checkpoint's sorted keys were read."""
+    whole = train_to_end(config(tmp_path, "whole", FEW_EASY))
+    ledger = read(whole.folder)
+    bases = [one for one in ledger.probed(0) if address(one.group.prompt.id)[0] is Kind.BASE]
+    assert len(bases) > 16
+    assert [one.group.prompt.id for one in bases] != sorted(one.group.prompt.id for one in bases)
+    assert {0, 2, 4, 5} <= {step.metrics.step for step in ledger.steps() if "support/base_share_frac" in step.metrics.values}
+    again = cut_off_and_resumed(config(tmp_path, "cut", FEW_EASY), 3)
+    assert again.head == whole.head
+    assert replay(read(again.folder), read_config(again.folder)).agrees
+
+
+@pytest.mark.parametrize("source", ["reference", "first_of"])
+def test_where_true_answers_label_nobody_is_asked_what_the_start_supports(tmp_path: Path, source: str) -> None:
+    outcome = train_to_end(config(tmp_path, "a", labels__source=source, reference__frac=0.5 if source == "first_of" else 1.0, run__num_steps=7))
+    ledger = read(outcome.folder)
+    assert not [step for step in ledger.steps() if "support/base_share_frac" in step.metrics.values]
+    assert {address(one.group.prompt.id)[0] for one in ledger.probed(5)} == {Kind.OWN, Kind.NUMBER, Kind.REWORD}
+    assert outcome.handed_over == "step-000007"

@@ -15,6 +15,7 @@ import click
 import pytest
 import yaml
 
+from selftrain import control
 from selftrain.cli.app import app
 from selftrain.cli.options import overrides
 from selftrain.cli.train_command import command as train_command
@@ -155,6 +156,22 @@ def test_a_halted_run_says_why_and_what_is_handed_over(recorded_run: RecordedRun
         assert "Handed over: " in text
     assert "halt" in page.tags or 'class="card verdict halt"' in (outcome.folder / "report.html").read_text("utf-8")
     assert 'class="span halt"' in (outcome.folder / "report.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("action", ["off", "warn"])
+def test_an_unfinished_run_names_what_the_run_itself_would_hand_over(tmp_path: Path, action: str) -> None:
+    """With the guard off nothing is held against a checkpoint; a person who overrules it at step 6 has what was seen before forgotten."""
+    run = start(config(tmp_path, {**LEARNS, "run.checkpoint_every_steps": 2, "update.learning_rate": 0.01, "guard.action": action}))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 3:
+            control.ask(run.folder, control.OVERRULE, "Ada", "it is meant to be so")
+        if isinstance(event, StepReport) and event.metrics.step == 9:
+            break
+    run.ledger.close()
+    requests = [one.refused for one in read_record(run.folder).ledger.requests()]
+    assert len(requests) == 1
+    assert bool(requests[0]) == (action == "off")
+    assert read_record(run.folder).handed_over == "step-000010"
 
 
 def test_a_checkpoint_that_was_recorded_and_not_saved_is_not_handed_over(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from selftrain.guard.health import HALF
 from selftrain.guard.rules import PROBE_RULES
-from selftrain.guard.window import TRUTH
 from selftrain.types import StepMetrics, Verdict
 
 PROBE = "probe/"
@@ -34,7 +33,7 @@ class Doubts:
     """harm_since_step: first step of the unbroken run of steps that speak of harm and lasts until now, None without one.
 
     blocked_steps: the steps in which the newest probe was worse than the base's, by any rule about probes. cleared_steps: those with a probe of their own
-    that was not. supports: oldest first, the start's own at step 0; none of steps in which true answers label.
+    that was not. supports: oldest first, the start's own at step 0.
     """
 
     harm_since_step: int | None = None
@@ -48,7 +47,7 @@ class Doubts:
         since = (verdict.step if self.harm_since_step is None else self.harm_since_step) if harm else None
         values = {} if metrics is None else metrics.values
         cleared = not blocked and any(key.startswith(PROBE) for key in values)
-        supports = [Support(verdict.step, values[SUPPORT], values[SUPPORT_ERROR])] if SUPPORT in values and TRUTH not in values else []
+        supports = [Support(verdict.step, values[SUPPORT], values[SUPPORT_ERROR])] if SUPPORT in values else []
         return Doubts(
             since,
             (*self.blocked_steps, verdict.step) if blocked else self.blocked_steps,

@@ -12,7 +12,8 @@ from selftrain.types import AnswerKey, Completion, Finish, Group, PolicyVersion,
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What the frozen start said. votes: by held-aside prompt. off_domain: its completions of off-domain texts, with their log-probabilities.
+    """What the frozen start said. votes: by held-aside prompt, in the order in which they were asked. off_domain: its completions of off-domain texts, with
+    their log-probabilities.
     agreed: by easy prompt, its completions that have its winner; none in a run that was begun before they were kept.
 
     Example of its state: `{"votes": {"add-4/5f": [16, 15, [["132", 15]]]}, "off_domain": [{"prompt_ids": [7], "token_ids": [3], "logprobs": [-0.1]}]}`.
@@ -26,6 +27,7 @@ class Base:
         """As JSON, for a checkpoint: what later probes need."""
         votes = {of: [vote.num_votes, vote.num_read, [list(count) for count in vote.counts]] for of, vote in self.votes.items()}
         return {
+            "order": list(votes),
             "votes": votes,
             "off_domain": [
                 {"prompt_ids": list(group.prompt_ids), "token_ids": list(done.token_ids), "logprobs": list(done.logprobs)}
@@ -44,7 +46,8 @@ class Base:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Base:
-        votes = {of: Vote(votes, read, tuple((AnswerKey(found), count) for found, count in counts)) for of, (votes, read, counts) in state["votes"].items()}
+        order = state.get("order", state["votes"])  # a checkpoint sorts its keys
+        votes = {of: vote_of(*state["votes"][of]) for of in order}
         texts = (
             recalled(f"{Kind.OFF_DOMAIN.value}:{number:02d}", one["prompt_ids"], [(one["token_ids"], one["logprobs"])])
             for number, one in enumerate(state["off_domain"])
@@ -54,6 +57,10 @@ class Base:
             for of, one in state.get("agreed", {}).items()
         }
         return cls(votes, tuple(texts), agreed)
+
+
+def vote_of(num_votes: int, num_read: int, counts: Sequence[tuple[str, int]]) -> Vote:
+    return Vote(num_votes, num_read, tuple((AnswerKey(found), count) for found, count in counts))
 
 
 def recalled(prompt_id: str, prompt_ids: Sequence[int], completions: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Group:

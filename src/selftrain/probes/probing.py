@@ -40,6 +40,7 @@ class Drawing:
     """How probes are drawn. params: as the training completions. num_votes: completions of a held-aside prompt as it is, >= 2. seeds: of the run.
 
     read: a group's answers. num_prompts: how many held-aside prompts the start is asked at once: of further ones while less than half as many are easy.
+    num_supporting: how many of them tell the support; 0 where true answers label, which know better.
     is_exact: whether what the policy said of a completion when it drew it is what it says when it scores it, but for rounding.
     """
 
@@ -48,6 +49,7 @@ class Drawing:
     seeds: Stream
     read: Callable[[Group], VotedGroup] = read_and_count
     num_prompts: int = 96
+    num_supporting: int = 96
     is_exact: bool = True
 
     def count(self, kind: Kind, paired: bool = True) -> int:
@@ -118,14 +120,14 @@ def probe(
     support, once it has been updated.
     The start's log-probabilities come from `policy.reference_logprobs`, which for a torch policy without LoRA keeps a second copy of the weights.
     """
-    due, temperature = asked_of(base, probe_set, how.num_prompts if policy.version.updates else 0), how.params.temperature
+    due, temperature = asked_of(base, probe_set, how.num_supporting if policy.version.updates else 0), how.params.temperature
     groups = placed(drawn, how, place) if drawn else _asked(policy, due, how, place, base)
     asked = of_kind(groups, Kind.OWN)
     own = [one.group for one in asked.values()]
     reference = scored(own, base.agreed.values(), lambda unknown: policy.reference_logprobs(unknown, temperature))
     mine = own if how.is_exact else ()  # a glance scores, and what it sees is compared with this
     now, drifted = (scored(fixed, mine, lambda unknown: policy.logprobs(unknown, temperature)) for fixed in (list(base.agreed.values()), base.off_domain))
-    values = answer_signals(groups, base.votes, probe_set.canaries) | support_signals(groups, base.votes, how.num_prompts)
+    values = answer_signals(groups, base.votes, probe_set.canaries) | support_signals(groups, base.votes, how.num_supporting)
     values |= kl_signals(own, reference) | drift_signals(base.off_domain, drifted)
     by_policy = dict(zip(base.agreed, now, strict=True))
     kept = kept_shares(base, asked, by_policy, dict(zip(asked, reference, strict=True)))
@@ -213,7 +215,7 @@ class Prober:
         """
         if self._base is None or params != self._how.params:
             return []
-        return requests_of(self._due(step, self._base), self._how, times_asked(self._base, self._how.num_prompts))
+        return requests_of(self._due(step, self._base), self._how, times_asked(self._base, self._how.num_supporting))
 
     def __call__(self, policy: Policy, step: int, first_index: int, drawn: Sequence[Group] = ()) -> ProbeResult:
         """What is recorded of this step; nothing when nothing is due. first_index: the first group index of the step that is free. drawn: what came of its
@@ -226,7 +228,7 @@ class Prober:
         if self._base is not None and (due := self._due(step, self._base)):
             place = Place(step, first_index)
             groups = placed(drawn, self._how, place) if drawn else _asked(policy, due, self._how, place, self._base)
-            known = support_signals(groups, self._base.votes, self._how.num_prompts)
+            known = support_signals(groups, self._base.votes, self._how.num_supporting)
             return ProbeResult(groups, {**known, "cost/probe_tokens": probe_tokens(groups)})
         if not is_glance(step, self._every_steps) or self._base is None or len(self._seen) < MIN_KEPT:
             return NOTHING
@@ -242,8 +244,8 @@ class Prober:
     def _due(self, step: int, base: Base) -> list[Probe]:
         """What is asked of the policy at this step, whatever a glance says."""
         if step % self._every_steps == 0:
-            return asked_of(base, self._probe_set, self._how.num_prompts if step else 0)
-        return supporting(base, self._probe_set, self._how.num_prompts) if step in (self._every_steps // 2, self._num_steps - 1) else []
+            return asked_of(base, self._probe_set, self._how.num_supporting if step else 0)
+        return supporting(base, self._probe_set, self._how.num_supporting) if step in (self._every_steps // 2, self._num_steps - 1) else []
 
     def _probe(self, policy: Policy, place: Place, drawn: Sequence[Group] = ()) -> ProbeResult:
         asked: tuple[VotedGroup, ...] = ()
@@ -307,5 +309,5 @@ def placed(groups: Sequence[Group], how: Drawing, place: Place) -> tuple[VotedGr
 
 def _asked(sampler: Sampler, probes: Sequence[Probe], how: Drawing, place: Place, base: Base | None = None) -> tuple[VotedGroup, ...]:
     """All in one call. base: what the start said, where a policy is asked."""
-    requests = requests_of(probes, how, 1 if base is None else times_asked(base, how.num_prompts))
+    requests = requests_of(probes, how, 1 if base is None else times_asked(base, how.num_supporting))
     return placed(sampler.sample(requests, how.params, how.seeds) if requests else [], how, place)

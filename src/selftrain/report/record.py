@@ -9,11 +9,13 @@ from typing import Any
 
 from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
+from selftrain.control import OVERRULE
 from selftrain.evals import Evaluation
 from selftrain.guard import Doubts
 from selftrain.handover import START, VALIDATED, Schedule, healthiest
 from selftrain.ledger import Ledger, read
 from selftrain.ledger.objects import Place
+from selftrain.ledger.records import request_from
 from selftrain.run import read_config
 from selftrain.types import StepMetrics, Verdict
 
@@ -67,7 +69,11 @@ class RunRecord:
     def healthiest(self) -> str:
         """What the guard would have handed over, without labels, of all checkpoints that were made."""
         there = {one.step: one.name for one in self.ledger.checkpoints()}
-        return healthiest_of(there, self.verdicts, self.steps, self.config.guard.window_steps)
+        return healthiest(there, max(there, default=0), self.doubts, Schedule(1, 1, self.config.guard.window_steps))
+
+    @property
+    def doubts(self) -> Doubts:
+        return doubts_of(self.ledger, self.config, self.verdicts, self.steps)
 
     @property
     def handed_over_path(self) -> str:
@@ -81,7 +87,7 @@ class RunRecord:
     @property
     def harm_since_step(self) -> int | None:
         """Since which step harmful findings have lasted without a break until the last step; None without any."""
-        return doubts_of(self.verdicts, self.steps).harm_since_step
+        return self.doubts.harm_since_step
 
 
 def read_record(folder: Place) -> RunRecord:
@@ -102,27 +108,27 @@ def read_record(folder: Place) -> RunRecord:
         timings=tuple(ledger.timings()),
         num_forks=len(list(ledger.forks())),
         end_reason=ledger.end_reason,
-        handed_over=handed_over(ledger, verdicts, steps, config.guard.window_steps),
+        handed_over=handed_over(ledger, config, doubts_of(ledger, config, verdicts, steps)),
         ledger=ledger,
     )
 
 
-def handed_over(ledger: Ledger, verdicts: tuple[Verdict, ...], steps: tuple[StepMetrics, ...], window_steps: int) -> str:
-    """What the end of the run names. Without an end the newest recorded checkpoint that is there (a killed run may have recorded one and not saved it),
-    whose probe is not worse than the base's; while the guard sees harm, older than the window it was first seen in; `start` where there is none."""
+def handed_over(ledger: Ledger, config: RunConfig, doubts: Doubts) -> str:
+    """What the end of the run names. Without an end what would be handed over now of the recorded checkpoints that are there (a killed run may have recorded
+    one and not saved it).
+    """
     if ledger.finished:
         return str(ledger.line(ledger.entries[-1]).body["handed_over"])
     present = set(kept_checkpoints.names(ledger.folder / "checkpoints"))
     there = {one.step: one.name for one in ledger.checkpoints() if one.name in present}
-    return healthiest_of(there, verdicts, steps, window_steps)
+    return healthiest(there, max(there, default=0), doubts, Schedule(1, 1, config.guard.window_steps))
 
 
-def healthiest_of(there: Mapping[int, str], verdicts: tuple[Verdict, ...], steps: tuple[StepMetrics, ...], window_steps: int) -> str:
-    """What the guard hands over of these checkpoints (steps done -> name)."""
-    return healthiest(there, max(there, default=0), doubts_of(verdicts, steps), Schedule(1, 1, window_steps))
-
-
-def doubts_of(verdicts: Iterable[Verdict], steps: Iterable[StepMetrics]) -> Doubts:
-    """What the recorded verdicts hold against checkpoints."""
+def doubts_of(ledger: Ledger, config: RunConfig, verdicts: Iterable[Verdict], steps: Iterable[StepMetrics]) -> Doubts:
+    """What the recorded verdicts hold against checkpoints, since a person overruled the guard last; nothing where it was off."""
+    if config.guard.action == "off":
+        return Doubts()
     metrics = {one.step: one for one in steps}
-    return Doubts.of((metrics.get(verdict.step), verdict) for verdict in verdicts)
+    asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
+    since = max((one.step for branch, one in asked if one.action == OVERRULE and not one.refused and ledger.counts(branch, one.step)), default=0)
+    return Doubts.of((metrics.get(verdict.step), verdict) for verdict in verdicts if verdict.step >= since)

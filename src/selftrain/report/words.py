@@ -160,12 +160,16 @@ def handover_sentence(record: RunRecord) -> str:
         made = any(True for _ in record.ledger.checkpoints())
         older = "" if first is None else " that is older than the window in which the guard found something"
         why = f"the held-aside prompts say of no checkpoint{older} that it surely gained on the start" if made else "no checkpoint was made"
+        if made and not record.doubts.supports:
+            why = f"nothing speaks for a checkpoint{older}"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
     if first is not None:
         window = f"older than the {record.config.guard.window_steps} steps in which the guard first found something"
-        return f"Handed over: checkpoint {record.handed_over}, of those {window} the newest with the largest support."
+        most = " with the largest support" if record.doubts.supports else ""
+        return f"Handed over: checkpoint {record.handed_over}, of those {window} the newest{most}."
     if record.handed_over != newest(record):
-        return f"Handed over: checkpoint {record.handed_over}: what came later has less of the start's vote behind its answers, or a probe that is worse."
+        less = "less of the start's vote behind its answers, or " if record.doubts.supports else ""
+        return f"Handed over: checkpoint {record.handed_over}: what came later has {less}a probe that is worse."
     seen = " The guard saw no evidence of harm." if any(verdict.health is not None for verdict in record.verdicts) else ""
     return f"Handed over: checkpoint {record.handed_over}, the newest one.{seen}"
 
