@@ -15,8 +15,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 train: $(VENV)/.ready  ## self-train the embedded model
 	$(BIN)/selftrain train $(ARGS)
 
-test: $(VENV)/.ready check  ## style, types, tests
-	$(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+test: $(VENV)/.ready check  ## style, types, tests: a process a core, each with one thread
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.ready  ## what takes minutes
 	$(BIN)/python -m pytest -m slow $(ARGS)

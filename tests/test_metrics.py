@@ -77,7 +77,7 @@ def test_reward_and_length_are_correlated_within_a_group() -> None:
 def test_names_say_stage_quantity_and_unit() -> None:
     for key, metric in METRICS.items():
         stage, slash, quantity = key.partition("/")
-        assert stage in {"vote", "label", "correction", "reward", "admission", "completion", "policy", "cost", "probe", "glance", "update"}
+        assert stage in {"vote", "label", "correction", "reward", "admission", "completion", "policy", "cost", "probe", "glance", "support", "update"}
         assert slash
         assert quantity
         assert metric.formula

@@ -35,7 +35,7 @@ TOY = {
     "evals.num_problems": 8,
     "evals.num_samples": 4,
 }
-TOY |= {"run.num_steps": 6, "run.checkpoint_every_steps": 2}
+TOY |= {"run.num_steps": 6, "run.checkpoint_every_steps": 2, "probes.num_prompts": 8}
 
 
 @pytest.fixture(params=["memory", "local through fsspec"])
