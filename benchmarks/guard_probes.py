@@ -20,7 +20,7 @@ from selftrain.compose import load_policy, load_sets
 from selftrain.compose_probes import make_prober
 from selftrain.config import ProbesSection, RunConfig
 from selftrain.evaluate_model import named
-from selftrain.guard.doubts import SUPPORT
+from selftrain.guard.doubts import SUPPORT, is_probed
 from selftrain.guard_stream import Step
 from selftrain.ledger.storage import publish
 from selftrain.policies.base import Policy
@@ -79,11 +79,10 @@ def with_probes(steps: Sequence[Step], probes: Probes) -> tuple[Step, ...]:
     """The steps with these probes in place of their own, or with these supports beside them; as they are without any."""
     if not probes:
         return tuple(steps)
-    return tuple(replace(one, metrics=swapped(one.metrics, probes), learned=one.learned and swapped(one.learned, probes)) for one in steps)
+    replaced = ("support/", "probe/", "glance/") if any(map(is_probed, probes.values())) else ("support/",)
 
+    def swapped(metrics: StepMetrics) -> StepMetrics:
+        own = {key: value for key, value in metrics.values.items() if not key.startswith(replaced)}
+        return replace(metrics, values={**own, **probes.get(metrics.step, {})})
 
-def swapped(metrics: StepMetrics, probes: Probes) -> StepMetrics:
-    made = {key.partition("/")[0] for values in probes.values() for key in values}
-    replaced = ("support/", "probe/", "glance/") if "probe" in made else ("support/",)
-    own = {key: value for key, value in metrics.values.items() if not key.startswith(replaced)}
-    return replace(metrics, values={**own, **probes.get(metrics.step, {})})
+    return tuple(replace(one, metrics=swapped(one.metrics), learned=one.learned and swapped(one.learned)) for one in steps)

@@ -365,7 +365,7 @@ def test_a_branch_out_of_turn_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_best_supported_is_kept_until_nothing_can_be_found_against_what_came_later() -> None:
-    """A support at step 6 and a fall at 9: checkpoint 8 was looked at by nobody, so it is as bad as what came after it."""
+    """A support at step 6 and a fall at 12: checkpoint 8 was looked at by nobody, so it is as bad as what came after it."""
     schedule = Schedule(every_steps=2, num_steps=20, window_steps=2)
     there = {steps: f"step-{steps:06d}" for steps in (2, 4, 6, 8)}
     doubts = Doubts(supports=(Support(0, 0.5, 0.0), Support(4, 0.7, 0.02), Support(6, 0.75, 0.02)))

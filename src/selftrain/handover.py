@@ -61,7 +61,8 @@ def protected(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedul
     """
     edge = steps_done - schedule.window_steps
     looked = 1 + max((one.step for one in doubts.supports if one.step < edge), default=edge - 1)
-    return {there[steps] for steps in there if steps > edge or steps in (chosen_until(edge, there, doubts), chosen_until(looked, there, doubts))}
+    older = {chosen_until(limit, there, doubts) for limit in (edge, looked)}
+    return {name for steps, name in there.items() if steps > edge or steps in older}
 
 
 def chosen_until(limit: int, there: Mapping[int, str], doubts: Doubts) -> int:

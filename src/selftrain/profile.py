@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from selftrain.config import RunConfig
-from selftrain.guard.doubts import PROBE
+from selftrain.guard.doubts import is_probed
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy
 from selftrain.probes.probing import glance_every
@@ -144,7 +144,7 @@ def look_of(report: StepReport) -> Look:
     values = report.metrics.values
     if "cost/probe_tokens" not in values:
         return Look.OTHER
-    return Look.PROBE if any(key.startswith(PROBE) for key in values) else Look.SUPPORT
+    return Look.PROBE if is_probed(values) else Look.SUPPORT
 
 
 def is_beside(report: StepReport) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from selftrain.compose_probes import drawing, make_canaries
 from selftrain.config import RunConfig
 from selftrain.extras import RoleReader
-from selftrain.guard.doubts import PROBE
+from selftrain.guard.doubts import SUPPORT, is_probed
 from selftrain.ledger import Ledger
 from selftrain.probes import base_of
 from selftrain.probes.probing import probe_tokens
@@ -32,9 +32,9 @@ def probes_that_differ(ledger: Ledger, config: RunConfig) -> tuple[int, tuple[in
         groups = ledger.probed(step, branch)
         base = base_of(groups) if base is None else base
         again = {"cost/probe_tokens": probe_tokens(groups)}
-        if any(name.startswith("support/") for name in values):
+        if SUPPORT in values:
             again |= support_signals(groups, base.votes, how.num_supporting)
-        if any(name.startswith(PROBE) for name in values):
+        if is_probed(values):
             again |= answer_signals(groups, base.votes, known)
         if not reads_again(groups, how.read) or again != {name: value for name, value in values.items() if name not in FROM_LOGPROBS}:
             differing.append(step)

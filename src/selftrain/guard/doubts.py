@@ -46,7 +46,7 @@ class Doubts:
         harm, blocked = is_harm(verdict), is_blocked(verdict)
         since = (verdict.step if self.harm_since_step is None else self.harm_since_step) if harm else None
         values = {} if metrics is None else metrics.values
-        cleared = not blocked and any(key.startswith(PROBE) for key in values)
+        cleared = not blocked and is_probed(values)
         supports = [Support(verdict.step, values[SUPPORT], values[SUPPORT_ERROR])] if SUPPORT in values else []
         return Doubts(
             since,
@@ -113,3 +113,8 @@ def is_harm(verdict: Verdict) -> bool:
     if verdict.health is None:
         return any(finding.rule in OLD_HARM for finding in verdict.findings)
     return verdict.health.value < HALF
+
+
+def is_probed(values: Mapping[str, float]) -> bool:
+    """Whether these metrics of a step are of one with a whole probe, and not only of a look at the support or a glance."""
+    return any(key.startswith(PROBE) for key in values)

@@ -215,7 +215,7 @@ class Prober:
         """
         if self._base is None or params != self._how.params:
             return []
-        return requests_of(self._due(step, self._base), self._how, times_asked(self._base, self._how.num_supporting))
+        return requests_of(self._due(step, self._base), self._how, self._base)
 
     def __call__(self, policy: Policy, step: int, first_index: int, drawn: Sequence[Group] = ()) -> ProbeResult:
         """What is recorded of this step; nothing when nothing is due. first_index: the first group index of the step that is free. drawn: what came of its
@@ -290,8 +290,9 @@ def probe_tokens(groups: Sequence[VotedGroup]) -> float:
     return float(sum(len(done.token_ids) for one in groups for done in one.group.completions))
 
 
-def requests_of(probes: Sequence[Probe], how: Drawing, times: int = 1) -> list[SampleRequest]:
-    """How they are asked: at step 0 of the stream `probe`, whatever the step. times: as `times_asked`."""
+def requests_of(probes: Sequence[Probe], how: Drawing, base: Base | None = None) -> list[SampleRequest]:
+    """How they are asked: at step 0 of the stream `probe`, whatever the step. base: what the start said, where a policy is asked."""
+    times = 1 if base is None else times_asked(base, how.num_supporting)
     paired, seeds = {one.of for one in probes if one.kind in CHANGED}, how.seeds.at(branch=0, stream="probe")
     counts = (how.count(one.kind, one.of in paired) * (times if one.kind is Kind.SUPPORT else 1) for one in probes)
     return [SampleRequest(one.prompt, count, 0, number, seeds) for number, (one, count) in enumerate(zip(probes, counts, strict=True))]
@@ -308,6 +309,6 @@ def placed(groups: Sequence[Group], how: Drawing, place: Place) -> tuple[VotedGr
 
 
 def _asked(sampler: Sampler, probes: Sequence[Probe], how: Drawing, place: Place, base: Base | None = None) -> tuple[VotedGroup, ...]:
-    """All in one call. base: what the start said, where a policy is asked."""
-    requests = requests_of(probes, how, 1 if base is None else times_asked(base, how.num_supporting))
+    """All in one call. base: as for `requests_of`."""
+    requests = requests_of(probes, how, base)
     return placed(sampler.sample(requests, how.params, how.seeds) if requests else [], how, place)

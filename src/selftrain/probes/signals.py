@@ -107,9 +107,14 @@ def agreement(pairs: Sequence[tuple[Vote, Vote]]) -> float | None:
     1 - (W - B), means over pairs, with B = sum_k p(k) q(k) and W the mean of sum_k c(k) (c(k) - 1) / (N (N - 1)) of both: each is unbiased for any N >= 2, so
     1 means that the change made no difference, however few the votes. Unread answers agree with nothing; None where no two answers agree.
     """
-    between = mean([sum(votes * other.count_of(found) for found, votes in one.counts) / (one.num_votes * other.num_votes) for one, other in pairs])
+    between = mean([mutual_agreement(one, other) for one, other in pairs])
     within = mean([(self_agreement(one) + self_agreement(other)) / 2 for one, other in pairs])
     return 1.0 - max(0.0, within - between) if len(pairs) >= MIN_PAIRS and within > 0 else None
+
+
+def mutual_agreement(one: Vote, other: Vote) -> float:
+    """Share of the pairs of a completion of each that have the same answer."""
+    return sum(votes * other.count_of(found) for found, votes in one.counts) / (one.num_votes * other.num_votes)
 
 
 def self_agreement(vote: Vote) -> float:

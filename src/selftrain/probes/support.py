@@ -17,7 +17,7 @@ from statistics import stdev
 from selftrain.metrics import mean
 from selftrain.probes.base import Base
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
-from selftrain.probes.signals import easy, of_kind, self_agreement
+from selftrain.probes.signals import easy, mutual_agreement, of_kind, self_agreement
 from selftrain.types import Vote, VotedGroup
 
 MIN_PROMPTS = 16
@@ -52,11 +52,6 @@ def support_signals(groups: Sequence[VotedGroup], base: Mapping[str, Vote], num_
     if len(first) < MIN_PROMPTS or not (is_start or asked.keys() >= first.keys()):
         return {}
     then = [self_agreement(vote) for vote in first.values()]
-    now = then if is_start else [shared(asked[of].vote, vote) for of, vote in first.items()]
+    now = then if is_start else [mutual_agreement(asked[of].vote, vote) for of, vote in first.items()]
     error = stdev(one - other for one, other in zip(now, then, strict=True)) / math.sqrt(len(first))
     return {"support/base_share_frac": mean(now), "support/error_frac": error}
-
-
-def shared(one: Vote, other: Vote) -> float:
-    """Share of the pairs of a completion of each that have the same answer."""
-    return sum(votes * other.count_of(found) for found, votes in one.counts) / (one.num_votes * other.num_votes)

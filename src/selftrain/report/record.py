@@ -33,7 +33,7 @@ class NamedEvaluation:
 class RunRecord:
     """A run as its folder tells it, finished or not. handed_over: the checkpoint a user should take, or `start`; end_reason: None while it has no end.
 
-    validated: on the validation problems, named by their checkpoints.
+    validated: on the validation problems, named by their checkpoints. doubts: what its verdicts hold against checkpoints.
     """
 
     folder: Place
@@ -47,6 +47,7 @@ class RunRecord:
     timings: tuple[Mapping[str, Any], ...]
     num_forks: int
     end_reason: str | None
+    doubts: Doubts
     handed_over: str
     ledger: Ledger
 
@@ -72,10 +73,6 @@ class RunRecord:
         return healthiest(there, max(there, default=0), self.doubts, Schedule(1, 1, self.config.guard.window_steps))
 
     @property
-    def doubts(self) -> Doubts:
-        return doubts_of(self.ledger, self.config, self.verdicts, self.steps)
-
-    @property
     def handed_over_path(self) -> str:
         """Folder of the checkpoint that is handed over, or the name of the model at the start."""
         return self.config.policy.model if self.handed_over == START else str(self.folder / "checkpoints" / self.handed_over)
@@ -95,6 +92,7 @@ def read_record(folder: Place) -> RunRecord:
     ledger = read(folder)
     config = read_config(folder)
     verdicts, steps = tuple(ledger.verdicts()), tuple(step.metrics for step in ledger.steps())
+    doubts = doubts_of(ledger, config, verdicts, steps)
     evaluations = [NamedEvaluation(str(one["name"]), int(one["step"]), Evaluation.from_json(one["evaluation"])) for one in ledger.evals()]
     return RunRecord(
         folder=folder,
@@ -108,7 +106,8 @@ def read_record(folder: Place) -> RunRecord:
         timings=tuple(ledger.timings()),
         num_forks=len(list(ledger.forks())),
         end_reason=ledger.end_reason,
-        handed_over=handed_over(ledger, config, doubts_of(ledger, config, verdicts, steps)),
+        doubts=doubts,
+        handed_over=handed_over(ledger, config, doubts),
         ledger=ledger,
     )
 
