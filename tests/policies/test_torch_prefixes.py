@@ -17,7 +17,7 @@ from selftrain.policies.torch.cache import zeros
 from selftrain.policies.torch.draw import Votes, draw
 from selftrain.policies.torch.prefixes import numbers_within, parted
 from selftrain.seeds import Stream
-from selftrain.types import Group
+from selftrain.types import Group, Message, Prompt
 
 COLD = 0.3
 """The temperature at which votes agree for some tokens and then part."""
@@ -48,13 +48,19 @@ def test_a_row_is_run_for_every_distinct_prefix_and_no_other(family: str, tmp_pa
     assert rows < 0.9 * tokens
 
 
+@pytest.mark.parametrize("copied_tokens", [0, 1 << 10])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_draws_and_log_probabilities_are_those_of_votes_drawn_alone(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where prompts enter and leave while others are being drawn."""
+def test_the_draws_and_log_probabilities_are_those_of_votes_drawn_alone(
+    family: str, copied_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where prompts enter and leave while others are being drawn, whether rows share their prompt or have copies of it."""
     source = write_model(tmp_path, family)
-    alone = policy_of(source)
+    alone, seen = policy_of(source), extents_of(monkeypatch)
     monkeypatch.setattr(sampler, "rows_within", lambda *_: 1)
+    monkeypatch.setitem(prefixes.COPIED_TOKENS, "cpu", 0)
     expected = groups_of(alone, count=6, max_new_tokens=20, temperature=COLD)
+    monkeypatch.setitem(prefixes.COPIED_TOKENS, "cpu", copied_tokens)
+    seen.clear()
     for rows in (5, 8, 18):
         monkeypatch.setattr(sampler, "rows_within", lambda *_, rows=rows: rows)
         for group, same in zip(groups_of(policy_of(source), count=6, max_new_tokens=20, temperature=COLD), expected, strict=True):
@@ -62,6 +68,25 @@ def test_the_draws_and_log_probabilities_are_those_of_votes_drawn_alone(family: 
             for done, other in zip(group.completions, same.completions, strict=True):
                 assert done.logprobs == pytest.approx(other.logprobs, abs=1e-4)
                 assert done.entropies == pytest.approx(other.entropies, abs=1e-4)
+    assert {extent.is_copied for extent in seen} == {copied_tokens > 0}
+
+
+@pytest.mark.parametrize("copied_tokens", [0, 1 << 10])
+def test_prompts_and_their_copies_stay_in_the_memory_that_is_given(copied_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One vote a prompt and short completions: a prompt's columns are half of what there is, or two thirds."""
+    given, policy, held = 1 << 16, policy_of(write_model(tmp_path)), list[int]()
+    advance = prefixes.advance
+
+    def weighed(board: Any, *rest: Any) -> None:
+        advance(board, *rest)
+        held.append(sum(buffer.numel() * buffer.element_size() for layer in board.cache.layers for buffer in (*layer.prompt, *layer.own)))
+
+    monkeypatch.setattr(prefixes, "advance", weighed)
+    monkeypatch.setitem(prefixes.COPIED_TOKENS, "cpu", copied_tokens)
+    monkeypatch.setattr(sampler, "rows_within", lambda _, bytes_each: given // bytes_each)
+    prompts = [Prompt(f"p{at}", (Message("user", f"{at:02d}+{at:02d}"),)) for at in range(60)]
+    policy.sample(requests_for(prompts, count=1), SamplingParams(8, 1.0), Stream(1))
+    assert given / 2 < max(held) <= given
 
 
 def test_votes_that_never_part_take_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

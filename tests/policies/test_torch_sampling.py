@@ -15,7 +15,7 @@ from torch_models import FAMILIES, PROMPTS, groups_of, policy_of, requests_for, 
 from selftrain.errors import PromptError
 from selftrain.models import __file__ as models_file
 from selftrain.policies.base import Policy, SamplingParams
-from selftrain.policies.torch import forward, sampler
+from selftrain.policies.torch import forward, prefixes, sampler
 from selftrain.policies.torch.cache import bytes_per_token
 from selftrain.policies.torch.decoding import Chunk
 from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
@@ -33,8 +33,14 @@ def generated(policy: Any, prompt_ids: tuple[int, ...], max_new_tokens: int) -> 
     return tuple(output[0, len(prompt_ids) :].tolist())
 
 
+BOTH_WAYS = pytest.mark.parametrize("copied_tokens", [0, 1 << 10])
+"""rows that share their prompt, and rows with copies of it"""
+
+
+@BOTH_WAYS
 @pytest.mark.parametrize("family", FAMILIES)
-def test_greedy_equals_generate_token_by_token(family: str, tmp_path: Path) -> None:
+def test_greedy_equals_generate_token_by_token(family: str, copied_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(prefixes.COPIED_TOKENS, "cpu", copied_tokens)
     policy = policy_of(write_model(tmp_path, family))
     groups = policy.sample(requests_for(count=2), SamplingParams(24, temperature=0), Stream(1))
     for group in groups:
@@ -49,8 +55,10 @@ def test_greedy_equals_generate_on_the_embedded_model() -> None:
     assert group.completions[0].token_ids == generated(policy, group.prompt_ids, 64)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("family", FAMILIES)
-def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(family: str, tmp_path: Path) -> None:
+def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(family: str, copied_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(prefixes.COPIED_TOKENS, "cpu", copied_tokens)
     policy = policy_of(write_model(tmp_path, family))
     for group in groups_of(policy, temperature=0.7):
         for done in group.completions:

@@ -5,7 +5,7 @@ them apart. Shape letters: P prompts, L their padded length, B sequences, T own 
 prompt has for its sequences, K key-value heads, G query heads of each, D head size.
 
 The scores of both parts are joined before the softmax, so this is plain attention; only the layout differs. When decoding, the queries of one prompt are
-gathered into one matrix, so that its keys are read once for all of them.
+gathered into one matrix, so that its keys are read once for all of them. A short prompt costs less where each sequence has a copy of its keys before its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class Shared(NamedTuple):
 class Decoding:
     """One query a sequence. places_B: indices prompt * N + place, distinct. lengths_P: of the prompts. lengths_B: own tokens, the query's included.
 
-    widths: (L, T) of the keys in use. masks: by is_sliding, what is added to scores [B, K, G, L + T], made when a layer first needs it.
+    widths: (L, T) of the keys in use. is_copied: each sequence's own keys, L + T of them, begin with its prompt's.
+    masks: by is_sliding, what is added to scores [B, K, G, L + T], made when a layer first needs it.
     """
 
     places_B: torch.Tensor
@@ -52,6 +53,7 @@ class Decoding:
     lengths_B: torch.Tensor
     widths: tuple[int, int]
     window: int
+    is_copied: bool = False
     masks: dict[bool, torch.Tensor] = field(default_factory=dict)
 
     def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
@@ -63,11 +65,15 @@ class Decoding:
             return out
         (batch, heads, _, size), kv_heads = query_BHQD.shape, keys.own.shape[1]
         query_BKGD = query_BHQD.reshape(batch, kv_heads, heads // kv_heads, size) * scaling
-        of_prompt = self.from_prompts(self.to_prompts(query_BKGD, len(keys.prompt)) @ keys.prompt.transpose(-1, -2), heads // kv_heads)
-        scores_BKGL = torch.cat([of_prompt, query_BKGD @ keys.own.transpose(-1, -2)], -1).float()
+        scores_BKGL = (query_BKGD @ keys.own.transpose(-1, -2)).float()
+        if not self.is_copied:
+            of_prompt = self.from_prompts(self.to_prompts(query_BKGD, len(keys.prompt)) @ keys.prompt.transpose(-1, -2), heads // kv_heads)
+            scores_BKGL = torch.cat([of_prompt.float(), scores_BKGL], -1)
         if softcap is not None:
             scores_BKGL = torch.tanh(scores_BKGL / softcap) * softcap
         weights_BKGL = (scores_BKGL + self.mask(keys.is_sliding)).softmax(-1).to(keys.own.dtype)
+        if self.is_copied:
+            return (weights_BKGL @ values.own).reshape(batch, 1, heads, size)
         width = keys.prompt.shape[2]
         prompt_BKGL, own_BKGT = weights_BKGL[..., :width], weights_BKGL[..., width:]
         out_BKGD = own_BKGT @ values.own

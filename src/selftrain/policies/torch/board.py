@@ -84,12 +84,15 @@ def record(board: Board, logits_AV: torch.Tensor, rows: slice, params: SamplingP
 
 
 class Extent(NamedTuple):
-    """What a step runs over: the first rows, the first columns of prompts and of completions. column: where all rows write, if it is one for all."""
+    """What a step runs over: the first rows, the first columns of prompts and of completions. column: which token all rows write, if it is the same for all.
+    is_copied: before each row's own columns lie copies of its prompt's.
+    """
 
     rows: int
     prompt_tokens: int
     columns: int
     column: int | None = None
+    is_copied: bool = False
 
 
 class Standing(NamedTuple):
@@ -109,10 +112,11 @@ def advance(board: Board, forward: Forward, params: SamplingParams, extent: Exte
     _, places_A, tokens_A, drawn_A, _ = board.state[:, rows if standing is None else standing.speakers_A]
     places_A, num_places = (places_A, sizes.places) if standing is None else (standing.places_A, standing.num_places)
     prompts_A = places_A // num_places
-    layout = Decoding(places_A, num_places, board.prompt_lengths, drawn_A, (extent.prompt_tokens, extent.columns), forward.window)
-    all_rows, columns = torch.arange(extent.rows, device=places_A.device), drawn_A - 1 if extent.column is None else extent.column
+    layout = Decoding(places_A, num_places, board.prompt_lengths, drawn_A, (extent.prompt_tokens, extent.columns), forward.window, extent.is_copied)
+    copied = extent.prompt_tokens if extent.is_copied else 0
+    all_rows, columns = torch.arange(extent.rows, device=places_A.device), copied + (drawn_A - 1 if extent.column is None else extent.column)
     for layer in board.cache.layers:
-        layer.at(all_rows, columns, (sizes.slots, extent.prompt_tokens, extent.columns), layout)
+        layer.at(all_rows, columns, (sizes.slots, extent.prompt_tokens, copied + extent.columns), layout)
     positions_A = board.prompt_lengths[prompts_A] + drawn_A - 1
     logits_AV = forward.decode(tokens_A, positions_A, board.cache)
     if standing is None:

@@ -85,7 +85,7 @@ class DecodingLayer(Layer):
     def at(self, rows_B: torch.Tensor, columns: torch.Tensor | int, widths: tuple[int, int, int], layout: Decoding) -> None:
         """The next token of row `rows_B[i]` (0, 1, ...) goes into column `columns[i]`, or into one column for all.
 
-        widths: prompts in use, their columns, the sequences' columns.
+        widths: prompts in use, their columns, the sequences' columns, those of copied prompts included.
         """
         self.rows_B, self.columns, self.layout = rows_B, columns, layout
         self.num_prompts, self.prompt_width, self.width = widths
@@ -116,6 +116,12 @@ class DecodingCache(Cache):  # type: ignore[misc]
         """
         for layer in self.layers:
             layer.own = [with_room(buffer, rows, columns, most_columns, used_rows) for buffer in layer.own]
+
+    def copy_prompts(self, slots: torch.Tensor, rows: slice, columns: int) -> None:
+        """Copy the prompts in these slots into rows, before the rows' own tokens: `columns` of them."""
+        for layer in self.layers:
+            for prompt, own in zip(layer.prompt, layer.own, strict=True):
+                own[rows, :, :columns] = prompt[slots, :, :columns]
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor, columns: int) -> None:
         """Copy rows `sources` over rows `targets`, the first columns of them."""

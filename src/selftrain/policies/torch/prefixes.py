@@ -2,7 +2,8 @@
 
 Votes of one prompt that have drawn the same tokens so far have the same keys, values and next-token distribution, so they stand in one row: it is run
 once, and each vote draws from it with its own random number. Votes that draw different tokens part: the row is copied. So the number of rows is that of
-distinct prefixes, one for each prompt at first and at most one for each vote. The more a policy agrees with itself, the fewer.
+distinct prefixes, one for each prompt at first and at most one for each vote. The more a policy agrees with itself, the fewer. With short prompts each row
+has a copy of its prompt's keys and values, with long ones all rows of a prompt share them (attention.py).
 
 S: all sequences to be drawn; E: sequences being drawn, the first columns of the board's state; A: rows.
 """
@@ -24,6 +25,10 @@ from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.stops import StopTexts
 
 TOKEN_BITS = 32
+COPIED_TOKENS = {"cpu": 20, "cuda": 0}
+"""Prompts up to this length are copied into each row: a few more keys to read cost less than gathering the rows of each prompt, from about 28 on more where
+rows are many (docs/log.md). A GPU's kernel gathers nothing.
+"""
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -43,6 +48,7 @@ class PrefixDecoder(Decoder):
     def __init__(self, forward: Forward, params: SamplingParams, plan: Plan, stop_ids: Sequence[int], stop_texts: StopTexts | None) -> None:
         self.stop_ids, self.stop_texts = stop_ids, stop_texts
         super().__init__(forward, params, plan)
+        self.copied = copied_tokens(self.prompt_tokens, forward.device.type)
         self.rows_E: Indices = np.zeros(0, np.int64)
         self.num_rows = 0
         self.gone: list[int] = []  # finished sequences that nobody has been told of
@@ -55,8 +61,14 @@ class PrefixDecoder(Decoder):
         """Each chunk stands in one row until its sequences part."""
         with self._stopping(entering):
             record(self.board, logits_PV[of_chunk], entering, self.params)
+        rows = slice(self.num_rows, self.num_rows + len(logits_PV))
         self.rows_E = np.concatenate([self.rows_E, self.num_rows + of_chunk.cpu().numpy()])
-        self.num_rows += len(logits_PV)
+        self.num_rows = rows.stop
+        if self.copied:
+            _, speakers = np.unique(of_chunk.cpu().numpy(), return_index=True)
+            slots = self.board.state[PLACE, entering][torch.from_numpy(speakers)] // self.board.sizes.places
+            self._make_room(self._width(), rows.start)
+            self.board.cache.copy_prompts(slots, rows, self.copied)
         self.standing = None
         self._part()
 
@@ -69,9 +81,13 @@ class PrefixDecoder(Decoder):
             self.standing = self._standing()
         entered_once = len({step for _, step in self.entered.values()}) == 1
         column = width - 1 if entered_once else None  # one column is faster
-        self.board.cache.make_room(self.plan.rows, width, self.most_columns, self.num_rows)
+        self._make_room(width, self.num_rows)
         with self._stopping(slice(0, self.active)):
-            advance(self.board, self.forward, self.params, Extent(self.num_rows, self.prompt_tokens, width, column), self.standing)
+            advance(self.board, self.forward, self.params, Extent(self.num_rows, self.prompt_tokens, width, column, self.copied > 0), self.standing)
+
+    def _make_room(self, width: int, used_rows: int) -> None:
+        """For so many tokens of each row behind what is copied there."""
+        self.board.cache.make_room(self.plan.rows, self.copied + width, self.copied + self.most_columns, used_rows)
 
     def _leave(self, is_waiting: bool, ended: Callable[[list[int]], None]) -> None:  # noqa: ARG002
         self._part()
@@ -97,10 +113,10 @@ class PrefixDecoder(Decoder):
         used_rows = self.num_rows
         self.rows_E, self.num_rows, self.standing = parting.rows_E, parting.num_rows, None
         width = self._width() if self.active else 0
-        if len(parting.sources) and width:
-            self.board.cache.make_room(self.plan.rows, width, self.most_columns, used_rows)
+        if len(parting.sources) and self.copied + width:
+            self._make_room(width, used_rows)
             sources, targets = (torch.from_numpy(rows).to(state.device) for rows in (parting.sources, parting.targets))
-            self.board.cache.move(sources, targets, width)
+            self.board.cache.move(sources, targets, self.copied + width)
 
     def _standing(self) -> Standing:
         """Rows of one prompt have places side by side, as many as the prompt with most rows needs."""
@@ -125,6 +141,11 @@ class PrefixDecoder(Decoder):
         hits_E = self.stop_texts.hits(board.tokens_ST, sequences_E, board.state[DRAWN, columns], is_open_E)
         board.stopped_S[sequences_E] |= hits_E
         board.state[DONE, columns] |= hits_E
+
+
+def copied_tokens(longest: int, device: str) -> int:
+    """Columns that each row has for a copy of its prompt, where the longest one has so many tokens."""
+    return longest if longest <= COPIED_TOKENS[device] else 0
 
 
 def parted(rows_E: Indices, tokens_E: Indices) -> Parting:
