@@ -20,6 +20,7 @@ from selftrain.errors import CheckpointError, ConfigError
 from selftrain.events import Taken
 from selftrain.guard import Doubts
 from selftrain.guard.doubts import Support
+from selftrain.guard_stream import verdicts_of_run
 from selftrain.handover import START, Schedule, healthiest, protected, scheduled
 from selftrain.ledger import BranchRecord, RequestRecord, Status, lineage, read, storage, verify
 from selftrain.replay import replay
@@ -120,6 +121,8 @@ def test_a_person_overrules_the_guard_with_a_reason(tmp_path: Path) -> None:
     judged = {verdict.step: verdict.health is not None for verdict in read(run.folder).verdicts()}
     assert [step for step, has in judged.items() if has] == [5, 6, 10, 11]  # a new window is not there yet, a probe is
     assert replay(read(run.folder), read_config(run.folder)).agrees
+    again = verdicts_of_run(run.folder, read_config(run.folder).guard)
+    assert [(one.step, one.action, one.health) for _, one in again] == [(one.step, one.action, one.health) for one in read(run.folder).verdicts()]
     other = start(config(tmp_path, "b", guard__action="off"))
     with_requests(other, {2: overrule})
     assert [one.refused for one in read(other.folder).requests()] == ["the guard is off: there is nothing to overrule"]

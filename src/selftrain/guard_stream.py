@@ -12,10 +12,12 @@ from typing import Any
 
 from selftrain.answers import read as read_answers
 from selftrain.config import GuardSection
+from selftrain.control import OVERRULE
 from selftrain.errors import ConfigError, PromptError
 from selftrain.guard import RULES, Guard, Rule
-from selftrain.ledger import lineage, read
+from selftrain.ledger import Ledger, lineage, read
 from selftrain.ledger.objects import Place
+from selftrain.ledger.records import request_from
 from selftrain.metrics import METRICS, collision_frac, compress_ratio, halves_agree, mean, repeat_frac
 from selftrain.remedies import changes_signals
 from selftrain.types import AnswerKey, PolicyVersion, StepMetrics, Verdict
@@ -66,20 +68,32 @@ def steps_of_run(folder: Place) -> Iterator[Step]:
 
 def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int, Verdict]]:
     """(branch, verdict) of every recorded step of a run, in order, those among them that rollbacks left behind: each as a guard gives it that has seen what
-    came before on its branch and on those that this one goes on from, and measures anew where a remedy changed what votes can be compared with.
+    came before on its branch and on those that this one goes on from, measures anew where a remedy changed what votes can be compared with, and is overruled
+    where a person overruled the run's own.
     """
     ledger, recorded = read(folder), dict[int, list[StepMetrics]]()
     for step in ledger.steps(rolled_back=True):
         recorded.setdefault(step.metrics.version.branch, []).append(step.metrics)
     anew = {record.branch for record in ledger.branches if changes_signals(record)}
+    overruled = overruled_steps(ledger)
     for branch in recorded:
         guard = Guard(section)
         for at, (begin, end) in sorted(lineage(ledger.branches, branch).items()):
             if at in anew:
                 guard.start_over()
-            steps = (step_of_run(one) for one in recorded.get(at, ()) if begin <= one.step and (end is None or one.step < end))
-            found = [judged(guard, step) for step in steps]
+            found = []
+            for one in recorded.get(at, ()):
+                if begin <= one.step and (end is None or one.step < end):
+                    if (at, one.step) in overruled:
+                        guard.overrule()
+                    found.append(judged(guard, step_of_run(one)))
         yield from ((branch, verdict) for verdict in found)  # those of the last of its lineage, which is the branch itself
+
+
+def overruled_steps(ledger: Ledger) -> set[tuple[int, int]]:
+    """(branch, step) of the steps before which a person overruled the guard of a run."""
+    asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
+    return {(branch, one.step) for branch, one in asked if one.action == OVERRULE and not one.refused}
 
 
 def step_of_run(metrics: StepMetrics) -> Step:

@@ -9,13 +9,12 @@ from typing import Any
 
 from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
-from selftrain.control import OVERRULE
 from selftrain.evals import Evaluation
 from selftrain.guard import Doubts
+from selftrain.guard_stream import overruled_steps
 from selftrain.handover import START, VALIDATED, Schedule, healthiest
 from selftrain.ledger import Ledger, read
 from selftrain.ledger.objects import Place
-from selftrain.ledger.records import request_from
 from selftrain.run import read_config
 from selftrain.types import StepMetrics, Verdict
 
@@ -128,6 +127,5 @@ def doubts_of(ledger: Ledger, config: RunConfig, verdicts: Iterable[Verdict], st
     if config.guard.action == "off":
         return Doubts()
     metrics = {one.step: one for one in steps}
-    asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
-    since = max((one.step for branch, one in asked if one.action == OVERRULE and not one.refused and ledger.counts(branch, one.step)), default=0)
+    since = max((step for branch, step in overruled_steps(ledger) if ledger.counts(branch, step)), default=0)
     return Doubts.of((metrics.get(verdict.step), verdict) for verdict in verdicts if verdict.step >= since)
