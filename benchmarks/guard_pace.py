@@ -1,0 +1,130 @@
+"""How fast accuracy is lost, and when glances at other steps would have seen it: accuracy, a glance and a whole probe after every step of a run's first twenty.
+
+    python benchmarks/guard_pace.py record --ways majority=2e-4 ema=1e-4 --seeds 28 29    # resumable, several may share the folder, one thread each
+    python benchmarks/guard_pace.py show                                                 # 5 points lost after so many steps; halted at, by schedule
+
+On the tasks that may set limits, so no run that is judged is looked at.
+
+A halt is that of the guard of this version, shown the recorded signals, with probes where they are due and where a glance calls for one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from guard_curves import step_of_loss
+from guard_lab import FIT, Cell, claimed, config_of
+from selftrain.compose import load_sets
+from selftrain.config import GuardSection
+from selftrain.evals import evaluate
+from selftrain.guard import Guard
+from selftrain.guard_stream import judged, step_of_run
+from selftrain.ledger.storage import publish
+from selftrain.policies.base import SamplingParams
+from selftrain.probes import probing
+from selftrain.probes.kept import fallen, lost
+from selftrain.run import start
+from selftrain.seeds import Stream
+from selftrain.train import train
+from selftrain.types import Action, PolicyVersion, StepMetrics
+
+STEPS, SAMPLES = 20, 8
+SCHEDULES: Mapping[str, tuple[Collection[int], int, int]] = {
+    "1-4, every 4th, 48 prompts, probes at 20": ({1, 2, 3, 4, 8, 12, 16}, 48, 20),
+    "1-4, every 5th, 48 prompts, probes at 25": ({1, 2, 3, 4, 5, 10, 15}, 48, 25),
+    "1-4, every 5th, 32 prompts, probes at 25": ({1, 2, 3, 4, 5, 10, 15}, 32, 25),
+    "every step, 48 prompts, probes at 20": (range(1, 20), 48, 20),
+}
+"""name -> (steps of glances, prompts of a glance, distance of probes)"""
+Row = dict[str, Any]
+
+
+def recorded(cell: Cell, folder: Path) -> list[Row]:
+    """After so many steps, from 0 on: accuracy, what is kept and seen by prompt, a glance, the signals of a probe and of the step."""
+    config = config_of(cell, folder)
+    run_section = config.run.model_copy(update={"checkpoint_every_steps": config.run.num_steps})
+    config = config.model_copy(update={"run": run_section, "evals": config.evals.model_copy(update={"every_steps": None})})
+    run, held_out = start(config), load_sets(config).held_out
+    assert held_out is not None
+    params = SamplingParams(config.rollout.max_new_tokens, config.evals.temperature, config.evals.top_p, stop=config.rollout.stop)
+
+    def accuracy() -> float:
+        found = evaluate(run.policy, held_out, params, SAMPLES, Stream(cell.seed).at(stream="dense eval"))
+        return fmean(one.num_right / found.num_samples for one in found.results)
+
+    rows: list[Row] = [{"accuracy": accuracy()}]
+    prober = run.prober
+    for report in train(run.parts(), 0):
+        step = report.metrics.step
+        rows[-1]["metrics"] = dict(report.metrics.values)
+        if step == 0:
+            rows[0] |= {"kept": dict(prober._best), "seen": dict(prober._seen)}
+        assert prober._base is not None
+        found = probing.probe(run.policy, prober._base, prober._probe_set, prober._how, None, probing.Place(step + 1))
+        seen = probing.glance(run.policy, prober._base, prober._how.params.temperature)
+        rows.append({"accuracy": accuracy(), "kept": dict(found.kept), "seen": dict(found.seen), "glance": seen, "probe": dict(found.values)})
+        if step + 1 >= STEPS:
+            break
+    return rows
+
+
+def halted_at(rows: Sequence[Row], glances: Collection[int], num_prompts: int, every: int) -> int | None:
+    """The step at which a guard would halt that is shown these glances and probes."""
+    guard, best, seen = Guard(GuardSection(action="halt")), rows[0]["kept"], rows[0]["seen"]
+    for step, row in enumerate(rows[:-1]):
+        values = {key: value for key, value in row["metrics"].items() if not key.startswith(("probe/", "glance/", "support/"))}
+        is_asked = step % every == 0
+        if not is_asked and step in glances:
+            now = fallen(seen, dict(islice(row["glance"].items(), num_prompts)))
+            is_asked = now is not None and now.value > probing.CALLING_ERRORS * now.error
+        if is_asked and step == 0:
+            values |= {key: value for key, value in row["metrics"].items() if key.startswith("probe/")}
+        elif is_asked:
+            values |= {key: value for key, value in row["probe"].items() if key.startswith("probe/")}
+            if (gone := lost(best, row["kept"])) is not None:
+                values |= {"probe/base_lost_frac": gone.value, "probe/base_lost_low_frac": gone.low}
+            best, seen = probing.better(best, row["kept"]), row["seen"]
+        if judged(guard, step_of_run(StepMetrics(step, PolicyVersion(0, step), values))).action is Action.HALT:
+            return step
+    return None
+
+
+def show(folder: Path) -> None:
+    print("run, accuracy after each step; 5 points are lost after; halted at,", "; ".join(SCHEDULES))
+    for path in sorted(folder.glob("*.json")):
+        rows = json.loads(path.read_text("utf-8"))
+        curve = [(step, row["accuracy"]) for step, row in enumerate(rows)]
+        late = step_of_loss(curve)
+        halts = [halted_at(rows, *schedule) for schedule in SCHEDULES.values()]
+        print(f"{path.stem:40}", " ".join(f"{100 * value:.0f}" for _, value in curve), "|", "never" if late is None else f"{late:.1f}", "|", *halts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("record", "show"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/guard-pace"))
+    parser.add_argument("--ways", nargs="+", default=["majority=2e-4"], metavar="SOURCE=RATE")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[28])
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.command == "show":
+        show(args.folder)
+        return
+    ways = [way.split("=") for way in args.ways]
+    for cell in [Cell(begin, task, rate, source, seed) for seed in args.seeds for source, rate in ways for task in FIT for begin in ("default", "weak")]:
+        path = args.folder / f"{cell.name}.json"
+        with claimed(args.folder, cell.name) as mine, tempfile.TemporaryDirectory() as folder:
+            if mine and not path.exists():
+                publish(path, json.dumps(recorded(cell, Path(folder))).encode())
+                print(cell.name, flush=True)
+
+
+if __name__ == "__main__":
+    main()
