@@ -64,10 +64,14 @@ def shares(lab: Path, out: Path, run: LabRun, step: int, is_fresh: bool) -> list
     if not is_fresh:
         found = evaluate_model(config, model)
     else:
-        params = SamplingParams(config.rollout.max_new_tokens, config.evals.temperature, config.evals.top_p, stop=config.rollout.stop)
         policy = load_policy(named(config, model))
-        found = evaluate(policy, fresh_problems(config), params, config.evals.num_samples, Stream(config.run.seed).at(stream="fresh eval"))
+        found = evaluate(policy, fresh_problems(config), evaluation_params(config), config.evals.num_samples, Stream(config.run.seed).at(stream="fresh eval"))
     return [one.num_right / found.num_samples for one in found.results]
+
+
+def evaluation_params(config: RunConfig) -> SamplingParams:
+    """How the run's own evaluations are drawn."""
+    return SamplingParams(config.rollout.max_new_tokens, config.evals.temperature, config.evals.top_p, stop=config.rollout.stop)
 
 
 def of_the_start(out: Path, cell: Cell) -> list[float] | None:

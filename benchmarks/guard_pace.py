@@ -21,13 +21,13 @@ from typing import Any
 
 from guard_curves import step_of_loss
 from guard_lab import FIT, Cell, claimed, config_of
+from guard_measure import evaluation_params
 from selftrain.compose import load_sets
 from selftrain.config import GuardSection
 from selftrain.evals import evaluate
 from selftrain.guard import Guard
 from selftrain.guard_stream import judged, step_of_run
 from selftrain.ledger.storage import publish
-from selftrain.policies.base import SamplingParams
 from selftrain.probes import probing
 from selftrain.probes.kept import fallen, lost
 from selftrain.run import start
@@ -53,7 +53,7 @@ def recorded(cell: Cell, folder: Path) -> list[Row]:
     config = config.model_copy(update={"run": run_section, "evals": config.evals.model_copy(update={"every_steps": None})})
     run, held_out = start(config), load_sets(config).held_out
     assert held_out is not None
-    params = SamplingParams(config.rollout.max_new_tokens, config.evals.temperature, config.evals.top_p, stop=config.rollout.stop)
+    params = evaluation_params(config)
 
     def accuracy() -> float:
         found = evaluate(run.policy, held_out, params, SAMPLES, Stream(cell.seed).at(stream="dense eval"))

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pytest
+from tests.test_guard_judgement import modules
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-@pytest.fixture(scope="module")
-def modules() -> Iterator[Mapping[str, ModuleType]]:
-    """They import each other as scripts do."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield {name: importlib.import_module(name) for name in ("guard_real", "guard_pace", "guard_runs")}
-    sys.path.remove(str(BENCHMARKS))
+__all__ = ["modules"]
 
 
 def test_the_sums_are_right_and_those_of_a_set_are_in_no_other(modules: Mapping[str, ModuleType], tmp_path: Path) -> None:

@@ -24,7 +24,20 @@ from selftrain.run import train_to_end
 from selftrain.types import Action, PolicyVersion, StepMetrics
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-NAMES = ("guard_curves", "guard_runs", "guard_tables", "guard_fit", "guard_figures", "guard_pairs", "guard_lab", "guard_measure", "guard_probes", "guard")
+NAMES = (
+    "guard_curves",
+    "guard_runs",
+    "guard_tables",
+    "guard_fit",
+    "guard_figures",
+    "guard_pairs",
+    "guard_lab",
+    "guard_measure",
+    "guard_probes",
+    "guard",
+    "guard_real",
+    "guard_pace",
+)
 
 
 @pytest.fixture(scope="module")

@@ -82,11 +82,10 @@ def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int,
             if at in anew:
                 guard.start_over()
             found = []
-            for one in recorded.get(at, ()):
-                if begin <= one.step and (end is None or one.step < end):
-                    if (at, one.step) in overruled:
-                        guard.overrule()
-                    found.append(judged(guard, step_of_run(one)))
+            for one in (one for one in recorded.get(at, ()) if begin <= one.step and (end is None or one.step < end)):
+                if (at, one.step) in overruled:
+                    guard.overrule()
+                found.append(judged(guard, step_of_run(one)))
         yield from ((branch, verdict) for verdict in found)  # those of the last of its lineage, which is the branch itself
 
 

@@ -61,11 +61,11 @@ class PrefixDecoder(Decoder):
         """Each chunk stands in one row until its sequences part."""
         with self._stopping(entering):
             record(self.board, logits_PV[of_chunk], entering, self.params)
-        rows = slice(self.num_rows, self.num_rows + len(logits_PV))
-        self.rows_E = np.concatenate([self.rows_E, self.num_rows + of_chunk.cpu().numpy()])
+        rows, chunks_E = slice(self.num_rows, self.num_rows + len(logits_PV)), of_chunk.cpu().numpy()
+        self.rows_E = np.concatenate([self.rows_E, rows.start + chunks_E])
         self.num_rows = rows.stop
         if self.copied:
-            _, speakers = np.unique(of_chunk.cpu().numpy(), return_index=True)
+            _, speakers = np.unique(chunks_E, return_index=True)
             slots = self.board.state[PLACE, entering][torch.from_numpy(speakers)] // self.board.sizes.places
             self._make_room(self._width(), rows.start)
             self.board.cache.copy_prompts(slots, rows, self.copied)
