@@ -25,6 +25,7 @@ from selftrain.handover import START, Schedule, healthiest, protected, scheduled
 from selftrain.ledger import BranchRecord, RequestRecord, Status, lineage, read, storage, verify
 from selftrain.replay import replay
 from selftrain.report import write_report
+from selftrain.report.record import read_record
 from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start
 from selftrain.train import StepReport
 from tests.killing import killed_and_resumed
@@ -126,6 +127,49 @@ def test_a_person_overrules_the_guard_with_a_reason(tmp_path: Path) -> None:
     other = start(config(tmp_path, "b", guard__action="off"))
     with_requests(other, {2: overrule})
     assert [one.refused for one in read(other.folder).requests()] == ["the guard is off: there is nothing to overrule"]
+
+
+def overruled(folder: Path) -> None:
+    control.ask(folder, control.OVERRULE, "Ada", "shorter is what I want")
+
+
+def overruled_and_stopped(folder: Path) -> None:
+    overruled(folder)
+    control.ask(folder, control.STOP, "Ada")
+
+
+def back_overruled_and_back(folder: Path) -> None:
+    for ask in (back_to("step-000006"), overruled, back_to("branch-01-step-000006")):
+        ask(folder)
+
+
+@pytest.mark.parametrize(
+    ("plan", "stays"),
+    [
+        ([{7: overruled, 8: back_to("step-000006")}], False),
+        ([{6: overruled, 8: back_to("step-000006")}], True),
+        ([{6: overruled_and_stopped}, {9: back_to("step-000006")}], True),
+        ([{8: back_overruled_and_back}], True),
+    ],
+    ids=["later", "there", "there, and the run stopped", "where a branch begins"],
+)
+def test_a_guard_overruled_at_the_place_that_a_run_goes_back_to_stays_overruled(
+    tmp_path: Path, plan: list[dict[int, Callable[[Path], object]]], stays: bool
+) -> None:
+    """And what is worked out from the record alone knows it: replay, `selftrain guard`, and what the report says of checkpoints."""
+    options = {"probes__every_steps": 2, "guard__window_steps": 2, "guard__baseline_steps": 2, "guard__action": "warn", "update__learning_rate": 1.5}
+    run = start(config(tmp_path, "a", **options))
+    for number, requests in enumerate(plan):
+        run = run if number == 0 else resume(run.folder)
+        with_requests(run, dict(requests))
+    ledger, section = read(run.folder), read_config(run.folder).guard
+    assert replay(ledger, read_config(run.folder)).agrees
+    again = [(one.step, one.action, one.health) for _, one in verdicts_of_run(run.folder, section)]
+    assert again == [(one.step, one.action, one.health) for one in ledger.verdicts(rolled_back=True)]
+    assert read_record(run.folder).doubts == run.guard.doubts
+    probed = {one.step for one in run.guard.doubts.supports}
+    assert probed
+    assert (min(probed) >= 6) == stays
 
 
 def test_rolled_back_twice_history_has_three_parts(tmp_path: Path) -> None:

@@ -86,11 +86,13 @@ def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int,
                 if (at, one.step) in overruled:
                     guard.overrule()
                 found.append(judged(guard, step_of_run(one)))
+            if (at, end) in overruled:
+                guard.overrule()
         yield from ((branch, verdict) for verdict in found)  # those of the last of its lineage, which is the branch itself
 
 
 def overruled_steps(ledger: Ledger) -> set[tuple[int, int]]:
-    """(branch, step) of the steps before which a person overruled the guard of a run."""
+    """(branch, step) of the steps before which a person overruled the guard of a run: it stays overruled there for a run that comes back to that place."""
     asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
     return {(branch, one.step) for branch, one in asked if one.action == OVERRULE and not one.refused}
 

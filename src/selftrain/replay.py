@@ -55,7 +55,7 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
 
 
 def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Verdict]]:
-    """(recorded, recomputed) for each verdict, in order. After a rollback the guard goes on with what it knew at that place."""
+    """(recorded, recomputed) for each verdict, in order. After a rollback the guard goes on with what it knew at that place, overruled if it was."""
     places = {(one.parent, one.step) for one in ledger.branches}
     guard, probed = Guard(config.guard, config.rollback), probe_values(ledger)
     known = {place: deepcopy(guard.state()) for place in places if place[1] == 0}
@@ -72,6 +72,8 @@ def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Ver
             request = request_from(ledger.line(entry).body)
             if request.action == OVERRULE and not request.refused:
                 guard.overrule()
+                if (entry.branch, request.step) in places:
+                    known[entry.branch, request.step] = deepcopy(guard.state())
         if entry.kind == "verdict":
             verdict = verdict_from(ledger.line(entry).body)
             scored = ledger.groups(verdict.step, entry.branch)

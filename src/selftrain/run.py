@@ -41,6 +41,7 @@ from selftrain.events import RolledBack as RolledBack
 from selftrain.events import Taken
 from selftrain.extras import Extras
 from selftrain.guard import Guard
+from selftrain.guard_stream import overruled_steps
 from selftrain.handover import START, VALIDATED, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place
@@ -139,6 +140,8 @@ class Run:
         else:
             self.policy.load(found.path)
             self._remember(found.state, remedies.branch_config(self.config, self.ledger.branches[:parent]))
+        if (parent, step) in overruled_steps(read(self.folder)):
+            self.guard.overrule()
         if remedies.changes_signals(record):
             self.guard.start_over()
         self.policy.start_branch(record.branch)

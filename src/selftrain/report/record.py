@@ -127,5 +127,6 @@ def doubts_of(ledger: Ledger, config: RunConfig, verdicts: Iterable[Verdict], st
     if config.guard.action == "off":
         return Doubts()
     metrics = {one.step: one for one in steps}
-    since = max((step for branch, step in overruled_steps(ledger) if ledger.counts(branch, step)), default=0)
+    reached = ((step, ledger.lineage[branch]) for branch, step in overruled_steps(ledger) if branch in ledger.lineage)
+    since = max((step for step, (first, end) in reached if first <= step and (end is None or step <= end)), default=0)
     return Doubts.of((metrics.get(verdict.step), verdict) for verdict in verdicts if verdict.step >= since)
