@@ -65,6 +65,7 @@ def options_of(args: argparse.Namespace, block: Block) -> dict[str, Any]:
         "rollout.temperature": block.temperature,
         "labels.min_read_frac": 0.25,
         "update.learning_rate": block.learning_rate,
+        "update.warmup_steps": 0,
         "run.num_steps": 2 if quick else args.steps,
         "run.checkpoint_every_steps": 1 if quick else 20,
         "guard.action": "warn",

@@ -72,10 +72,13 @@ def cells() -> Iterator[Cell]:
         yield Cell(begin, task, rate, source, seed)
 
 
-def config_of(cell: Cell, folder: Path) -> RunConfig:
+def config_of(cell: Cell, folder: Path, warmup_steps: int | None = None) -> RunConfig:
+    """warmup_steps: None for the product's own."""
+    warmup = {} if warmup_steps is None else {"update.warmup_steps": warmup_steps}
     return load_config(
         [],
         {
+            **warmup,
             "run.folder": str(folder),
             "run.name": cell.name,
             "run.seed": cell.seed,
@@ -133,6 +136,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0, help="start no further run after so long")
     parser.add_argument("--only", nargs="*", default=[], help="tasks, sources, starts; of each of these three none: all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[], help="none: all")
+    parser.add_argument("--warmup", type=int, default=None, help="update.warmup_steps; unset: the product's own. A folder of its own for each")
     parser.add_argument("--list", action="store_true", help="make nothing")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +149,7 @@ def main() -> None:
                 break
             with claimed(args.folder, cell.name) as mine:
                 if mine and not done(args.folder / cell.name):
-                    record(config_of(cell, args.folder))
+                    record(config_of(cell, args.folder, args.warmup))
         if done(args.folder / cell.name):
             print(f"{cell.name:44}", " ".join(f"{step}:{100 * fmean(one):.1f}" for step, one in points_of(args.folder / cell.name).items()), flush=True)
 

@@ -1,7 +1,8 @@
-"""How fast accuracy is lost, and when glances at other steps would have seen it: accuracy, a glance and a whole probe after every step of a run's first twenty.
+"""How fast accuracy is lost, and when glances at other steps would have seen it: accuracy, a glance and a whole probe after every one of a run's first steps.
 
     python benchmarks/guard_pace.py record --ways majority=2e-4 ema=1e-4 --seeds 28 29    # resumable, several may share the folder, one thread each
-    python benchmarks/guard_pace.py show                                                 # 5 points lost after so many steps; halted at, by schedule
+    python benchmarks/guard_pace.py record --folder runs/guard-pace-0 --steps 30 --warmup 0               # the same without a warm-up
+    python benchmarks/guard_pace.py show                                                  # 5 points lost after so many steps; halted at, by schedule
 
 On the tasks that may set limits, so no run that is judged is looked at.
 
@@ -35,20 +36,20 @@ from selftrain.seeds import Stream
 from selftrain.train import train
 from selftrain.types import Action, PolicyVersion, StepMetrics
 
-STEPS, SAMPLES = 20, 8
+SAMPLES, LAST = 8, 1000
 SCHEDULES: Mapping[str, tuple[Collection[int], int, int]] = {
-    "1-4, every 4th, 48 prompts, probes at 20": ({1, 2, 3, 4, 8, 12, 16}, 48, 20),
-    "1-4, every 5th, 48 prompts, probes at 25": ({1, 2, 3, 4, 5, 10, 15}, 48, 25),
-    "1-4, every 5th, 32 prompts, probes at 25": ({1, 2, 3, 4, 5, 10, 15}, 32, 25),
-    "every step, 48 prompts, probes at 20": (range(1, 20), 48, 20),
+    "1-4, every 4th, 48 prompts, probes at 20": ({1, 2, 3, *range(4, LAST, 4)}, 48, 20),
+    "1-4, every 5th, 48 prompts, probes at 25": ({1, 2, 3, 4, *range(5, LAST, 5)}, 48, 25),
+    "1-4, every 5th, 32 prompts, probes at 25": ({1, 2, 3, 4, *range(5, LAST, 5)}, 32, 25),
+    "every step, 48 prompts, probes at 20": (range(1, LAST), 48, 20),
 }
 """name -> (steps of glances, prompts of a glance, distance of probes)"""
 Row = dict[str, Any]
 
 
-def recorded(cell: Cell, folder: Path) -> list[Row]:
+def recorded(cell: Cell, folder: Path, num_steps: int, warmup_steps: int | None) -> list[Row]:
     """After so many steps, from 0 on: accuracy, what is kept and seen by prompt, a glance, the signals of a probe and of the step."""
-    config = config_of(cell, folder)
+    config = config_of(cell, folder, warmup_steps)
     run_section = config.run.model_copy(update={"checkpoint_every_steps": config.run.num_steps})
     config = config.model_copy(update={"run": run_section, "evals": config.evals.model_copy(update={"every_steps": None})})
     run, held_out = start(config), load_sets(config).held_out
@@ -70,7 +71,7 @@ def recorded(cell: Cell, folder: Path) -> list[Row]:
         found = probing.probe(run.policy, prober._base, prober._probe_set, prober._how, None, probing.Place(step + 1))
         seen = probing.glance(run.policy, prober._base, prober._how.params.temperature)
         rows.append({"accuracy": accuracy(), "kept": dict(found.kept), "seen": dict(found.seen), "glance": seen, "probe": dict(found.values)})
-        if step + 1 >= STEPS:
+        if step + 1 >= num_steps:
             break
     return rows
 
@@ -112,6 +113,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/guard-pace"))
     parser.add_argument("--ways", nargs="+", default=["majority=2e-4"], metavar="SOURCE=RATE")
     parser.add_argument("--seeds", nargs="+", type=int, default=[28])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--warmup", type=int, default=None, help="update.warmup_steps; unset: the product's own. A folder of its own for each")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.command == "show":
@@ -122,7 +125,7 @@ def main() -> None:
         path = args.folder / f"{cell.name}.json"
         with claimed(args.folder, cell.name) as mine, tempfile.TemporaryDirectory() as folder:
             if mine and not path.exists():
-                publish(path, json.dumps(recorded(cell, Path(folder))).encode())
+                publish(path, json.dumps(recorded(cell, Path(folder), args.steps, args.warmup)).encode())
                 print(cell.name, flush=True)
 
 

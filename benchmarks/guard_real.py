@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from itertools import product
@@ -108,6 +109,7 @@ def main() -> None:
             with claimed(args.folder, cell.name) as mine:
                 if mine and not done(args.folder / cell.name):
                     record(config_of(cell, args.folder, args.model))
+                    shutil.rmtree(args.folder / cell.name / "checkpoints")  # half a GB each; what is judged is in the record
     for run in load(args.folder, (TASK,)):
         print(said(judged(run)))
 

@@ -191,7 +191,7 @@ def test_the_command_judges_a_run(made_run: Path, command: Any) -> None:
 
 
 GOES_BACK = {"policy.model": "toy:weak", "labels.source": "majority", "run.checkpoint_every_steps": 2, "probes.num_prompts": 48, "evals.num_problems": 8}
-GOES_BACK |= {"guard.window_steps": 3, "guard.baseline_steps": 3}
+GOES_BACK |= {"guard.window_steps": 3, "guard.baseline_steps": 3, "update.warmup_steps": 0}
 
 
 @pytest.mark.parametrize(

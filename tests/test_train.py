@@ -28,7 +28,7 @@ LEARNS = {"policy.model": "toy", "labels.source": "majority", "update.learning_r
 HACKED = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 40, "guard.action": "off"}
 CONSTANT = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 60, "run.checkpoint_every_steps": 2}
 CONSTANT |= {"guard.action": "halt"}
-SMALL = {**LEARNS, "run.num_steps": 12, "run.checkpoint_every_steps": 3, "evals.num_problems": 16, "evals.num_samples": 4}
+SMALL = {**LEARNS, "run.num_steps": 12, "run.checkpoint_every_steps": 3, "update.warmup_steps": 0, "evals.num_problems": 16, "evals.num_samples": 4}
 
 
 def config(tmp_path: Path, name: str, options: Mapping[str, Any], **more: Any) -> RunConfig:

@@ -209,7 +209,9 @@ class UpdateSection(Section):
     )
     learning_rate: float = option(1e-6, "1/update", "Peak learning rate.", gt=0)
     schedule: Literal["constant", "linear", "cosine"] = option("constant", "name", "From the peak: constant, or down to 0 at the last step.")
-    warmup_steps: int = option(0, "steps", "Linear rise to the peak.", ge=0)
+    warmup_steps: int = option(
+        10, "steps", "Linear rise to the peak. By default it lasts until the guard has seen its first steps and a window after them.", ge=0
+    )
     weight_decay: float = option(0.01, "factor", "Decoupled weight decay.", ge=0)
     beta1: float = option(0.9, "factor", "Decay of the first moment.", ge=0, lt=1)
     beta2: float = option(0.999, "factor", "Decay of the second moment.", ge=0, lt=1)

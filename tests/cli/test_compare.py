@@ -33,6 +33,7 @@ model = "toy"
 source = "majority"
 [update]
 learning_rate = 0.1
+warmup_steps = 0
 [rollout]
 prompts_per_step = 4
 num_votes = 6

@@ -38,7 +38,7 @@ TOY = {
     "probes.every_steps": 5,
     "probes.num_prompts": 48,
 }
-TOY |= {"evals.num_problems": 8, "evals.num_samples": 2}
+TOY |= {"update.warmup_steps": 0, "evals.num_problems": 8, "evals.num_samples": 2}
 
 
 def config(tmp_path: Path, name: str, options: Mapping[str, Any] = TOY, **more: Any) -> RunConfig:
@@ -236,7 +236,7 @@ def test_the_example_of_the_page_probes_a_checkpoint(capsys: pytest.CaptureFixtu
 
 
 COLLAPSES = {"policy.model": "toy:weak", "labels.source": "majority", "update.learning_rate": 1.5, "run.num_steps": 20, "run.checkpoint_every_steps": 2}
-COLLAPSES |= {"probes.every_steps": 6, "probes.num_prompts": 48, "guard.action": "halt"}
+COLLAPSES |= {"update.warmup_steps": 0, "probes.every_steps": 6, "probes.num_prompts": 48, "guard.action": "halt"}
 
 
 def test_the_guard_sees_a_constant_answer_by_its_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ TOY = {
     "policy.model": "toy",
     "labels.source": "majority",
     "update.learning_rate": 0.1,
+    "update.warmup_steps": 0,
     "rollout.prompts_per_step": 6,
     "rollout.num_votes": 8,
     "evals.num_problems": 24,

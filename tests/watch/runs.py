@@ -66,7 +66,7 @@ def write_collapsed(folder: Path) -> None:
 
 def toy(folder: Path, **more: object) -> RunConfig:
     quick = {"policy.model": "toy", "labels.source": "majority", "update.learning_rate": 0.1, "run.num_steps": 12, "run.checkpoint_every_steps": 3}
-    quick |= {"evals.num_problems": 16, "evals.num_samples": 4, "run.folder": str(folder.parent), "run.name": folder.name}
+    quick |= {"update.warmup_steps": 0, "evals.num_problems": 16, "evals.num_samples": 4, "run.folder": str(folder.parent), "run.name": folder.name}
     return load_config(overrides={**quick, **more})
 
 
