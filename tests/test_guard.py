@@ -407,6 +407,15 @@ def test_a_reward_may_depend_on_length_while_lengths_stay() -> None:
     assert {verdict.findings for verdict in run(Guard(GuardSection(action="warn")), **{"reward/length_corr": -0.9})} == {()}
 
 
+@pytest.mark.parametrize(("first", "late", "found"), [(3.9, 3.4, False), (6.0, 4.0, False), (3.9, 30.0, True), (30.0, 3.9, True)])
+def test_answers_of_a_few_tokens_are_not_padded_or_cut(first: float, late: float, found: bool) -> None:
+    """The bare answer's length is the number of its digits and moves with the prompts (sums on a model of 135 M: 3.9 to 3.6 tokens, two false alarms)."""
+    length, guard = "completion/length_mean_tokens", Guard(GuardSection(action="warn"))
+    verdicts = [judge(guard, step, **{length: first}) for step in range(10)]
+    verdicts += [judge(guard, step, **{length: late, "reward/length_corr": -0.9}) for step in range(10, 20)]
+    assert any(one.rule == "length_reward" for verdict in verdicts for one in verdict.findings) == found
+
+
 def test_warn_only_and_off() -> None:
     late = {"vote/collision_frac": 0.9}
     assert {verdict.action for verdict in run(Guard(GuardSection(action="warn")), **late)} == {Action.CONTINUE, Action.WARN}
