@@ -37,10 +37,18 @@ from selftrain.train import train
 from selftrain.types import Action, PolicyVersion, StepMetrics
 
 SAMPLES, LAST = 8, 1000
+"""samples of a problem; no run is recorded for so many steps"""
+
+
+def glances(every_steps: int) -> Collection[int]:
+    """Where the product glances, with probes so far apart."""
+    return frozenset(step for step in range(LAST) if probing.is_glance(step, every_steps))
+
+
 SCHEDULES: Mapping[str, tuple[Collection[int], int, int]] = {
-    "1-4, every 4th, 48 prompts, probes at 20": ({1, 2, 3, *range(4, LAST, 4)}, 48, 20),
-    "1-4, every 5th, 48 prompts, probes at 25": ({1, 2, 3, 4, *range(5, LAST, 5)}, 48, 25),
-    "1-4, every 5th, 32 prompts, probes at 25": ({1, 2, 3, 4, *range(5, LAST, 5)}, 32, 25),
+    "1-4, every 4th, 48 prompts, probes at 20": (glances(20), 48, 20),
+    "1-4, every 5th, 48 prompts, probes at 25": (glances(25), 48, 25),
+    "1-4, every 5th, 32 prompts, probes at 25": (glances(25), 32, 25),
     "every step, 48 prompts, probes at 20": (range(1, LAST), 48, 20),
 }
 """name -> (steps of glances, prompts of a glance, distance of probes)"""

@@ -2,8 +2,8 @@
 
     python benchmarks/guard_real.py MODEL_FOLDER --folder runs/guard-real --hours 1     # goes on where it was; several may share the folder, one thread each
 
-MODEL_FOLDER: a small model of Hugging Face, for example SmolLM2-135M-Instruct, to which the sums are as hard as `add:4` is to the embedded ones. Nothing of the
-guard was set on these runs. Prints of each run its accuracy, where the guard would halt, and what it would hand over.
+MODEL_FOLDER: a small model of Hugging Face, for example SmolLM2-135M-Instruct, to which the sums are as hard as `add:4` is to the embedded ones. Of the guard
+one number was set on two of these runs, `BARE_TOKENS` (docs/log.md). Prints of each run its accuracy, where the guard would halt, and what it would hand over.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftrain.errors import ConfigError
-from selftrain.ledger import storage
+from selftrain.ledger import Ledger, storage
 from selftrain.ledger.objects import Place
+from selftrain.ledger.records import request_from
 
 PAUSE, RESUME, STOP, ROLL_BACK, OVERRULE = "pause", "resume", "stop", "roll_back", "overrule"
 ACTIONS = (PAUSE, RESUME, STOP, ROLL_BACK, OVERRULE)
@@ -102,3 +103,9 @@ def numbers(folder: Place) -> list[int]:
 
 def file_of(folder: Place, number: int) -> Place:
     return requests_folder(folder) / f"{number:06d}.json"
+
+
+def overruled_steps(ledger: Ledger) -> set[tuple[int, int]]:
+    """(branch, step) of the steps before which a person overruled the guard of a run: it stays overruled there for a run that comes back to that place."""
+    asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
+    return {(branch, one.step) for branch, one in asked if one.action == OVERRULE and not one.refused}

@@ -12,12 +12,11 @@ from typing import Any
 
 from selftrain.answers import read as read_answers
 from selftrain.config import GuardSection
-from selftrain.control import OVERRULE
+from selftrain.control import overruled_steps
 from selftrain.errors import ConfigError, PromptError
 from selftrain.guard import RULES, Guard, Rule
-from selftrain.ledger import Ledger, lineage, read
+from selftrain.ledger import lineage, read
 from selftrain.ledger.objects import Place
-from selftrain.ledger.records import request_from
 from selftrain.metrics import METRICS, collision_frac, compress_ratio, halves_agree, mean, repeat_frac
 from selftrain.remedies import changes_signals
 from selftrain.types import AnswerKey, PolicyVersion, StepMetrics, Verdict
@@ -89,12 +88,6 @@ def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int,
             if (at, end) in overruled:
                 guard.overrule()
         yield from ((branch, verdict) for verdict in found)  # those of the last of its lineage, which is the branch itself
-
-
-def overruled_steps(ledger: Ledger) -> set[tuple[int, int]]:
-    """(branch, step) of the steps before which a person overruled the guard of a run: it stays overruled there for a run that comes back to that place."""
-    asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
-    return {(branch, one.step) for branch, one in asked if one.action == OVERRULE and not one.refused}
 
 
 def step_of_run(metrics: StepMetrics) -> Step:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selftrain import checkpoints, handover, kept_checkpoints, remedies
+from selftrain import checkpoints, control, handover, kept_checkpoints, remedies
 from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
@@ -41,7 +41,6 @@ from selftrain.events import RolledBack as RolledBack
 from selftrain.events import Taken
 from selftrain.extras import Extras
 from selftrain.guard import Guard
-from selftrain.guard_stream import overruled_steps
 from selftrain.handover import START, VALIDATED, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place
@@ -140,7 +139,7 @@ class Run:
         else:
             self.policy.load(found.path)
             self._remember(found.state, remedies.branch_config(self.config, self.ledger.branches[:parent]))
-        if (parent, step) in overruled_steps(read(self.folder)):
+        if (parent, step) in control.overruled_steps(read(self.folder)):
             self.guard.overrule()
         if remedies.changes_signals(record):
             self.guard.start_over()

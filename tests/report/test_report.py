@@ -53,15 +53,12 @@ COLLAPSES = {
     "policy.model": "toy:weak",
     "labels.source": "majority",
     "update.learning_rate": 1.5,
+    "update.warmup_steps": 0,
     "run.num_steps": 60,
     "run.checkpoint_every_steps": 2,
     "evals.num_problems": 24,
 }
-COLLAPSES |= {
-    "update.warmup_steps": 0,
-    "guard.action": "halt",
-    "probes.num_prompts": 0,
-}  # the rules about steps see this collapse one window later than a probe
+COLLAPSES |= {"guard.action": "halt", "probes.num_prompts": 0}  # the rules about steps see this collapse one window later than a probe
 HOSTILE = "</pre><script>alert(1)</script> ````\n``` & \x00\x1b[31m |cell| \ud800 #### "
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
+from selftrain.control import overruled_steps
 from selftrain.evals import Evaluation
 from selftrain.guard import Doubts
-from selftrain.guard_stream import overruled_steps
 from selftrain.handover import START, VALIDATED, Schedule, healthiest
 from selftrain.ledger import Ledger, read
 from selftrain.ledger.objects import Place
@@ -126,7 +126,7 @@ def doubts_of(ledger: Ledger, config: RunConfig, verdicts: Iterable[Verdict], st
     """What the recorded verdicts hold against checkpoints, since a person overruled the guard last; nothing where it was off."""
     if config.guard.action == "off":
         return Doubts()
-    metrics = {one.step: one for one in steps}
-    reached = ((step, ledger.lineage[branch]) for branch, step in overruled_steps(ledger) if branch in ledger.lineage)
+    metrics, lineage = {one.step: one for one in steps}, ledger.lineage
+    reached = ((step, lineage[branch]) for branch, step in overruled_steps(ledger) if branch in lineage)
     since = max((step for step, (first, end) in reached if first <= step and (end is None or step <= end)), default=0)
     return Doubts.of((metrics.get(verdict.step), verdict) for verdict in verdicts if verdict.step >= since)
