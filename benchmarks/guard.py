@@ -10,6 +10,7 @@
     python benchmarks/guard.py look --cells NAME          # signals, parts of the health and accuracy of a run, step by step
     python benchmarks/guard.py figure --cells NAME --way lower_rate      # the run without and with the guard (records it), and points lost when found
     python benchmarks/guard.py rollback --way lower_rate --hours 1       # records the missing pairs of runs that the guard would halt
+    python benchmarks/guard.py beside --other runs/guard-lab-0           # runs of the same cells that differ in an option, paired: what is handed over
 
 The verdicts are those of the guard of this version, made again from the recorded signals. `guard_curves.py` says what a collapse is.
 """
@@ -22,12 +23,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from guard_curves import Fate, accuracy_at
+from guard_curves import Fate, Shares, accuracy_at
 from guard_figures import lost_when_found, two_runs, write
 from guard_fit import ablation_page, fit_page
 from guard_lab import FIT, JUDGE, Cell, done
 from guard_measure import measure
-from guard_pairs import WAYS, Pair, pair_of, pairs_page, record_pair
+from guard_pairs import WAYS, Ends, Pair, beside_page, ends_of, pair_of, pairs_page, record_pair
 from guard_probes import probe_missing
 from guard_runs import SECTION, LabRun, cell_of, judged, load, read_measured, with_limits
 from guard_tables import handover, in_json, page
@@ -70,13 +71,15 @@ def keep(args: argparse.Namespace, name: str, text: str) -> None:
     print(text)
 
 
+def fresh_of(out: Path, cell: Cell) -> dict[int, Shares]:
+    """Evaluations of a run on fresh problems, by steps done; none where `measure --fresh` was not asked."""
+    return {int(step): tuple(shares) for step, shares in read_measured(out / "measured", cell).get("fresh", {}).items()}
+
+
 def judge(args: argparse.Namespace) -> None:
     scales = {name: float(scale) for name, _, scale in (one.partition("=") for one in args.limits)}
     found = [judged(run, with_limits(scales)) for run in runs_of(args, args.half)]
-    fresh = {
-        one.run.cell.name: {int(step): tuple(shares) for step, shares in read_measured(args.out / "measured", one.run.cell).get("fresh", {}).items()}
-        for one in found
-    }
+    fresh = {one.run.cell.name: fresh_of(args.out, one.run.cell) for one in found}
     rows = [in_json(one, handover(one, fresh[one.run.cell.name])) for one in found]
     (args.out / "judgement.json").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     given = f"\nLimits times {', '.join(args.limits)}.\n" if scales else ""
@@ -141,13 +144,33 @@ def rollback(args: argparse.Namespace) -> None:
     keep(args, f"rollback-{args.way}.md", pairs_page(pairs, left_out, args.way))
 
 
+def beside(args: argparse.Namespace) -> None:
+    if args.other is None:
+        raise SystemExit("give the other laboratory, whose runs were measured too: --other FOLDER")
+    there = argparse.Namespace(**{**vars(args), "folder": args.other, "out": judged_folder(args.other)})
+    sides: list[dict[str, Ends]] = []
+    for side in (args, there):
+        found = [judged(run) for run in runs_of(side, args.half)]
+        sides.append({one.run.cell.name: ends for one in found if (ends := ends_of(one, fresh_of(side.out, one.run.cell))) is not None})
+    both = {name: (sides[0][name], sides[1][name]) for name in sides[0] if name in sides[1]}
+    if not both:
+        raise SystemExit("no run was measured on fresh problems in both laboratories: see `guard.py measure --fresh`")
+    keep(args, "beside.md", beside_page(both, {name: cell.source for name in both if (cell := cell_of(name)) is not None}))
+
+
+def judged_folder(folder: Path) -> Path:
+    """Where results of a laboratory go."""
+    return folder.with_name(f"{folder.name}-judged")
+
+
 def candidates(runs: Sequence[LabRun]) -> list[LabRun]:
     """The runs that the guard would halt: collapsed ones first."""
     order = list(Fate)
     return sorted((run for run in runs if judged(run).harmed is not None), key=lambda run: order.index(run.fate))
 
 
-COMMANDS = {"judge": judge, "ablate": ablate, "fit": fit, "probe": probe, "measure": measure_missing, "look": look, "figure": figure, "rollback": rollback}
+COMMANDS = {"judge": judge, "ablate": ablate, "fit": fit, "probe": probe, "measure": measure_missing, "look": look, "figure": figure}
+COMMANDS |= {"rollback": rollback, "beside": beside}
 
 
 def main() -> None:
@@ -161,10 +184,11 @@ def main() -> None:
     parser.add_argument("--limits", nargs="*", default=[], metavar="RULE=SCALE", help="judge: limits that are multiplied")
     parser.add_argument("--way", choices=WAYS, default="lower_rate", help="figure, rollback: halt, or the remedy of the run that rolls back")
     parser.add_argument("--hours", type=float, default=1.0, help="probe, measure, rollback: begin nothing new after so long")
+    parser.add_argument("--other", type=Path, default=None, help="beside: a laboratory with runs of the same cells")
     parser.add_argument("--only-support", action="store_true", help="probe: how much of the start's vote the answers have, and nothing else")
     parser.add_argument("--fresh", action="store_true", help="measure: base, best and handed-over checkpoint on fresh problems, too")
     args = parser.parse_args()
-    args.out = args.out or args.folder.with_name(f"{args.folder.name}-judged")
+    args.out = args.out or judged_folder(args.folder)
     args.out.mkdir(parents=True, exist_ok=True)
     COMMANDS[args.command](args)
 

@@ -6,14 +6,14 @@ step, and hands over a checkpoint that was evaluated there. A run that rolls bac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from guard_curves import Shares, handed_over, points_of
 from guard_lab import Cell, claimed, config_of, done, record
-from guard_runs import LabRun, judged
+from guard_runs import Judged, LabRun, judged
 from guard_tables import BASE_FRAC, BEST_FRAC
 from selftrain.config import RunConfig
 from selftrain.config_load import with_options
@@ -110,6 +110,37 @@ def against(pairs: Sequence[Pair], name: str) -> str:
     of = f"of {len(pairs)}"
     best = f"{near} {of} within 3 points of the best checkpoint of the run that nobody stopped"
     return f"- {name}: {best}, {under} {of} more than 2 under the start (worst {100 * worst:+.1f})"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Of a run, on fresh problems: the start, what the guard hands over, the checkpoint that was best on the problems of its evaluations."""
+
+    start: Shares
+    given: Shares
+    best: Shares
+
+
+def ends_of(one: Judged, fresh: Mapping[int, Shares]) -> Ends | None:
+    """None where one of them was not measured."""
+    places = (0, one.handed_over, one.best)
+    return Ends(*(fresh[place] for place in places)) if set(places) <= fresh.keys() else None
+
+
+def beside_page(ends: Mapping[str, tuple[Ends, Ends]], sources: Mapping[str, str]) -> str:
+    """Runs of the same cells in two laboratories, paired: the first minus the second. sources: label source of each."""
+    lines = [
+        "| runs | number | handed over: first, second, over the start | first minus second | best checkpoint: first minus second |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("all", *sorted(set(sources.values()))):
+        pairs = [pair for cell, pair in ends.items() if name in ("all", sources[cell])]
+        values = {(side, part): [getattr(pair[side], part) for pair in pairs] for side in (0, 1) for part in ("start", "given", "best")}
+        means = resample(values, same_problems=False)
+        gains = [points(means[side, "given"].minus(means[side, "start"]).interval) for side in (0, 1)]
+        gaps = [points(means[0, part].minus(means[1, part]).interval) for part in ("given", "best")]
+        lines.append(f"| {name} | {len(pairs)} | {', '.join(gains)} | {' | '.join(gaps)} |")
+    return "\n".join(lines) + "\n"
 
 
 def points(found: Interval) -> str:

@@ -53,3 +53,14 @@ def test_a_guard_halts_where_it_looks_and_not_where_it_does_not(modules: Mapping
     assert halted_at(falls, {1, 2}, 32, 20) is None
     assert halted_at(falls, (), 32, 4) == 4
     assert halted_at(rows_of([1.0] * 9), range(1, 9), 32, 4) is None
+
+
+def test_runs_of_the_same_cells_are_paired(modules: Mapping[str, ModuleType]) -> None:
+    """By label source and altogether: what the first hands over minus what the second does, the best checkpoints the same way."""
+    pairs = modules["guard_pairs"]
+    first, second = pairs.Ends((0.25, 0.25), (0.75, 0.75), (1.0, 1.0)), pairs.Ends((0.25, 0.25), (0.5, 0.5), (0.5, 0.5))
+    page = pairs.beside_page({"a": (first, second), "b": (second, second)}, {"a": "majority", "b": "ema"})
+    rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines()[2:]}
+    assert rows.keys() == {"all", "ema", "majority"}
+    assert rows["all"].startswith("| all | 2 | +37.5 [+25.0, +50.0], +25.0 [+25.0, +25.0] | +12.5 [+0.0, +25.0] | +25.0 [+0.0, +50.0] |")
+    assert "| 1 | +50.0 [+50.0, +50.0], +25.0 [+25.0, +25.0] | +25.0 [+25.0, +25.0] | +50.0 [+50.0, +50.0] |" in rows["majority"]
