@@ -60,7 +60,7 @@ class PolicySection(Section):
         "type",
         "Type of the arithmetic; trained weights, their gradients and moments stay float32. Unset: bfloat16 on a GPU, else float32; kept in the record.",
     )
-    num_threads: int | None = option(None, "threads", "CPU threads; unset: one per core, and the number is kept in the record.", ge=1)
+    num_threads: int | None = option(None, "threads", "CPU threads; unset: OMP_NUM_THREADS, else one per core; kept in the record.", ge=1)
     prompt_format: Literal["chat", "plain"] = option("chat", "format", "chat: the tokenizer's chat template; plain: `plain_template`, for base models.")
     plain_template: str = option("Problem: {prompt}\nSolution:", "text", "What a base model is given; {prompt} and, if wanted, {system} are replaced.")
     system_prompt: str | None = option(None, "text", "A system turn before every prompt; unset: none.")

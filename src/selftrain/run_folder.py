@@ -35,9 +35,16 @@ def is_there(folder: Place) -> bool:
 def resolved(config: RunConfig) -> RunConfig:
     """The config with what depends on this machine written down: the number of threads and the type of the arithmetic."""
     policy = config.policy
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    chosen = {"num_threads": policy.num_threads or threads, "dtype": policy.compute_dtype}
+    chosen = {"num_threads": policy.num_threads or threads_here(), "dtype": policy.compute_dtype}
     return config.model_copy(update={"policy": policy.model_copy(update=chosen)})
+
+
+def threads_here() -> int:
+    """What OMP_NUM_THREADS says (of a list, its first number), else one per core that this process may use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(config: RunConfig) -> dict[str, Any]:

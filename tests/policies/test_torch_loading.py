@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,18 @@ def test_the_number_of_threads_is_set(tmp_path: Path) -> None:
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("asked", "given"), [("1", 1), ("3", 3), (" 3, 2", 3), ("0", None), ("-1", None), ("many", None), ("", None), (None, None)])
+def test_unset_it_is_what_openmp_is_told_else_one_per_core(monkeypatch: pytest.MonkeyPatch, asked: str | None, given: int | None) -> None:
+    """A batch system or `make test` shares cores between processes by this variable; what cannot be read as a number is ignored, as OpenMP does."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = resolved(RunConfig()).policy.num_threads
+    assert cores == len(os.sched_getaffinity(0))
+    if asked is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert resolved(RunConfig()).policy.num_threads == (given or cores)
+    assert resolved(RunConfig(policy=PolicySection(num_threads=5))).policy.num_threads == 5
 
 
 def test_the_arithmetic_is_bfloat16_on_a_gpu_and_float32_elsewhere_unless_it_is_named() -> None:

@@ -15,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -89,13 +91,16 @@ def features(text: str) -> Floats:
     return np.asarray(table)
 
 
-def inputs(prompt_ids: Sequence[int]) -> Floats:
-    """[3, NUM_ANSWERS + 1]: evidence, distractor and, in a second turn, 1 at the answer of the first, else 0."""
+@lru_cache(maxsize=4096)
+def inputs(prompt_ids: tuple[int, ...]) -> Floats:
+    """[3, NUM_ANSWERS + 1], not to be written to: evidence, distractor and, in a second turn, 1 at the answer of the first, else 0."""
     text = f"toy-{prompt_ids[0]}"
     said = np.zeros(NUM_ANSWERS + 1)
     if len(prompt_ids) == 4:
         said[prompt_ids[2]] = 1.0
-    return np.vstack([features(text if len(prompt_ids) == 1 else f"{text}{AGAIN}"), said])
+    table = np.vstack([features(text if len(prompt_ids) == 1 else f"{text}{AGAIN}"), said])
+    table.setflags(write=False)
+    return table
 
 
 def log_softmax(logits: Floats) -> Floats:
@@ -103,9 +108,14 @@ def log_softmax(logits: Floats) -> Floats:
     return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
-def pick(table: Floats, draw: float) -> int:
+def cumulated(table: Floats) -> list[float]:
+    """The cumulated probability up to each entry of a distribution given by its log-probabilities."""
+    return np.cumsum(np.exp(table)).tolist()  # type: ignore[no-any-return]
+
+
+def pick(cumulated: Sequence[float], draw: float) -> int:
     """The entry at which the cumulated probability first exceeds a number in [0, 1)."""
-    return min(int(np.searchsorted(np.cumsum(np.exp(table)), draw, side="right")), len(table) - 1)
+    return min(bisect_right(cumulated, draw), len(cumulated) - 1)
 
 
 def entropy(table: Floats) -> float:
@@ -191,7 +201,7 @@ class ToyPolicy:
         averaged.weights, averaged._version = self._average.copy(), self._version
         return averaged
 
-    def logits(self, prompt_ids: Sequence[int], weights: Floats) -> tuple[Floats, Floats]:
+    def logits(self, prompt_ids: tuple[int, ...], weights: Floats) -> tuple[Floats, Floats]:
         """Logits of the style words and of the answers ([3], [NUM_ANSWERS + 1])."""
         evidence, distractor, said = inputs(prompt_ids)
         answers = weights[0] * evidence + weights[1] * distractor + weights[2 + len(STYLES) : -1] + weights[-1] * said
@@ -210,11 +220,13 @@ class ToyPolicy:
         styles, answers = (logits / max(params.temperature, 1e-6) for logits in self.logits(prompt_ids, self.weights))
         first, after = log_softmax(styles), [log_softmax(answers * sharpness) for sharpness in self._sharpness]
         entropies = [(entropy(first), entropy(table)) for table in after]
+        certainties = [(certainty(first), certainty(table)) for table in after] if params.certainties else [()] * len(after)
+        styles_up_to, answers_up_to = cumulated(first), [cumulated(table) for table in after]
         completions = []
         for index in range(request.count):
-            draws = seeds.at(step=request.step, prompt_id=request.prompt.id, index=index).generator().random(2)
-            style = pick(first, draws[0])
-            tables, picks = (first, after[style]), (style, pick(after[style], draws[1]))
+            draws = seeds.at(step=request.step, prompt_id=request.prompt.id, index=index).generator().random(2).tolist()
+            style = pick(styles_up_to, draws[0])
+            tables, picks = (first, after[style]), (style, pick(answers_up_to[style], draws[1]))
             words = (STYLES[picks[0]], f"#### {picks[1]}" if picks[1] < NUM_ANSWERS else "hm")
             length = min(2, params.max_new_tokens)
             completions.append(
@@ -226,7 +238,7 @@ class ToyPolicy:
                     entropies=entropies[style][:length],
                     finish=Finish.STOP if length == 2 else Finish.LENGTH,
                     version=self._version,
-                    certainties=tuple(map(certainty, tables))[:length] if params.certainties else (),
+                    certainties=certainties[style][:length],
                 )
             )
         return Group(request.step, request.index, request.prompt, prompt_ids, tuple(completions))
@@ -238,10 +250,10 @@ class ToyPolicy:
 
     def _reply(self, words: Sequence[str], table: Floats, draw: float) -> Completion:
         """One of the texts, drawn from these log-probabilities."""
-        at = pick(table, draw)
+        at = pick(cumulated(table), draw)
         return Completion(words[at], (NUM_TOKENS + at,), (float(np.float32(table[at])),), (len(words[at]),), (entropy(table),), Finish.STOP, self._version)
 
-    def token_logprobs(self, prompt_ids: Sequence[int], token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
+    def token_logprobs(self, prompt_ids: tuple[int, ...], token_ids: Sequence[int], temperature: float, weights: Floats) -> tuple[Floats, Floats]:
         """Log-probabilities [T] of the tokens and their gradients [T, NUM_WEIGHTS]."""
         first = token_ids[0]
         sharpness = self._sharpness[first]
