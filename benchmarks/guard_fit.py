@@ -23,6 +23,7 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "gradient": ("unstable",),
     "standstill": ("no_signal",),
     "probes of answers": ("off_base", "deaf", "rewording", "canaries", "bias"),
+    "looks at the support": ("estranged",),
     "probes of length and drift": ("probe_shortcut", "off_domain"),
 }
 """each rule by the signal that it is about"""

@@ -13,10 +13,14 @@ from statistics import fmean
 from guard_curves import Curve, Fate, Shares, curve_of, fate, in_time, loss_at, points_of, step_of_loss
 from guard_lab import FIT, JUDGE, Cell, done
 from guard_probes import read_probes, with_probes
-from selftrain.config import GuardSection
+from selftrain.compose_probes import drawing
+from selftrain.config import GuardSection, RunConfig
 from selftrain.guard import RULES, Doubts, Rule
 from selftrain.guard_stream import Step, steps_of_run, verdicts
 from selftrain.handover import START, Schedule, healthiest
+from selftrain.ledger import read
+from selftrain.probes import base_of
+from selftrain.probes.support import support_signals
 from selftrain.run import read_config
 from selftrain.types import Action, Verdict
 
@@ -92,7 +96,7 @@ def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path |
         points = points_of(path)
         extra = {} if measured is None else read_measured(measured, cell).get("held_out", {})
         config = read_config(path)
-        steps = with_probes(tuple(steps_of_run(path)), {} if probes is None else read_probes(probes, cell))
+        steps = with_probes(with_start(tuple(steps_of_run(path)), path, config), {} if probes is None else read_probes(probes, cell))
         yield LabRun(
             cell,
             points | {int(step): tuple(shares) for step, shares in extra.items()},
@@ -101,6 +105,16 @@ def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path |
             config.run.num_steps,
             config.evals.every_steps or 1,
         )
+
+
+def with_start(steps: tuple[Step, ...], path: Path, config: RunConfig) -> tuple[Step, ...]:
+    """What the start's own votes say, worked out again from the record: runs from before `support/start_share_frac` lack it."""
+    asked = read(path).probed(0)
+    if not steps or "support/base_share_frac" not in steps[0].metrics.values or not asked:
+        return steps
+    again = support_signals(asked, base_of(asked).votes, drawing(config).num_supporting)
+    first = replace(steps[0], metrics=replace(steps[0].metrics, values={**steps[0].metrics.values, **again}))
+    return (first, *steps[1:])
 
 
 def read_measured(folder: Path, cell: Cell) -> dict[str, dict[str, list[float]]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import pytest
 
@@ -15,7 +16,7 @@ from selftrain.guard.health import health_of, part
 from selftrain.guard.window import Window
 from selftrain.handover import START, Schedule, healthiest
 from selftrain.metrics import METRICS
-from selftrain.types import Action, AnswerKey, PolicyVersion, StepMetrics, Verdict
+from selftrain.types import Action, AnswerKey, Health, PolicyVersion, StepMetrics, Verdict
 
 HALTS = GuardSection(action="halt")
 HEALTHY = {
@@ -391,6 +392,126 @@ def test_who_overrules_the_guard_forgets_what_was_supported() -> None:
     assert guard.doubts.best_of([1, 2]) == 2
 
 
+VOTES = ((0.6, 0.3, 0.1), (0.5, 0.2, 0.2, 0.1), (0.4, 0.3, 0.3), (0.9, 0.1), (0.3, 0.25, 0.25, 0.2))
+"""what a made-up start says to five prompts"""
+SHARES, SUPPORTS = "vote/share_mean_frac", "support/base_share_frac"
+
+
+def look(answers: Sequence[Sequence[float]] = VOTES, **changes: float) -> dict[str, float]:
+    """Mean share of the vote and support of a policy with these answers, and how far the start's can go, as if nothing were drawn."""
+    support = fmean(sum(a * b for a, b in zip(said, first, strict=True)) for said, first in zip(answers, VOTES, strict=True))
+    known = {SHARES: fmean(map(max, answers)), SUPPORTS: support, "support/error_frac": 0.01, "support/start_share_frac": fmean(map(max, VOTES))}
+    return known | {key.replace("__", "/"): value for key, value in changes.items()}
+
+
+def sharpened(power: float) -> list[list[float]]:
+    """The start's answers, their probabilities to this power."""
+    return [[vote**power / sum(other**power for other in votes) for vote in votes] for votes in VOTES]
+
+
+def looked(guard: Guard, *looks: Mapping[str, float], first_step: int = 0) -> Verdict:
+    """The verdict after a look at every fifth step; the steps before a look are as sure as it, and the later ones of their tokens too."""
+    for at, values in enumerate(looks):
+        for step in range(5 * at + first_step, 5 * at + first_step + 5):
+            is_look = step == 0 if first_step + at == 0 else step % 5 == 4
+            sure = {} if first_step + at == 0 else {"policy/entropy_mean_nats": 0.1}
+            verdict = judge(guard, step, **sure, **(values if is_look else {SHARES: values[SHARES]}))
+    return verdict
+
+
+@pytest.mark.parametrize("power", [1.0, 1.2, 1.5, 2.0, 4.0, 16.0])
+def test_who_becomes_surer_of_what_the_start_says_is_not_estranged(power: float) -> None:
+    verdict = looked(Guard(HALTS), look(), look(sharpened(power)))
+    assert (verdict.action, verdict.health) == (Action.CONTINUE, Health(1.0, 1.0, 1.0, {}))
+    risen, gained = (look(sharpened(power))[key] - look()[key] for key in (SHARES, SUPPORTS))
+    worth = (look()[SHARES] - look()[SUPPORTS]) / (1 - look()[SHARES])
+    assert gained >= 0.95 * risen * worth  # the rule asks for half of this
+
+
+def test_a_consensus_that_is_not_the_starts_is_found_at_once() -> None:
+    """Share 0.54 -> 0.9 with the support that the start has: nothing of what the rise is worth has come."""
+    share, support = look()[SHARES], look()[SUPPORTS]
+    verdict = looked(Guard(HALTS), look(support__error_frac=0.0), look(vote__share_mean_frac=0.9))
+    (finding,) = verdict.findings
+    assert (verdict.action, verdict.step, finding.rule, finding.limit) == (Action.HALT, 9, "estranged", 1.0)
+    assert finding.value == pytest.approx(0.5 * (0.9 - share) * (share - support) / (1 - share) / (1.645 * 0.01))
+    unsure = look(vote__share_mean_frac=0.9, support__error_frac=0.05)
+    assert not looked(Guard(HALTS), look(), unsure).findings
+    assert not looked(Guard(HALTS), look(), look(vote__share_mean_frac=0.5, support__base_share_frac=0.1)).findings  # no agreement was gained
+
+
+def test_a_look_among_the_first_steps_counts_once_they_are_known() -> None:
+    guard = Guard(HALTS)
+    judge(guard, 0, **look())
+    early = [judge(guard, step, **(look(support__base_share_frac=0.1, vote__share_mean_frac=0.9) if step == 3 else {SHARES: 0.54})) for step in range(1, 6)]
+    assert [verdict.health is not None and "estranged" in verdict.health.parts for verdict in early] == [False, False, False, True, True]
+
+
+def test_who_overrules_the_guard_makes_the_newest_look_the_first() -> None:
+    guard, away = Guard(GuardSection(action="warn")), look(vote__share_mean_frac=0.9)
+    assert [one.rule for one in looked(guard, look(support__error_frac=0.0), away).findings] == ["estranged"]
+    kept = json.loads(json.dumps(guard.state()))
+    guard.overrule()
+    assert not looked(guard, away, first_step=10).findings
+    assert not looked(guard, look(vote__share_mean_frac=0.99), first_step=15).findings  # little room is left
+    lost = look(vote__share_mean_frac=0.99, support__base_share_frac=0.2)
+    assert [one.rule for one in looked(guard, lost, first_step=20).findings] == ["estranged"]
+    again = Guard(GuardSection(action="warn"))
+    again.load(kept)
+    assert [one.rule for one in judge(again, 10, **{SHARES: 0.9}).findings] == ["estranged"]
+    again.load({name: value for name, value in kept.items() if name != "looks"})  # a checkpoint from before looks were kept
+    assert not judge(again, 10, **{SHARES: 0.9}).findings
+
+
+def test_other_prompts_after_a_rollback_are_no_agreement_that_was_gained() -> None:
+    """A remedy that takes easier prompts: votes agree more at once, and the support, which is told by the same prompts as before, stays."""
+    guard = Guard(GuardSection(action="warn"))
+    begun = look(support__error_frac=0.0, support__start_share_frac=0.55)
+    assert not looked(guard, begun, look(sharpened(1.2))).findings
+    guard.start_over()
+    easier = {**look(sharpened(1.2)), SHARES: 0.85}
+    assert not looked(guard, easier, easier, first_step=10).findings
+    assert [one.rule for one in looked(guard, {**easier, SHARES: 0.98, SUPPORTS: 0.41}, first_step=20).findings] == ["estranged"]
+
+
+def test_the_room_is_told_by_the_prompts_that_tell_the_support() -> None:
+    """From the start on easier prompts: their votes agree in 0.9, those on held-aside prompts in 0.54. The rise goes by the ones, its worth by the others."""
+    first = look(vote__share_mean_frac=0.9, support__error_frac=0.0)
+    assert not looked(Guard(HALTS), first, {**look(sharpened(1.5)), SHARES: 0.98}).findings
+    assert [one.rule for one in looked(Guard(HALTS), first, look(vote__share_mean_frac=0.98)).findings] == ["estranged"]
+
+
+def test_nothing_is_compared_without_what_the_start_said() -> None:
+    """A run that an older version began, another trainer's stream without it, a look that is the start's own once more, and what is no fraction."""
+    away = look(vote__share_mean_frac=0.9)
+    begun = {key: value for key, value in look(support__error_frac=0.0).items() if key != "support/start_share_frac"}
+    assert not looked(Guard(HALTS), begun, away).findings
+    assert not looked(Guard(HALTS), look(support__error_frac=0.0), {**away, "support/error_frac": 0.0}).findings
+    assert not looked(Guard(HALTS), look(support__error_frac=0.0), {**away, SHARES: 90.0}).findings
+    assert not looked(Guard(HALTS), {**look(support__error_frac=0.0), SUPPORTS: 41.0}, away).findings
+    assert not looked(Guard(HALTS), look(support__error_frac=0.0), {**away, SUPPORTS: -1e308}).findings
+
+
+def test_a_first_look_that_comes_late_is_no_measure_of_what_came_before() -> None:
+    """Of a stream whose share rose before anybody looked: the newest looks agree, so nothing was lost since."""
+    guard, sure = Guard(GuardSection(action="warn")), {SHARES: 0.9, "policy/entropy_mean_nats": 0.1}
+    begun = [judge(guard, step) for step in range(5)] + [judge(guard, step, **sure) for step in range(5, 35)]
+    late = [judge(guard, step, **{**(look() if step in (35, 45) else {}), **sure}) for step in range(35, 50)]
+    assert "estranged" not in {finding.rule for verdict in begun + late for finding in verdict.findings}
+
+
+def test_who_overrules_twice_before_the_first_steps_are_known_keeps_the_newest_look() -> None:
+    guard = Guard(GuardSection(action="warn"))
+    judge(guard, 0, **look(support__error_frac=0.0))
+    judge(guard, 1, **{**look(), SUPPORTS: 0.3})
+    guard.overrule()
+    judge(guard, 2, **{**look(), SUPPORTS: 0.25})
+    guard.overrule()
+    later = [judge(guard, step, **({**look(), SUPPORTS: 0.25, SHARES: 0.6} if step == 9 else {SHARES: 0.55})) for step in range(3, 12)]
+    assert not [finding for verdict in later for finding in verdict.findings if finding.rule == "estranged"]
+    assert guard.state()["looks"][1][SUPPORTS] == 0.25
+
+
 def test_other_wordings_are_judged_by_the_last_three_probes() -> None:
     """One probe of a few pairs that disagree is chance; three are none."""
     guard = Guard(GuardSection(action="warn"))
@@ -448,7 +569,8 @@ def test_rules_read_the_signals_they_name() -> None:
     for rule in RULES.values():
         assert all(signal in METRICS or signal.startswith("probe/") for signal in rule.signals)
         steps = [dict.fromkeys(rule.signals, 0.5)] * 5
-        assert rule.measure(Window(steps, steps, steps, steps[0], steps[0], steps[0], steps)) is not None, rule.name
+        looks = [{**steps[0], "room": 0.1}, steps[1]]
+        assert rule.measure(Window(steps, steps, steps, steps[0], steps[0], steps[0], steps, looks)) is not None, rule.name
         assert rule.measure(Window([{}], [{}], [{}], {}, {}, {})) is None, rule.name
 
 

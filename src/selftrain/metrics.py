@@ -85,6 +85,7 @@ METRICS: Mapping[str, Metric] = {
     "probe/drift_nats": Metric("nats", "probe: KL(start || policy) per token of the start's completions of off-domain texts, k3"),
     "support/base_share_frac": Metric("fraction", "mean over held-aside prompts of the share of the start's votes that an answer of the policy has"),
     "support/error_frac": Metric("fraction", "standard error of its difference to the start's own, paired over prompts; 0 at step 0"),
+    "support/start_share_frac": Metric("fraction", "mean over these prompts of how often the start gives its most frequent answer; before the first update"),
     "glance/fallen_frac": Metric(
         "fraction", "policy / start, at most 3, of one of the start's completions to each easy prompt: mean at the last probe minus now; between probes"
     ),

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from selftrain.compose_probes import drawing, make_canaries
 from selftrain.config import RunConfig
 from selftrain.extras import RoleReader
-from selftrain.guard.doubts import SUPPORT, is_probed
+from selftrain.guard.doubts import is_probed
+from selftrain.guard.looks import START_SHARE, SUPPORT
 from selftrain.ledger import Ledger
 from selftrain.probes import base_of
 from selftrain.probes.probing import probe_tokens
@@ -33,7 +34,8 @@ def probes_that_differ(ledger: Ledger, config: RunConfig) -> tuple[int, tuple[in
         base = base_of(groups) if base is None else base
         again = {"cost/probe_tokens": probe_tokens(groups)}
         if SUPPORT in values:
-            again |= support_signals(groups, base.votes, how.num_supporting)
+            known_then = support_signals(groups, base.votes, how.num_supporting)
+            again |= {name: value for name, value in known_then.items() if name in values or name != START_SHARE}  # older records lack it
         if is_probed(values):
             again |= answer_signals(groups, base.votes, known)
         if not reads_again(groups, how.read) or again != {name: value for name, value in values.items() if name not in FROM_LOGPROBS}:

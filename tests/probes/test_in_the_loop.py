@@ -20,7 +20,8 @@ from selftrain.ledger import Ledger, Status, read, verify
 from selftrain.policies.base import Policy, SampleRequest, SamplingParams
 from selftrain.probes import Kind, Prober, ProbeResult
 from selftrain.probes.probe_set import address
-from selftrain.probes.probing import CALLING_ERRORS, is_glance
+from selftrain.probes.probing import CALLING_ERRORS, base_of, is_glance
+from selftrain.probes.signals import own_way
 from selftrain.replay import replay
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.seeds import Stream
@@ -178,6 +179,30 @@ def test_a_signal_that_does_not_follow_is_found(tmp_path: Path, monkeypatch: pyt
     assert (found.agrees, found.probes) == (False, (5,))
 
 
+def test_how_far_the_starts_support_can_go_is_recorded_once_and_follows_from_its_votes(recorded_run: RecordedRuns) -> None:
+    ledger, _ = recorded(recorded_run(TOY))
+    known = {step.metrics.step: step.metrics.values for step in ledger.steps() if "support/base_share_frac" in step.metrics.values}
+    assert [step for step, values in known.items() if "support/start_share_frac" in values] == [0]
+    votes = base_of(ledger.probed(0)).votes
+    assert known[0]["support/start_share_frac"] == pytest.approx(mean(own_way(vote) for vote in votes.values()))
+    assert known[0]["support/base_share_frac"] <= known[0]["support/start_share_frac"] < 1
+
+
+def test_an_older_record_without_it_is_replayed_without_the_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a version before `estranged` made it: no such signal, and verdicts that know nothing of it."""
+    honest = Prober.__call__
+
+    def older(self: Prober, policy: Policy, step: int, first_index: int, drawn: Sequence[Group] = ()) -> ProbeResult:
+        found = honest(self, policy, step, first_index, drawn)
+        return replace(found, values={name: value for name, value in found.values.items() if name != "support/start_share_frac"})
+
+    monkeypatch.setattr(Prober, "__call__", older)
+    ledger, its_config = recorded(train_to_end(config(tmp_path, "a", COLLAPSES, guard__action="warn")))
+    monkeypatch.undo()
+    assert replay(ledger, its_config).agrees
+    assert not [one for verdict in ledger.verdicts() for one in verdict.findings if one.rule == "estranged"]
+
+
 @pytest.mark.parametrize("step", [3, 7])
 def test_a_run_that_was_cut_off_has_the_same_probes(tmp_path: Path, step: int, recorded_run: RecordedRuns) -> None:
     whole = recorded_run(TOY)
@@ -242,17 +267,20 @@ COLLAPSES |= {"update.warmup_steps": 0, "probes.every_steps": 6, "probes.num_pro
 def test_the_guard_sees_a_constant_answer_by_its_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("selftrain.probes.probing.GLANCES", 0)
     outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
-    assert (outcome.reason, outcome.steps) == ("halted", 15)
-    assert "deaf" in list(read(outcome.folder).verdicts())[-1].health.parts
+    assert (outcome.reason, outcome.steps) == ("halted", 7)
+    last = list(read(outcome.folder).verdicts())[-1]
+    assert "estranged" in {finding.rule for finding in last.findings}
+    assert "deaf" in last.health.parts
     assert not [step for step in read(outcome.folder).steps() if "glance/fallen_frac" in step.metrics.values]
 
 
 def test_a_glance_sees_it_before_the_next_probe_is_due(tmp_path: Path) -> None:
-    outcome = train_to_end(config(tmp_path, "a", COLLAPSES))
+    outcome = train_to_end(config(tmp_path, "a", COLLAPSES, guard__action="warn"))
     ledger = read(outcome.folder)
-    assert (outcome.reason, outcome.steps) == ("halted", 14)
-    assert [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values] == [1, 2, 4, 5, 7, 8, 9, 10, 11, 13]
-    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 3, 6, 12, 13]
+    assert next(verdict.step for verdict in ledger.verdicts() if "off_base" in {finding.rule for finding in verdict.findings}) == 13
+    glances = [step.metrics.step for step in ledger.steps() if "glance/fallen_frac" in step.metrics.values]
+    assert glances == [1, 2, 4, 5, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17]
+    assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 3, 6, 12, 13, 16, 18, 19]
     assert replay(ledger, read_config(outcome.folder)).agrees
 
 

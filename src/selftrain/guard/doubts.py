@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftrain.guard.health import HALF
+from selftrain.guard.looks import SUPPORT, SUPPORT_ERROR
 from selftrain.guard.rules import PROBE_RULES
 from selftrain.types import StepMetrics, Verdict
 
 PROBE = "probe/"
 PROBE_NAMES = frozenset(rule.name for rule in PROBE_RULES)
-SUPPORT, SUPPORT_ERROR = "support/base_share_frac", "support/error_frac"
 GAINED_ERRORS = 1.5
 """standard errors: what a checkpoint must have gained of the start's support before anything says that it is better"""
 OLD_HARM = frozenset({"constant_answer", "noise", "unread"})

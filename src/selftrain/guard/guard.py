@@ -11,6 +11,7 @@ from selftrain.config import GuardSection, RollbackSection
 from selftrain.guard.doubts import PROBE, PROBE_NAMES, Doubts
 from selftrain.guard.examples import examples_of
 from selftrain.guard.health import HALF, health_of
+from selftrain.guard.looks import SUPPORT, Looks
 from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
 from selftrain.guard.window import KEPT, KEPT_TWICE, LAST_PROBES, TRUTH, Window, mean
 from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, StepMetrics, Verdict
@@ -21,7 +22,8 @@ KL = "probe/kl_base_nats"
 
 
 class Guard:
-    """Judges each step: the rules about steps once `baseline_steps` steps and a window are there, those about probes from the second probe on.
+    """Judges each step: the rules about steps once `baseline_steps` steps and a window are there, those about probes from the second probe or look at the
+    support on.
 
     `doubts` is what its verdicts so far hold against checkpoints. num_rollbacks: how many of its rollbacks stand in the record already; it is no part of the
     state, since going back does not undo them.
@@ -42,6 +44,7 @@ class Guard:
         self._probe: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._probes: list[dict[str, float]] = []
+        self._looks = Looks()
         self._num_probes = 0
         self._winners: dict[str, int] = {}
         self._num_low = 0
@@ -88,6 +91,7 @@ class Guard:
     def start_over(self) -> None:
         """Measure the first steps anew; what was seen of probes and labels stays."""
         self._baseline, self._recent = [], []
+        self._looks.start_over()
 
     def overrule(self) -> None:
         """A person says that what is seen now is no harm: the next steps are the first ones, and the newest probe is what later ones are compared with."""
@@ -116,6 +120,8 @@ class Guard:
         if len(self._recent) >= self._section.window_steps and TRUTH in metrics.values:
             now = mean(self._recent[-self._section.window_steps :], TRUTH)
             self._best[TRUTH] = max(now, self._best.get(TRUTH, now))
+        window, first = self._recent[-self._section.window_steps :], self._baseline
+        self._looks.see(metrics.values, window, first if len(first) == self._section.baseline_steps else None)
         probe = {key: value for key, value in metrics.values.items() if key.startswith(PROBE)}
         if probe:
             self._probes = [*self._probes, probe][-LAST_PROBES:] if self._base else []
@@ -126,12 +132,13 @@ class Guard:
     def _rules(self, ready: bool) -> tuple[Rule, ...]:
         """The rules that have something to compare. ready: all first steps were there before this one."""
         window = ready and len(self._recent) >= self._section.window_steps
-        return (*(self._of_steps if window else ()), *(self._of_probes if self._num_probes > 1 else ()))
+        of_looks = tuple(rule for rule in self._of_probes if SUPPORT in rule.signals) if self._looks.is_complete else ()
+        return (*(self._of_steps if window else ()), *(self._of_probes if self._num_probes > 1 else of_looks))
 
     def _window(self) -> Window:
         size = self._section.window_steps
         before = self._recent[:-size] if len(self._recent) == 2 * size else ()
-        return Window(self._baseline, before, self._recent[-size:], self._base, self._probe, self._best, self._probes)
+        return Window(self._baseline, before, self._recent[-size:], self._base, self._probe, self._best, self._probes, self._looks.known)
 
     def _finding(self, rule: Rule, window: Window, scored: Sequence[ScoredGroup]) -> Finding | None:
         value = rule.measure(window)
@@ -150,6 +157,7 @@ class Guard:
             "baseline": list(self._baseline),
             "recent": list(self._recent),
             "probes": {"base": self._base, "newest": self._probe, "best": dict(self._best), "last": list(self._probes), "number": self._num_probes},
+            "looks": self._looks.state(),
             "winners": dict(self._winners),
             "num_low": self._num_low,
             **self.doubts.state(),
@@ -160,6 +168,7 @@ class Guard:
         probes = state["probes"]
         self._base, self._probe, self._num_probes = dict(probes["base"]), dict(probes["newest"]), int(probes["number"])
         self._best, self._probes = dict(probes.get("best", probes["newest"])), list(probes.get("last", [probes["newest"]] if self._num_probes > 1 else []))
+        self._looks = Looks(state.get("looks", ()))
         self._winners = dict(state["winners"])
         self._num_low, self.doubts = int(state["num_low"]), Doubts.loaded(state)
 

@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from selftrain.guard.looks import ROOM, SHARE, START_SHARE, SUPPORT, SUPPORT_ERROR, surer
 from selftrain.guard.window import KEPT, KEPT_TWICE, TRUTH, Window, log_ratio, mean
 
-SHARE, ENTROPY, LENGTH = "vote/share_mean_frac", "policy/entropy_mean_nats", "completion/length_mean_tokens"
+ENTROPY, LENGTH = "policy/entropy_mean_nats", "completion/length_mean_tokens"
 MIN_ENTROPY_NATS = 0.05
 """below it a policy is near-deterministic, and ratios of entropies say nothing"""
 MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
 BARE_TOKENS = 8.0
 """mean length below which completions are the bare answer, with nothing in it to pad or to cut"""
+OWN_WAY, SURE_ERRORS, LEAST_ERROR_FRAC = 0.5, 1.645, 0.005
+"""part of what sharpening alone brings that support has to gain, and the standard errors, each at least the last, by which it must have missed that"""
 LEAST_LOST_FRAC, UNSURE_FRAC = 0.005, 0.2
 """of the agreement with the base. The last: three standard errors of 48 completions"""
 TRUTH_LOST_FRAC = 0.1
@@ -109,6 +112,22 @@ def off_base(window: Window) -> float:
     return (window.best[key] - window.probe[key]) / UNSURE_FRAC
 
 
+def estranged(window: Window) -> float:
+    """What support lacks of half of that which sharpening alone would have brought, in units of `SURE_ERRORS` standard errors of its change (of both looks
+    where the first one is not the start's, which is more than the change's own). 0 where nothing was drawn anew.
+
+    A policy that only becomes surer of what its start says most often raises the mean share of its votes from s to 1 and its support, the mean share of the
+    start's votes that an answer has, by the room: what the start's most frequent answers have, minus what any two answers of it agree. On the way there
+    support is on or above the chord. Learning what the start seldom says brings less, a consensus that is not the start's nothing.
+    """
+    if len(window.looks) < 2:
+        raise KeyError(SUPPORT)
+    first, now = window.looks
+    way, error = surer(first, now), math.hypot(now[SUPPORT_ERROR], first[SUPPORT_ERROR])
+    missing = OWN_WAY * way * first[ROOM] - (now[SUPPORT] - first[SUPPORT])
+    return missing / (SURE_ERRORS * max(LEAST_ERROR_FRAC, error)) if way > 0.0 and error > 0.0 else 0.0
+
+
 def truth_stands(window: Window) -> bool:
     """Whether accuracy on the groups that the truth labelled is at most `TRUTH_LOST_FRAC` under its best window; False where no such groups are known."""
     if not any(TRUTH in step for step in window.recent):
@@ -192,6 +211,13 @@ PROBE_RULES = (
         "at most 0.1 under its best window",
         "answers that were right are lost",
         "on prompts that are easy for the base model answers are lost that were the base's",
+    ),
+    Rule(
+        "estranged", Kind.HARM, (SUPPORT, SUPPORT_ERROR, START_SHARE, SHARE), estranged, 1.0, "quotient",
+        "(way room / 2 - support gained) / (1.645 standard errors of that gain, at least 0.005); way: (share of votes now - at first) / (1 - at first), "
+        "room: how often the start gives its own most frequent answer - its support; 0 where no agreement was gained",
+        "a consensus of its own",
+        "votes agree more and more, but not on what the start says",
     ),
     Rule(
         "deaf", Kind.HARM, ("probe/number_unchanged_frac",), lambda window: window.lasting_rise("probe/number_unchanged_frac"), 0.25, "fraction",

@@ -21,7 +21,7 @@ class Window:
 
     baseline: the run's first steps. before, recent: the last two windows, the older one first. base, probe: the values of the first probe, which are the
     base model's own, and of the newest one; best: the largest of each so far, `KEPT_TWICE` and `TRUTH`. Without probes empty but for `TRUTH`, equal after one.
-    probes: the last `LAST_PROBES` after the first one, the newest last.
+    probes: the last `LAST_PROBES` after the first one, the newest last. looks: of the start's support, the first and the newest one (`Looks`).
     Whoever asks for a key that is nowhere gets a KeyError, which a rule takes for: this signal is missing here.
     """
 
@@ -32,6 +32,7 @@ class Window:
     probe: Signals
     best: Signals
     probes: Steps = ()
+    looks: Steps = ()
 
     def rise(self, key: str) -> float:
         """Mean over the recent steps minus mean over the first ones."""

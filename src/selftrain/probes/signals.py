@@ -122,6 +122,18 @@ def self_agreement(vote: Vote) -> float:
     return sum(votes * (votes - 1) for _, votes in vote.counts) / max(1, vote.num_votes * (vote.num_votes - 1))
 
 
+def own_way(vote: Vote) -> float:
+    """How often a completion gives the answer that the others of its prompt give most often, equal ones shared: the share of the most frequent answer
+    without the luck of being the winner of a few votes, and so with few of them a little too low.
+    """
+    right = 0.0
+    for found, votes in vote.counts:
+        others = [count - (other == found) for other, count in vote.counts]
+        if max(others) == votes - 1 > 0:
+            right += votes / others.count(votes - 1)
+    return right / vote.num_votes
+
+
 def changed_frac(pairs: Sequence[tuple[VotedGroup, VotedGroup]]) -> float | None:
     """1 - agreement. An answer that names a person may name the partner instead: `the uncle` under one prompt is `the aunt` under the other."""
     same = agreement([(translated(one, set(dict(other.vote.counts))), other.vote) for one, other in pairs])

@@ -17,7 +17,7 @@ from statistics import stdev
 from selftrain.metrics import mean
 from selftrain.probes.base import Base
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
-from selftrain.probes.signals import easy, mutual_agreement, of_kind, self_agreement
+from selftrain.probes.signals import easy, mutual_agreement, of_kind, own_way, self_agreement
 from selftrain.types import Vote, VotedGroup
 
 MIN_PROMPTS = 16
@@ -42,7 +42,8 @@ def supporting(base: Base, probe_set: ProbeSet, num_prompts: int) -> list[Probe]
 
 def support_signals(groups: Sequence[VotedGroup], base: Mapping[str, Vote], num_prompts: int) -> dict[str, float]:
     """`support/base_share_frac`, in [0, 1], and the standard error of its difference to the start's, paired over prompts, from the answers alone; nothing where
-    it was not asked for. base: the start's votes by held-aside prompt.
+    it was not asked for. base: the start's votes by held-aside prompt. Of a policy without an update also how often it gives its own most frequent answer,
+    `support/start_share_frac`.
 
     That of a policy without an update follows from the start's votes without bias: the share of the pairs of two of them that agree.
     """
@@ -54,4 +55,5 @@ def support_signals(groups: Sequence[VotedGroup], base: Mapping[str, Vote], num_
     then = [self_agreement(vote) for vote in first.values()]
     now = then if is_start else [mutual_agreement(asked[of].vote, vote) for of, vote in first.items()]
     error = stdev(one - other for one, other in zip(now, then, strict=True)) / math.sqrt(len(first))
-    return {"support/base_share_frac": mean(now), "support/error_frac": error}
+    own = {"support/start_share_frac": mean([own_way(vote) for vote in first.values()])} if is_start else {}
+    return {"support/base_share_frac": mean(now), "support/error_frac": error, **own}
