@@ -222,8 +222,10 @@ def test_a_full_disk_ends_with_an_error_and_loses_nothing(tmp_path: Path) -> Non
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
+    told = done.stdout.count("  vote share ")
     steps = len(list(read(tmp_path / "runs" / "train-0001").steps()))
-    assert steps == done.stdout.count("  vote share ")
+    assert told >= 5
+    assert steps - told in (0, 1)  # 1: the step is there, the line of its checkpoint or evaluation found no room, and so nobody was told of it yet
 
 
 def test_display_without_held_out_problems_claims_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
