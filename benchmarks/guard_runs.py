@@ -16,6 +16,7 @@ from guard_probes import read_probes, with_probes
 from selftrain.compose_probes import drawing
 from selftrain.config import GuardSection, RunConfig
 from selftrain.guard import RULES, Doubts, Rule
+from selftrain.guard.looks import SUPPORT
 from selftrain.guard_stream import Step, steps_of_run, verdicts
 from selftrain.handover import START, Schedule, healthiest
 from selftrain.ledger import read
@@ -110,7 +111,7 @@ def load(folder: Path, tasks: Collection[str] = (*FIT, *JUDGE), measured: Path |
 def with_start(steps: tuple[Step, ...], path: Path, config: RunConfig) -> tuple[Step, ...]:
     """What the start's own votes say, worked out again from the record: runs from before `support/start_share_frac` lack it."""
     asked = read(path).probed(0)
-    if not steps or "support/base_share_frac" not in steps[0].metrics.values or not asked:
+    if not steps or SUPPORT not in steps[0].metrics.values or not asked:
         return steps
     again = support_signals(asked, base_of(asked).votes, drawing(config).num_supporting)
     first = replace(steps[0], metrics=replace(steps[0].metrics, values={**steps[0].metrics.values, **again}))

@@ -21,7 +21,7 @@ from selftrain.policies.base import Policy, SampleRequest, SamplingParams
 from selftrain.probes import Kind, Prober, ProbeResult
 from selftrain.probes.probe_set import address
 from selftrain.probes.probing import CALLING_ERRORS, base_of, is_glance
-from selftrain.probes.signals import own_way
+from selftrain.probes.signals import agreement_with_the_rest
 from selftrain.replay import replay
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.seeds import Stream
@@ -184,7 +184,7 @@ def test_how_far_the_starts_support_can_go_is_recorded_once_and_follows_from_its
     known = {step.metrics.step: step.metrics.values for step in ledger.steps() if "support/base_share_frac" in step.metrics.values}
     assert [step for step, values in known.items() if "support/start_share_frac" in values] == [0]
     votes = base_of(ledger.probed(0)).votes
-    assert known[0]["support/start_share_frac"] == pytest.approx(mean(own_way(vote) for vote in votes.values()))
+    assert known[0]["support/start_share_frac"] == pytest.approx(mean(agreement_with_the_rest(vote) for vote in votes.values()))
     assert known[0]["support/base_share_frac"] <= known[0]["support/start_share_frac"] < 1
 
 

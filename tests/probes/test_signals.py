@@ -16,7 +16,7 @@ from selftrain.policies.base import SamplingParams
 from selftrain.policies.toy import NUM_ANSWERS, NUM_WEIGHTS, STYLES, ToyPolicy, problems
 from selftrain.probes import Base, Drawing, Kind, ProbeResult, ask_base, probe
 from selftrain.probes.probing import Place, asked_of, base_of, scored
-from selftrain.probes.signals import agreement, answer_signals, changed_frac, drift_signals, easy, kl_signals, num_easy, own_way, unchanged_frac
+from selftrain.probes.signals import agreement, agreement_with_the_rest, answer_signals, changed_frac, drift_signals, easy, kl_signals, num_easy, unchanged_frac
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
 from selftrain.types import AnswerKey, Completion, Finish, Group, Message, PolicyVersion, Prompt, Role, Vote, VotedGroup
@@ -66,7 +66,7 @@ def test_agreement_does_not_depend_on_how_sure_the_votes_are() -> None:
 )
 def test_how_often_a_model_gives_its_own_most_frequent_answer(answers: str, expected: float) -> None:
     """By hand: of aaab each a finds two others, and b finds none; of aabb nobody's answer is the others' winner, of aaabb each a is one of two."""
-    assert own_way(votes(answers)) == pytest.approx(expected)
+    assert agreement_with_the_rest(votes(answers)) == pytest.approx(expected)
 
 
 def test_it_is_not_flattered_by_few_votes() -> None:
@@ -74,9 +74,9 @@ def test_it_is_not_flattered_by_few_votes() -> None:
     draws = Stream(5, stream="test").generator().integers(1000, size=(2000, 8))
     found = [count([AnswerKey(str(one)) for one in row]) for row in draws]
     assert np.mean([vote.share_frac for vote in found]) > 0.12
-    assert np.mean([own_way(vote) for vote in found]) < 0.01
+    assert np.mean([agreement_with_the_rest(vote) for vote in found]) < 0.01
     draws = (Stream(6, stream="test").generator().random((2000, 8)) < 0.7).astype(int)  # 0.7 of one answer, 0.3 of another
-    assert 0.62 < np.mean([own_way(count([AnswerKey(str(one)) for one in row])) for row in draws]) <= 0.7
+    assert 0.62 < np.mean([agreement_with_the_rest(count([AnswerKey(str(one)) for one in row])) for row in draws]) <= 0.7
 
 
 def test_an_answer_may_name_the_partner() -> None:

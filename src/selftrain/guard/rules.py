@@ -20,7 +20,7 @@ MIN_ENTROPY_NATS = 0.05
 MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
 BARE_TOKENS = 8.0
 """mean length below which completions are the bare answer, with nothing in it to pad or to cut"""
-OWN_WAY, SURE_ERRORS, LEAST_ERROR_FRAC = 0.5, 1.645, 0.005
+REQUIRED_FRAC, SURE_ERRORS, LEAST_ERROR_FRAC = 0.5, 1.645, 0.005
 """part of what sharpening alone brings that support has to gain, and the standard errors, each at least the last, by which it must have missed that"""
 LEAST_LOST_FRAC, UNSURE_FRAC = 0.005, 0.2
 """of the agreement with the base. The last: three standard errors of 48 completions"""
@@ -124,7 +124,7 @@ def estranged(window: Window) -> float:
         raise KeyError(SUPPORT)
     first, now = window.looks
     way, error = surer(first, now), math.hypot(now[SUPPORT_ERROR], first[SUPPORT_ERROR])
-    missing = OWN_WAY * way * first[ROOM] - (now[SUPPORT] - first[SUPPORT])
+    missing = REQUIRED_FRAC * way * first[ROOM] - (now[SUPPORT] - first[SUPPORT])
     return missing / (SURE_ERRORS * max(LEAST_ERROR_FRAC, error)) if way > 0.0 and error > 0.0 else 0.0
 
 

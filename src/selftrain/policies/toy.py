@@ -113,9 +113,9 @@ def cumulated(table: Floats) -> list[float]:
     return np.cumsum(np.exp(table)).tolist()  # type: ignore[no-any-return]
 
 
-def pick(cumulated: Sequence[float], draw: float) -> int:
+def pick(up_to: Sequence[float], draw: float) -> int:
     """The entry at which the cumulated probability first exceeds a number in [0, 1)."""
-    return min(bisect_right(cumulated, draw), len(cumulated) - 1)
+    return min(bisect_right(up_to, draw), len(up_to) - 1)
 
 
 def entropy(table: Floats) -> float:

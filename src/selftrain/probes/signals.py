@@ -122,7 +122,7 @@ def self_agreement(vote: Vote) -> float:
     return sum(votes * (votes - 1) for _, votes in vote.counts) / max(1, vote.num_votes * (vote.num_votes - 1))
 
 
-def own_way(vote: Vote) -> float:
+def agreement_with_the_rest(vote: Vote) -> float:
     """How often a completion gives the answer that the others of its prompt give most often, equal ones shared: the share of the most frequent answer
     without the luck of being the winner of a few votes, and so with few of them a little too low.
     """

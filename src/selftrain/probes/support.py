@@ -17,7 +17,7 @@ from statistics import stdev
 from selftrain.metrics import mean
 from selftrain.probes.base import Base
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
-from selftrain.probes.signals import easy, mutual_agreement, of_kind, own_way, self_agreement
+from selftrain.probes.signals import agreement_with_the_rest, easy, mutual_agreement, of_kind, self_agreement
 from selftrain.types import Vote, VotedGroup
 
 MIN_PROMPTS = 16
@@ -55,5 +55,5 @@ def support_signals(groups: Sequence[VotedGroup], base: Mapping[str, Vote], num_
     then = [self_agreement(vote) for vote in first.values()]
     now = then if is_start else [mutual_agreement(asked[of].vote, vote) for of, vote in first.items()]
     error = stdev(one - other for one, other in zip(now, then, strict=True)) / math.sqrt(len(first))
-    own = {"support/start_share_frac": mean([own_way(vote) for vote in first.values()])} if is_start else {}
+    own = {"support/start_share_frac": mean([agreement_with_the_rest(vote) for vote in first.values()])} if is_start else {}
     return {"support/base_share_frac": mean(now), "support/error_frac": error, **own}
