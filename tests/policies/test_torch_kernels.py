@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, L
 
 from selftrain.objective import Objective
 from selftrain.policies.base import SamplingParams
-from selftrain.policies.torch import attention, draw, forward, fused, head
+from selftrain.policies.torch import attention, draw, forward, fused, head, prefixes
 from selftrain.policies.torch.attention import Decoding, Shared
 from selftrain.policies.torch.draw import draw_rows
 from selftrain.policies.torch.fused import Heads, fuse_gates, fuse_norms, fuse_rotations
@@ -153,7 +153,7 @@ def test_rotary_positions_and_gates_are_those_of_torch_with_their_gradients(kern
 
 @pytest.fixture
 def everywhere(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kernels on this device too, and which of them were called."""
+    """The kernels on this device too, with prompts that rows share as on a GPU, and which of them were called."""
     called: list[str] = []
 
     class Counted:
@@ -162,6 +162,7 @@ def everywhere(kernels: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
             return getattr(kernels, name)
 
     counted = Counted()
+    monkeypatch.setitem(prefixes.COPIED_TOKENS, DEVICE, 0)
     monkeypatch.setattr(attention, "attends", lambda *_: counted)
     monkeypatch.setattr(draw, "kernels", lambda _: counted)
     monkeypatch.setattr(head, "kernels", lambda _: counted)
