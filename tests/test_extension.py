@@ -40,6 +40,8 @@ def whole(*_): return 1
 def one_label(voted, bounds): return majority(voted[:1], bounds)
 def told(voted, bounds): return [Label(Outcome.DECIDED, ("1",) * one.vote.num_votes, "told", "a friend", uses_truth=True) for one in voted]
 def label(one, **more): return Label(Outcome.DECIDED, ("1",) * one.vote.num_votes, "mine", "vote", **more)
+def numbered(voted, bounds): return [Label(Outcome.DECIDED, (1,) * one.vote.num_votes, "mine", "vote") for one in voted]
+def nobody(voted, bounds): return [Label(Outcome.DECIDED, ("1",) * one.vote.num_votes, None, "s") for one in voted]
 def negative(voted, bounds): return [label(one, weight=-1) for one in voted]
 def shifted(voted, bounds): return [label(one, offset=float("inf")) for one in voted]
 def valued(voted, bounds): return [label(one, values=(1.0,), notes=("right",)) for one in voted]
@@ -111,6 +113,8 @@ def test_a_name_without_a_module_or_a_source(name: str, words: str) -> None:
         ("labels.source", "none", ([voted(["1"])], Bounds()), "it returned None, not a list of labels"),
         ("labels.source", "one_label", ([voted(["1"]), voted(["2"])], Bounds()), "it returned 1 labels for 2 groups"),
         ("labels.source", "narrow", ([voted(["1", "2"])], Bounds()), "its label for prompt p0 has 1 targets for 2 completions"),
+        ("labels.source", "numbered", ([voted(["1"])], Bounds()), "its label for prompt p0 has the target 1, not the text of an answer key or None"),
+        ("labels.source", "nobody", ([voted(["1"])], Bounds()), "its label for prompt p0 has source None and decided_by 's', and both are texts"),
         ("labels.source", "negative", ([voted(["1"])], Bounds()), "has weight -1 and offset 0.0"),
         ("labels.source", "shifted", ([voted(["1"])], Bounds()), "has weight 1.0 and offset inf"),
         ("labels.source", "valued", ([voted(["1", "2"])], Bounds()), "has 1 values and 1 notes for 2 completions"),

@@ -222,12 +222,45 @@ def test_labels_that_changed_since_the_last_visit_are_counted() -> None:
 
 def test_the_gradient_norm_counts_from_the_step_after_its_update() -> None:
     guard = Guard(HALTS)
-    for step in range(12):
+    for step in range(13):
         metrics = StepMetrics(step, PolicyVersion(0, step), HEALTHY)
         verdict = guard.judge(metrics)
         assert verdict.findings == ()
         guard.learned(StepMetrics(step, PolicyVersion(0, step), {**HEALTHY, "update/grad_norm": 1.0 if step < 11 else 99.0}))
-    assert [finding.rule for finding in judge(guard, 12).findings] == ["unstable"]
+    assert [finding.rule for finding in judge(guard, 13).findings] == ["unstable"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"update/grad_norm": 1e9}, {"completion/length_mean_tokens": 1.0, "vote/share_mean_frac": 0.6}, {"vote/collision_frac": 1.0, "reward/length_corr": 0.9}],
+)
+def test_one_odd_step_does_not_end_a_run(odd: dict[str, float]) -> None:
+    """It is in as many windows as a window has steps: low scores in a row, all because of it."""
+    guard = Guard(HALTS)
+    quiet = {"update/grad_norm": 1.0, "vote/share_mean_frac": 0.51}
+    actions = [judge(guard, step, **{**quiet, **(odd if step == 10 else {})}).action for step in range(30)]
+    assert Action.HALT not in actions
+
+
+def test_two_odd_steps_beside_each_other_do() -> None:
+    guard = Guard(HALTS)
+    actions = [
+        judge(guard, step, **({"completion/length_mean_tokens": 1.0, "vote/share_mean_frac": 0.6} if step in (10, 11) else {})).action for step in range(30)
+    ]
+    assert Action.HALT in actions[:14]
+
+
+def test_steps_without_a_gradient_are_no_first_steps_of_it() -> None:
+    guard = Guard(HALTS)
+    verdicts = [judge(guard, step, **{"update/grad_norm": 0.0 if step < 8 else 0.2}) for step in range(30)]
+    assert all(not verdict.findings for verdict in verdicts)
+
+
+def test_rounding_is_not_above_a_limit() -> None:
+    guard = Guard(HALTS)
+    first = {"vote/collision_frac": 0.3}
+    verdicts = [judge(guard, step, **(first if step < 10 else {"vote/collision_frac": 0.55})) for step in range(20)]
+    assert all(not verdict.findings for verdict in verdicts)
 
 
 def test_harm_that_passes_is_forgotten() -> None:

@@ -105,8 +105,18 @@ def labels_checked(given: str, value: Any, voted: Any, _bounds: Any) -> list[Lab
             raise ConfigError(given, f"{where} says that a true answer touched it (uses_truth), and the run is recorded as label-free", do)
         if len(label.targets) != one.vote.num_votes:
             raise ConfigError(given, f"{where} has {len(label.targets)} targets for {one.vote.num_votes} completions", MEND)
+        check_texts(given, where, label)
         check_numbers(given, where, label)
     return list(value)
+
+
+def check_texts(given: str, where: str, label: Label) -> None:
+    """Targets are answer keys or None, and named is who decided: the record has texts there."""
+    wrong = [target for target in label.targets if target is not None and not isinstance(target, str)]
+    if wrong:
+        raise ConfigError(given, f"{where} has the target {shown(wrong[0])}, not the text of an answer key or None", MEND)
+    if not isinstance(label.source, str) or not isinstance(label.decided_by, str):
+        raise ConfigError(given, f"{where} has source {shown(label.source)} and decided_by {shown(label.decided_by)}, and both are texts", MEND)
 
 
 def check_numbers(given: str, where: str, label: Label) -> None:

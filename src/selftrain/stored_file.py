@@ -17,6 +17,8 @@ from selftrain.types import AnswerKey, Outcome, Vote
 FORMAT = "selftrain_labels"
 """The key of the header that names the file's kind; its value is the version of the format."""
 Row = dict[str, Any]
+HEADER: Mapping[str, type] = {"model": str, "model_hash": str, "prompts": dict, "sampling": dict, "labels": dict, "key_version": str, "seed": int}
+"""What a header has, beside the format."""
 MAKE = "Write the file by `selftrain label CONFIG... --out FILE`."
 
 
@@ -34,6 +36,8 @@ def read_stored(file: Path) -> StoredLabels:
 
     A last line that was torn by a kill is left out; rows that somebody took out are no error: their prompts have no stored vote.
     """
+    if file.is_dir():
+        raise PromptError(f"stored labels {file}", "it is a folder", "Name the file in it.")
     data = read_bytes(file)
     if data is None:
         raise PromptError(f"stored labels {file}", "there is no such file", MAKE)
@@ -43,6 +47,9 @@ def read_stored(file: Path) -> StoredLabels:
         raise PromptError(f"stored labels {file}", "its first line is not the header of such a file", MAKE)
     if header[FORMAT] != 1:
         raise PromptError(f"stored labels {file}", f"its format is {header[FORMAT]}, and this version reads 1", "Read it with the version that wrote it.")
+    lacks = [name for name in HEADER if not isinstance(header.get(name), HEADER[name])]
+    if lacks:
+        raise PromptError(f"stored labels {file}, line 1", f"the header has no {', '.join(lacks)}, or not as it was written", "Undo the edit. " + MAKE)
     votes: dict[str, Vote] = {}
     for number, line in enumerate(lines[1:], 2):
         prompt_id, vote = vote_of(file, number, parsed(file, number, line))
@@ -80,6 +87,18 @@ def vote_of(file: Path, number: int, row: Row) -> tuple[str, Vote]:
     if said[0] is Outcome.DECIDED and vote.winners != (said[1],):
         raise PromptError(given, f"its key is {said[1]!r}, and its counts say {' and '.join(vote.winners) or 'nothing'}", do)
     return prompt_id, vote
+
+
+def ids_of(data: bytes) -> list[object]:
+    """The prompt of each whole row, None where a line has none."""
+    found: list[object] = []
+    for line in data.split(b"\n")[:-1]:
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        found.append(row.get("prompt_id") if isinstance(row, dict) else None)
+    return found
 
 
 def complete_rows(data: bytes, size: int, total: int) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from selftrain.prompts import prompt_set_hash
 from selftrain.rollout import read_and_count
 from selftrain.run_folder import resolved
 from selftrain.seeds import Stream
-from selftrain.stored_file import FORMAT, Row, complete_rows, read_stored
+from selftrain.stored_file import FORMAT, Row, complete_rows, ids_of, read_stored
 from selftrain.train import vote_params
 from selftrain.types import Outcome, Prompt, PromptSet, VotedGroup
 
@@ -105,10 +105,21 @@ def check_file(file: Path, header: Mapping[str, Any]) -> None:
     first, newline, _ = (data or b"").partition(b"\n")
     if not first or line_of(header).startswith(first + newline):
         return
+    if not is_stored(first):
+        raise RunFolderError(f"--out {file}", "there is another file of that name, and it does not hold stored labels", "Choose another file; it is untouched.")
     there, here = flat(read_stored(file).header), flat(json.loads(line_of(header)))
     other = [f"{name} = {there.get(name)} there, {value} now" for name, value in here.items() if there.get(name) != value]
     why = f"it was begun with other options: {'; '.join(other)}"
     raise RunFolderError(f"--out {file}", why, "Give the options it was begun with, or choose another file.")
+
+
+def is_stored(first: bytes) -> bool:
+    """Whether this is the first line of such a file."""
+    try:
+        values = json.loads(first)
+    except ValueError:
+        return False
+    return isinstance(values, dict) and FORMAT in values
 
 
 def flat(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,6 +142,7 @@ def label(work: Work) -> Iterator[Labelled]:
         head = line_of(work.header)
         data = read_bytes(work.file) or b""
         done, end = complete_rows(data[len(head) :], size, total) if data.startswith(head) else (0, 0)
+        check_rows(work, ids_of(data[len(head) : len(head) + end]))
         log.cut(len(head) + end if data.startswith(head) else 0)
         if log.size == 0:
             log.append(head)
@@ -144,6 +156,15 @@ def label(work: Work) -> Iterator[Labelled]:
     finally:
         log.close()
         lock.close()
+
+
+def check_rows(work: Work, ids: Sequence[object]) -> None:
+    """Raises RunFolderError where rows were taken out or moved: what is missing could not be told from what is not done yet."""
+    for at, (there, prompt) in enumerate(zip(ids, work.prompts, strict=False)):
+        if there != prompt.id:
+            why = f"row {at + 1} is of prompt {there}, and that of prompt {prompt.id} is not there: rows were taken out or moved"
+            do = "Train on it as it is (--stored.file), or choose another --out to label all prompts. It is untouched."
+            raise RunFolderError(f"--out {work.file}", why, do)
 
 
 def rows_of(work: Work, prompts: Sequence[Prompt], first: int) -> list[Row]:

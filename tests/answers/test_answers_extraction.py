@@ -45,6 +45,33 @@ def test_the_order_of_kinds(completion, answer):
     assert extract(completion) == answer
 
 
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        ("So the town has 12 000 people", "12 000"),
+        ("has 12\u00a0000", "12\u00a0000"),
+        ("$ 1\\,000$", "1\\,000"),
+        ("He needs 3 1/2 cups", "3 1/2"),
+        ("so 3\\frac{1}{2}", "3\\frac{1}{2}"),
+        ("Das macht 12,5", "12,5"),
+        ("so 2^10", "2^10"),
+        ("so 2^{10}.", "2^{10}"),
+        ("= 1.5 \\times 10^3", "1.5 \\times 10^3"),
+        ("at 12:30", "12:30"),
+        ("version 1.2.3", "1.2.3"),
+        ("The answer is 12 000 people who live in the town of x and in y z", "12 000"),
+        ("in 2020 500 people came", "500"),
+        ("10 20 300", "300"),
+        ("step 1, 200 apples", "200"),
+        ("(3,4)", "4"),
+        ("so x^2", "2"),
+        ("5-3", "3"),
+    ],
+)
+def test_a_number_in_several_parts_is_one(completion, answer):
+    assert extract(completion) == answer
+
+
 @given(
     st.text(max_size=200),
     st.sampled_from(["", "\\boxed{", "}", "<answer>", "</answer>", "#### ", "The answer is ", "<think>", "</think>", "$", "\\("]),

@@ -79,3 +79,10 @@ def test_the_figure_shows_right_winners_below_and_accuracies_as_dots() -> None:
     assert "share 0.4 to 0.6: 2 prompts, 50 % right [0, 100]" in drawn
     bare = shares_svg([(share, None) for share, _ in shares], ())
     assert (bare.count('class="right"'), bare.count("<circle"), "diagonal" in bare) == (0, 0, False)
+
+
+def test_no_forecast_where_nothing_would_train(command: Selftrain) -> None:
+    called = command(*CALIBRATE, "--count", "20", "--rollout.temperature", "0.001")
+    assert called.status == 0, called.err
+    assert "No forecast: none of the prompts that were asked would train" in called.out
+    assert "The forecast is" not in called.out

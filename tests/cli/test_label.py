@@ -25,7 +25,10 @@ def test_a_run_trains_on_what_the_command_wrote(command: Selftrain, tmp_path: Pa
     lines = called.out.splitlines()
     assert lines[0] == "40 prompts of toy:0+40, 6 votes each by toy:weak"
     assert lines[1].startswith("outcomes: decided ")
-    assert lines[2].startswith("the easiest third has a share of at least 0.")
+    third = json.loads(command(*LABEL, "--out", "labels.jsonl", "--log", "json").out)
+    assert lines[2].startswith(f"the easiest third: --labels.min-share-frac {int(1000 * third['easiest_third_share_frac']) / 1000:g} trains on the ")
+    shares = [json.loads(row)["share_frac"] for row in (tmp_path / "labels.jsonl").read_text().splitlines()[1:]]
+    assert f"the {sum(share >= third['easiest_third_share_frac'] for share in shares)} of 40 that reach it" in lines[2]
     again = command(*LABEL, "--out", "labels.jsonl", "--log", "json")
     found = json.loads(again.out)
     assert (found["num_prompts"], found["num_kept"], sum(found["outcome_fracs"].values())) == (40, 40, 1.0)
@@ -111,7 +114,7 @@ def test_what_cannot_be_labelled(command: Selftrain, tmp_path: Path) -> None:
     assert_refused(command(*LABEL, "--out", "no/labels.jsonl"), 2, "there is no folder no")
     assert_refused(command(*LABEL, "--out", "l.jsonl", "--labels.clustering", "overlap"), 2, "labels.clustering = overlap", "exact, text")
     (tmp_path / "mine.txt").write_text("my notes")
-    assert_refused(command(*LABEL, "--out", "mine.txt"), 2, "its first line is not the header")
+    assert_refused(command(*LABEL, "--out", "mine.txt"), 2, "it does not hold stored labels", "Choose another file")
     assert (tmp_path / "mine.txt").read_text() == "my notes"
     assert command(*LABEL, "--out", "labels.jsonl").status == 0
     whole = (tmp_path / "labels.jsonl").read_bytes()
@@ -121,3 +124,25 @@ def test_what_cannot_be_labelled(command: Selftrain, tmp_path: Path) -> None:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert_refused(command(*LABEL, "--out", "labels.jsonl"), 2, "another process is writing it")
     assert (tmp_path / "labels.jsonl").read_bytes() == whole
+
+
+def test_a_file_from_which_rows_were_taken_out_is_not_gone_on_with(command: Selftrain, tmp_path: Path) -> None:
+    """What was taken out cannot be told from what is not done yet, and appending at the end would label other prompts twice."""
+    assert command(*LABEL, "--out", "labels.jsonl").status == 0
+    file = tmp_path / "labels.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:3] + lines[4:]))
+    assert_refused(command(*LABEL, "--out", "labels.jsonl"), 2, "row 3 is of prompt", "rows were taken out or moved", "--stored.file")
+    assert file.read_bytes() == b"".join(lines[:3] + lines[4:])
+    assert command("train", *TOY, "--prompts.count", "40", "--labels.source", "stored", "--stored.file", "labels.jsonl", "--run.num-steps", "2").status == 0
+
+
+def test_a_broken_header_and_a_folder_are_refused_in_words(command: Selftrain, tmp_path: Path) -> None:
+    assert command(*LABEL, "--out", "labels.jsonl").status == 0
+    file = tmp_path / "labels.jsonl"
+    head, _, rest = file.read_text().partition("\n")
+    for name in ("prompts", "model_hash"):
+        file.write_text(json.dumps({key: value for key, value in json.loads(head).items() if key != name}) + "\n" + rest)
+        train = ("train", *TOY, "--prompts.count", "40", "--labels.source", "stored", "--run.num-steps", "2")
+        assert_refused(command(*train, "--stored.file", "labels.jsonl"), 2, f"the header has no {name}")
+    assert_refused(command(*train, "--stored.file", "."), 2, "it is a folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ from tests.test_train import SMALL, config, finish, shuffled_truth
 
 MODULE = """
 import os, subprocess, sys, time
+from decimal import Decimal
+import numpy
 from selftrain.policies.toy import true_digit
 
 KEPT = []
@@ -61,6 +64,14 @@ def sometimes(submission):
     if submission.answer == "1": return "right"
     return toy(submission)
 
+def forks(submission):
+    if os.fork() == 0: sys.exit(0)
+    time.sleep(0.05)
+    return float(submission.answer)
+
+def returns(submission):
+    return {"1": numpy.bool_(True), "2": numpy.array(0.5), "3": Decimal("0.25"), "4": 10**400, "5": numpy.float32("nan"), "6": numpy.ones(1)}[submission.answer]
+
 def told(submission):
     return [submission.prompt_id, submission.prompt, submission.answer] == ["p0", "what?", None]
 """
@@ -82,10 +93,14 @@ def pool(module: str) -> Iterator[VerifierPool]:
     made.close()
 
 
+ANY_FAILURE = pytest.mark.filterwarnings("ignore:verifier.function:RuntimeWarning")
+
+
 def verification(pool: VerifierPool, frac: float = 1.0, **more: Any) -> Verification:
     return Verification(pool, frac, Stream(0), {}, **more)
 
 
+@ANY_FAILURE
 def test_whatever_a_verifier_does_costs_one_completion(pool: VerifierPool) -> None:
     words = [
         "#### 1",
@@ -125,6 +140,36 @@ def test_whatever_a_verifier_does_costs_one_completion(pool: VerifierPool) -> No
     assert label.notes == tuple(check.note for check in checked.checks)
 
 
+def test_a_process_that_a_verifier_forks_answers_nothing(module: str) -> None:
+    """It shares the pipes: it would take requests and reply to others."""
+    pool = VerifierPool(f"{module}:forks", Limits(5.0, 1024), num_workers=1)
+    texts = [f"#### {index % 2}" + " " * index for index in range(6)]
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), tuple(completion(text) for text in texts)))
+    for _ in range(2):
+        assert [check.score for check in verification(pool)([one])[0].checks] == [0, 1, 0, 1, 0, 1]
+    pool.close()
+
+
+def test_numbers_of_other_libraries_are_scores(module: str) -> None:
+    pool = VerifierPool(f"{module}:returns", Limits(5.0, 1024), num_workers=1)
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), tuple(completion(f"#### {index}") for index in range(1, 7))))
+    with pytest.warns(RuntimeWarning, match=r"verifier.function = .*:returns: it returned 1000.* 3 of 6 submissions of this step have no score"):
+        found = verification(pool)([one])[0].checks
+    none = Check(None, "no_score")
+    assert found == (Check(1.0, "verified"), Check(0.5, "partly_verified"), Check(0.25, "partly_verified"), none, none, none)
+    pool.close()
+
+
+def test_what_a_verifier_raises_is_said_once(pool: VerifierPool) -> None:
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("raise"),)))
+    with pytest.warns(RuntimeWarning, match="it raised RuntimeError: no. 1 of 1 submissions"):
+        verification(pool)([one])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verification(pool)([one])
+
+
+@ANY_FAILURE
 def test_a_process_that_hangs_is_killed_with_what_it_started(pool: VerifierPool) -> None:
     one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("hang"),)))
     pool.start()
@@ -171,12 +216,14 @@ def test_it_sees_a_fixed_share_of_the_prompts(pool: VerifierPool) -> None:
     assert (label.outcome, label.uses_truth) == (Outcome.NO_VERIFIER, False)
 
 
+@ANY_FAILURE
 def test_a_group_without_any_score_is_undecided(pool: VerifierPool) -> None:
     one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("raise"), completion("none"))))
     (label,) = verified(verification(pool)([one]), Bounds())
     assert (label.outcome, label.uses_truth, label.values) == (Outcome.NO_VERDICT, True, ())
 
 
+@ANY_FAILURE
 def test_a_completion_it_was_not_asked_about_is_no_verdict(pool: VerifierPool) -> None:
     """A verifier that fails everywhere has decided nothing, also where a completion was cut off: the next source of a first_of has its turn."""
     texts = (completion("raise #### 1"), completion("raise #### 1"), completion("#### 1", Finish.LENGTH))
@@ -200,6 +247,7 @@ def small(module: str, function: str, **more: Any) -> dict[str, Any]:
     return {**SMALL, "labels.source": "verifier", "verifier.function": f"{module}:{function}", "run.num_steps": 6, **more}
 
 
+@ANY_FAILURE
 def test_a_run_is_recorded_as_what_it_is_and_replayed_without_the_verifier(tmp_path: Path, module: str) -> None:
     outcome = train_to_end(config(tmp_path, "a", small(module, "sometimes", **FEW)))
     ledger = read(outcome.folder)

@@ -16,7 +16,7 @@ from selftrain.answers.units import split_unit
 from selftrain.answers.words import digits_first, moment, number_in_words, shortened, text_key
 from selftrain.types import AnswerKey
 
-KEY_VERSION = "2"
+KEY_VERSION = "3"
 """Changes whenever some text gets another key than before; the ledger records it."""
 
 MAX_PARSED = 1500

@@ -48,6 +48,18 @@ _JOINED = re.compile(r"\s?(?:,|and|or|und|oder|,\s?and)\s?\$")
 _NUMBER = re.compile(
     r"(?<![\w\\])[-−]?\\[dt]?frac\{-?\d{1,20}\}\{\d{1,20}\}|(?:(?<![\w)}\]])[-−])?(?<![^\W\d_])(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:(?<=\d)|(?<![\w.])(?=\.\d))(?:\.\d+)?(?:[eE][-+]?\d{1,4}(?!\w))?(?:/\d+)?(?:\s?\\?%)?"
 )
+_WHOLE = re.compile(
+    r"""(?<![\w.,:^\\])(?<!\d\ )[-−]?(?:
+    \d{1,9}\ \d{1,4}/\d{1,4}(?![\d/]) | \d{1,9}\ ?\\[dt]?frac\{\d{1,9}\}\{\d{1,9}\}
+    | \d{1,3}(?:(?:[\ \u00a0\u2009\u202f']|\\,|\{,\})\d{3}){1,5}(?:[.,]\d{1,9})?(?![\w/]|[.,:]\d)
+    | \d{1,12}(?:[.,]\d{1,9})?\ ?(?:\\times|\\cdot|[×x*·])\ ?10\ ?\^\ ?(?:\{[-−]?\d{1,3}\}|[-−]?\d{1,3})
+    | \d{1,9}(?:\.\d{1,9})?\ ?\^\ ?(?:\{-?\d{1,4}\}|-?\d{1,4})(?![\d}])
+    | \d{1,9}(?:\.\d{3})+,\d{1,9} | (?<![(\[])\d{1,12},\d{1,9}(?![\d,]) | \d{1,4}(?::\d{1,4}){1,3}(?![\d:]) | \d{1,9}(?:\.\d{1,9}){2,}
+    )(?![\d])""",
+    re.VERBOSE,
+)
+"""Numbers that stand in several parts: `3 1/2`, `12 000`, `1.5 \\times 10^3`, `2^{10}`, `12,5`, `12:30`, `1.2.3`."""
+_WIDEST = 64
 _MATH = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 _DRESSING = (*_MATH, ("**", "**"), ("`", "`"), ('"', '"'), ("“", "”"), ("„", "“"))
 _DIGIT = re.compile("[0-9]")
@@ -143,7 +155,7 @@ def _sentence(text: str, at: int, end: int) -> Place | None:
     if clause:
         until = clause.start()
     if until - at > 30 and text[at:until].count(" ") > 5:
-        number = _NUMBER.match(text, at, until)
+        number = _WHOLE.match(text, at, until) or _NUMBER.match(text, at, until)
         if number and number.end() > at:
             until = number.end()
     while until > at and text[until - 1] in " \t\r*_,;:!":
@@ -152,7 +164,7 @@ def _sentence(text: str, at: int, end: int) -> Place | None:
 
 
 def last_number(text: str, start: int) -> Place | None:
-    """The last number of the text from `start`, with its sign, fraction and percent sign; None where there is none."""
+    """The last number of the text from `start`, with its sign, fraction and percent sign, in all of its parts; None where there is none."""
     at = len(text)
     while at > start and not _DIGIT.search(text, max(start, at - 200), at):
         at -= 200
@@ -170,4 +182,12 @@ def last_number(text: str, start: int) -> Place | None:
     for found in _NUMBER.finditer(text, left, min(len(text), at + 8)):
         if found.start() < found.end() and found.start() <= at:
             last = found.span()
-    return last or (at, at + 1)
+    return whole(text, start, last or (at, at + 1))
+
+
+def whole(text: str, start: int, found: Place) -> Place:
+    """The number of several parts that ends with this one, if it does."""
+    for wider in _WHOLE.finditer(text, max(start, found[0] - _WIDEST), min(len(text), found[1] + 4)):
+        if wider.start() <= found[0] and wider.end() >= found[1]:
+            return wider.span()
+    return found

@@ -51,7 +51,10 @@ _SILENT = _words(
 )
 _POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "quadrat": 2, "cubic": 3, "cu": 3, "cubed": 3, "kubik": 3}
 _PERCENT = _words("percent pct percentage prozent")
-_TAIL = re.compile(r"[ ]*(?<![\\A-Za-z])([A-Za-zµäöüßÄÖÜ€£¥¢°][A-Za-zµäöüßÄÖÜ€£¥¢°/^{}23 .'\-]*)$")
+_TAIL = re.compile(
+    r"[ ]*(?<![\\A-Za-z])([A-Za-zµäöüßÄÖÜ€£¥¢°](?:[A-Za-zµäöüßÄÖÜ€£¥¢°/{} .'\-]|(?>\^ ?\{? ?[23])(?![0-9])|(?<=[A-Za-zµ])[23](?![0-9A-Za-z]))*)$"
+)
+"""Behind the number: words and powers. Another number there (`7 feet 2 inches`, `5 over 3`) makes it no unit; 2 and 3 are powers behind a letter or `^`."""
 _HEAD = re.compile(r"^\s*([-+]?)\s*(?:[€£¥]|(?:USD|EUR|US|GBP|CHF|Rs\.?|INR)\b)\s*(?=[\d.\\-])", re.IGNORECASE)
 _NAMES = re.compile(r"[A-Za-zµäöüßÄÖÜ€£¥¢°]+")
 _EXPONENT = re.compile(r"\^\s*\{?\s*([23])\s*\}?|(?<=[a-z])([23])(?![0-9])")
@@ -59,8 +62,11 @@ _SINGLE = frozenset("mgshlLNJWVACFKT€£¥¢°")
 _SINGLE_GLUED = frozenset("m")
 NOT_UNITS = _words(
     """pi e i x y z or and und oder sqrt log ln sin cos tan exp am pm choose mod base infty inf to is of the if
-    million billion trillion thousand hundred st nd rd th"""
+    million millions billion billions trillion trillions thousand thousands hundred hundreds mln mio mrd bn millionen milliarden tausend dozen dozens dutzend
+    lakh lakhs crore crores thirds fifths sixths sevenths eighths ninths tenths hundredths thousandths factorial binary octal hex hexadecimal below true false
+    st nd rd th"""
 )
+"""Words that change the value, or say something else than what was counted; a bare `squared` or `cubed` does too."""
 
 
 def split_unit(text: str) -> tuple[str, str] | None:
@@ -84,7 +90,7 @@ def split_unit(text: str) -> tuple[str, str] | None:
 def _canonical(tail: str, *, glued: bool, decimal: bool) -> str | None:
     """The unit in one spelling; "" for a silent one; None where the tail is no unit (variables, functions)."""
     words = [word.casefold() for word in _NAMES.findall(tail)]
-    if not words or NOT_UNITS.intersection(words):
+    if not words or NOT_UNITS.intersection(words) or words[0] in ("squared", "cubed"):
         return None
     if " ".join(words) in _PERCENT or words == ["per", "cent"]:
         return "%"

@@ -16,6 +16,10 @@ from selftrain.ledger.storage import make_folder, publish
 from selftrain.report import words
 from selftrain.report.render import environment
 
+NOTHING_TRAINS = (
+    "No forecast: none of the prompts that were asked would train, since their votes are undecided or unanimous, so the run can neither gain nor lose. "
+    "Harder or easier prompts, another temperature or more votes would change that."
+)
 LINES = {
     "gain": "The forecast is a gain.",
     "loss": "The forecast is a loss: another source, a lower rate or fewer steps should be tried before this run.",
@@ -88,6 +92,8 @@ def shown_of(found: Calibration) -> Shown:
 
 def forecast_words(found: Calibration) -> tuple[str, ...]:
     subject, one = found.subject, found.forecast
+    if found.evidence["trains_frac"] == 0:
+        return (NOTHING_TRAINS,)
     run = f"labels.source = {subject['label_source']} at learning rate {subject['learning_rate']:g} for {subject['num_steps']} steps"
     strongest = max(one.parts, key=lambda part: abs(part.contribution))
     why = f" What weighs most: {strongest.name} ({'for' if strongest.contribution > 0 else 'against'} a gain)." if strongest.contribution else ""

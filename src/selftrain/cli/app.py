@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
@@ -91,6 +92,7 @@ def call(args: Sequence[str]) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # after everything installed: `module:function` may name a file that lies here
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings would break the display; what matters comes as an error of ours
+    warnings.formatwarning = lambda message, *_, **__: f"{click.style('warning:', fg='yellow', bold=True)} {message}\n"
     try:
         result: Any = app.main(list(args), prog_name="selftrain", standalone_mode=False)
     except SelftrainError as error:

@@ -51,7 +51,9 @@ def write_labels(config: RunConfig, out: str | None, log: str | None) -> int:
 
 
 def summary(stored: StoredLabels, name: str, kept: int) -> dict[str, Any]:
-    """What is in a file, fractions in [0, 1]. easiest_third_share_frac: the share of the winner that a third of the prompts reaches."""
+    """What is in a file, fractions in [0, 1]. easiest_third_share_frac: the share of the winner that a third of the prompts reaches; more reach
+    it where shares are equal, and the next share is reached by fewer.
+    """
     header, votes = stored.header, list(stored.votes.values())
     bounds = Bounds(header["labels"]["min_read_frac"], header["labels"]["min_share_frac"])
     outcomes = Counter(outcome_of(vote, bounds).value for vote in votes)
@@ -67,18 +69,32 @@ def summary(stored: StoredLabels, name: str, kept: int) -> dict[str, Any]:
         "num_votes": header["sampling"]["num_votes"],
         "outcome_fracs": {outcome.value: outcomes[outcome.value] / len(votes) for outcome in Outcome if outcomes[outcome.value]},
         "share_mean_frac": fmean(shares),
-        "easiest_third_share_frac": shares[max(0, len(shares) // 3 - 1)],
+        "easiest_third_share_frac": (third := shares[max(0, len(shares) // 3 - 1)]),
+        "num_at_least_third": sum(share >= third for share in shares),
+        "next_share_frac": next((share for share in reversed(shares) if share > third), None),
+        "num_above_third": sum(share > third for share in shares),
     }
 
 
 def words(found: dict[str, Any]) -> list[str]:
     earlier = f", {found['num_kept']:,} of them by an earlier call" if found["num_kept"] else ""
     outcomes = ", ".join(f"{outcome} {100 * frac:.1f} %" for outcome, frac in found["outcome_fracs"].items())
-    third = found["easiest_third_share_frac"]
     return [
         f"{found['num_prompts']:,} prompts of {found['origin']}, {found['num_votes']} votes each by {found['model']}{earlier}",
         f"outcomes: {outcomes}; mean vote share of the winner {100 * found['share_mean_frac']:.1f} %",
-        f"the easiest third has a share of at least {third:.3f}: --labels.min-share-frac {int(1000 * third) / 1000:g} trains on these only",
+        easiest(found),
         f"file: {found['file']} (sha256 {found['sha256']})",
         f"next: selftrain train, with the same options, and --labels.source stored --stored.file {found['file']}",
     ]
+
+
+def easiest(found: dict[str, Any]) -> str:
+    """Which least share leaves about a third, and how many prompts reach it: N votes know few shares, so many prompts have the same."""
+    third, above, total = found["easiest_third_share_frac"], found["next_share_frac"], found["num_prompts"]
+    more = f"; {bound(above)} on {found['num_above_third']:,}" if above is not None and found["num_at_least_third"] > total / 3 + 1 else ""
+    return f"the easiest third: --labels.min-share-frac {bound(third)} trains on the {found['num_at_least_third']:,} of {total:,} that reach it{more}"
+
+
+def bound(share: float) -> str:
+    """Rounded down, so that the share itself reaches it."""
+    return f"{int(1000 * share) / 1000:g}"

@@ -10,14 +10,16 @@ from typing import Any
 from selftrain.config import GuardSection, RollbackSection
 from selftrain.guard.doubts import PROBE, PROBE_NAMES, Doubts
 from selftrain.guard.examples import examples_of
-from selftrain.guard.health import HALF, health_of
+from selftrain.guard.health import HALF, health_of, is_lasting
 from selftrain.guard.looks import SUPPORT, Looks
 from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
 from selftrain.guard.window import KEPT, KEPT_TWICE, LAST_PROBES, TRUTH, Window, mean
 from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, StepMetrics, Verdict
 
 PATIENCE_STEPS = 3
-"""harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is"""
+"""harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is, and not because of one of them"""
+ROUNDING = 1e-12
+"""above a limit is above by more than that"""
 KL = "probe/kl_base_nats"
 
 
@@ -77,7 +79,7 @@ class Guard:
         verdict = Verdict(metrics.step, Action.CONTINUE, findings, health)
         self.doubts = self.doubts.after(metrics, verdict)
         self._num_low = 0 if self.doubts.harm_since_step is None else self._num_low + 1
-        harmed = health is not None and (health.high < HALF or self._num_low >= PATIENCE_STEPS)
+        harmed = health is not None and (health.high < HALF or self._is_low_for_long(rules, window))
         stalled = any(one.rule in RULES and RULES[one.rule].kind is Kind.STALL for one in findings)
         over = bool(drift)
         return replace(verdict, action=self._action(harmed, stalled, over) or (Action.WARN if findings else Action.CONTINUE))
@@ -140,9 +142,13 @@ class Guard:
         before = self._recent[:-size] if len(self._recent) == 2 * size else ()
         return Window(self._baseline, before, self._recent[-size:], self._base, self._probe, self._best, self._probes, self._looks.known)
 
+    def _is_low_for_long(self, rules: Sequence[Rule], window: Window) -> bool:
+        """After `PATIENCE_STEPS` where no step alone makes it so, and anyhow once such a step would have left the window."""
+        return self._num_low > self._section.window_steps or (self._num_low >= PATIENCE_STEPS and is_lasting(rules, window))
+
     def _finding(self, rule: Rule, window: Window, scored: Sequence[ScoredGroup]) -> Finding | None:
         value = rule.measure(window)
-        if value is None or value <= rule.limit:
+        if value is None or value <= rule.limit + ROUNDING:
             return None
         return Finding(rule.name, value, rule.limit, self._section.window_steps, rule.words, examples_of(rule.name, scored))
 

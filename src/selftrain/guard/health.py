@@ -40,6 +40,12 @@ def health_of(rules: Iterable[Rule], window: Window) -> Health:
     return Health(score(bits), score(bits + spread), score(bits - spread), shown(own))
 
 
+def is_lasting(rules: Iterable[Rule], window: Window) -> bool:
+    """Whether the score is below one half without any single one of the last steps as well: one odd step stays in a window for as long as that is."""
+    rules = tuple(rules)
+    return all(score(sum(parts(rules, other).values())) < HALF for other in window.without_one_of_the_last())
+
+
 def score(bits: float) -> float:
     return round(math.pow(2.0, -max(0.0, bits)), 6)
 

@@ -18,6 +18,8 @@ ENTROPY, LENGTH = "policy/entropy_mean_nats", "completion/length_mean_tokens"
 MIN_ENTROPY_NATS = 0.05
 """below it a policy is near-deterministic, and ratios of entropies say nothing"""
 MIN_SHARE_FRAC, MIN_TOKENS, MIN_NORM = 0.01, 1.0, 1e-6
+NO_RISE = 1e-9
+"""what rounding may make of equal means"""
 BARE_TOKENS = 8.0
 """mean length below which completions are the bare answer, with nothing in it to pad or to cut"""
 REQUIRED_FRAC, SURE_ERRORS, LEAST_ERROR_FRAC = 0.5, 1.645, 0.005
@@ -68,17 +70,17 @@ class Rule:
 
 def shortcut(length_rise: float, share_rise: float) -> float:
     """Length that was lost (nats of a ratio) beyond half of the agreement that was gained (the same unit); 0 where no agreement was gained."""
-    return -length_rise - 0.5 * share_rise if share_rise > 0 else 0.0
+    return -length_rise - 0.5 * share_rise if share_rise > NO_RISE else 0.0
 
 
 def shrinking(window: Window) -> float:
-    return -window.speed(LENGTH, MIN_TOKENS) if window.rise(SHARE) > 0 else 0.0
+    return -window.speed(LENGTH, MIN_TOKENS) if window.rise(SHARE) > NO_RISE else 0.0
 
 
 def hollow(window: Window) -> float:
     """Agreement that was gained while token entropy did not fall: 0.3 of the one plus the other, as logarithms of ratios."""
     share_rise = window.log_rise(SHARE, MIN_SHARE_FRAC)
-    return 0.3 * share_rise + window.log_rise(ENTROPY, MIN_ENTROPY_NATS) if share_rise > 0 else 0.0
+    return 0.3 * share_rise + window.log_rise(ENTROPY, MIN_ENTROPY_NATS) if share_rise > NO_RISE else 0.0
 
 
 def flipping(window: Window) -> float:
@@ -193,13 +195,13 @@ STEP_RULES = (
         "labels change between two visits of a prompt more than a vote's own noise explains",
     ),
     Rule(
-        "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise("update/grad_norm", MIN_NORM), math.log(10.0), "nats",
-        "ln(gradient norm now / at first)", "updates that blow up", "gradient norms have grown tenfold",
+        "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise_of_medians("update/grad_norm", MIN_NORM), math.log(10.0), "nats",
+        "ln(median gradient norm now / at first), of steps whose gradient is not 0", "updates that blow up", "gradient norms have grown tenfold",
     ),
     Rule(
         "no_signal", Kind.STALL, ("admission/admitted_frac",), stalled, 1.0 - 1e-9, "fraction",
         "1 - the largest share of groups that trained, over the window", "votes that teach nothing",
-        "no group has trained for a whole window: votes are undecided or unanimous; look at the admission reasons and truncated completions",
+        "no group has trained for a whole window: votes are undecided or unanimous, or a verifier scores nothing; the report's table of labels says why",
     ),
 )  # fmt: skip
 

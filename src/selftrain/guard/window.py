@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 LAST_PROBES, DOUBTED_PROBES = 3, 0.5
 KEPT, KEPT_TWICE = "probe/base_kept_frac", "kept_twice"
@@ -42,6 +43,13 @@ class Window:
         """Natural logarithm of (mean over the recent steps / mean over the first ones), both at least `floor`."""
         return log_ratio(mean(self.recent, key), mean(self.baseline, key), floor)
 
+    def log_rise_of_medians(self, key: str, floor: float) -> float:
+        """As `log_rise`, of medians over the steps that have at least `floor`: one step that stands out says nothing of the others."""
+        now, first = (sorted(step[key] for step in steps if step.get(key, 0.0) >= floor) for steps in (self.recent, self.baseline))
+        if not now or not first:
+            raise KeyError(key)
+        return math.log(median(now) / median(first))
+
     def speed(self, key: str, floor: float) -> float:
         """As `log_rise`, of the last window against the one before it."""
         return log_ratio(mean(self.recent, key), mean(self.before, key), floor)
@@ -55,8 +63,13 @@ class Window:
         """For the jackknife: (size of the sample it left, the window without one of its steps)."""
         for at in range(len(self.baseline) if len(self.baseline) > 1 else 0):
             yield len(self.baseline), replace(self, baseline=[*self.baseline[:at], *self.baseline[at + 1 :]])
+        for window in self.without_one_of_the_last():
+            yield len(self.recent), window
+
+    def without_one_of_the_last(self) -> Iterator[Window]:
+        """The window without one of its last steps, each in turn."""
         for at in range(len(self.recent) if len(self.recent) > 1 else 0):
-            yield len(self.recent), replace(self, recent=[*self.recent[:at], *self.recent[at + 1 :]])
+            yield replace(self, recent=[*self.recent[:at], *self.recent[at + 1 :]])
 
 
 def mean(steps: Steps, key: str) -> float:

@@ -44,6 +44,7 @@ class Labels:
     outcomes: Shares
     admissions: Shares
     rewards: Shares
+    checks: Shares
     provenance: tuple[Provenance, ...]
     changed: tuple[Changed, ...]
     num_changed: int
@@ -66,6 +67,7 @@ def labels_of(database: Database) -> Labels:
         outcomes=shares(database, "label_outcome", "groups"),
         admissions=shares(database, "admission", "groups"),
         rewards=shares(database, "reward_reason", "completions"),
+        checks=shares(database, "check_note", "completions"),
         provenance=tuple(Provenance(*row) for row in provenance.rows),
         changed=tuple(
             Changed(

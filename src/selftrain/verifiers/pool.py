@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,7 @@ class VerifierPool:
 
     def __init__(self, function: str, limits: Limits, num_workers: int | None = None) -> None:
         number = num_workers or min(MAX_WORKERS, os.cpu_count() or 1)
+        self._function, self._has_warned = function, False
         self._workers = [Worker(function, limits) for _ in range(number)]
         self._finalizer = weakref.finalize(self, close, self._workers)
 
@@ -68,7 +70,18 @@ class VerifierPool:
                 free.put(worker)
 
         with ThreadPoolExecutor(min(len(self._workers), len(messages))) as executor:
-            return list(executor.map(one, messages))
+            found = list(executor.map(one, messages))
+        self._warn(found)
+        return found
+
+    def _warn(self, found: Sequence[Check]) -> None:
+        """Say once what went wrong first, since the record names it in one word."""
+        why = next((worker.first_failure for worker in self._workers if worker.first_failure), "")
+        if why and not self._has_warned:
+            self._has_warned = True
+            number = sum(check.score is None for check in found)
+            words = f"verifier.function = {self._function}: {why}. {number} of {len(found)} submissions of this step have no score; the completions get 0."
+            warnings.warn(words, RuntimeWarning, stacklevel=2)
 
     def close(self) -> None:
         """End all processes. Also done when the pool is gone."""
@@ -100,19 +113,25 @@ class Worker:
 
     def __init__(self, function: str, limits: Limits) -> None:
         self._function, self._limits = function, limits
+        self.first_failure = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def check(self, message: str) -> Check:
         try:
             self.start()
             reply = self._ask(message, self._limits.timeout_s)
+            self.first_failure = self.first_failure or str(reply.get("why", ""))
             return read_check(reply)
         except TimeoutError:
-            self.kill()
+            self._failed(f"a completion took longer than verifier.timeout_s = {self._limits.timeout_s:g}")
             return Check(None, "timed_out")
         except (ConfigError, OSError, EOFError, ValueError, KeyError, TypeError):
-            self.kill()
+            self._failed("its process ended")
             return Check(None, "crashed")
+
+    def _failed(self, why: str) -> None:
+        self.first_failure = self.first_failure or why
+        self.kill()
 
     def start(self) -> None:
         """Start the process where there is none. Raises ConfigError when the verifier cannot be imported in it."""
