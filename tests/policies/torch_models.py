@@ -8,7 +8,22 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GPT2Config, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    BioGptConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MixtralConfig,
+    OPTConfig,
+    Phi3Config,
+    PhimoeConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from selftrain.config import PolicySection, UpdateSection
 from selftrain.policies.base import SampleRequest, SamplingParams
@@ -43,6 +58,18 @@ FAMILIES: dict[str, Any] = {
     "gemma3": Gemma3TextConfig(**SIZES, **WINDOW, layer_types=["sliding_attention", "full_attention"]),
     "gpt2": GPT2Config(vocab_size=48, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2, pad_token_id=0),
 }
+EXPERTS: dict[str, Any] = {"num_local_experts": 4, "num_experts_per_tok": 2, "router_jitter_noise": 0.5}
+SMALL: dict[str, Any] = {name: size for name, size in SIZES.items() if name not in ("intermediate_size", "num_key_value_heads")}
+LONGROPE: dict[str, Any] = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "rope_theta": 1e4}
+OTHERS: dict[str, Any] = {
+    "opt": OPTConfig(**SMALL, ffn_dim=48, word_embed_proj_dim=32, dropout=0.1, attention_dropout=0.1, layerdrop=0.1),
+    "biogpt": BioGptConfig(**SMALL, intermediate_size=48, layerdrop=0.4),
+    "mixtral": MixtralConfig(**SIZES, **EXPERTS),
+    "phimoe": PhimoeConfig(**SIZES, **EXPERTS, input_jitter_noise=0.5),
+    "qwen3_moe": Qwen3MoeConfig(**SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16),
+    "phi3_long": Phi3Config(**SIZES, original_max_position_embeddings=32, rope_parameters=LONGROPE | {"original_max_position_embeddings": 32, "factor": 4.0}),
+}
+"""Families that tests name one by one."""
 PROMPTS = tuple(Prompt(f"p{at}", (Message("user", text),)) for at, text in enumerate(["12+5", "what is 7", "a"]))
 
 
@@ -61,7 +88,7 @@ def character_tokenizer(**special: Any) -> PreTrainedTokenizerFast:
 def write_model(folder: Path, family: str = "llama", seed: int = 0, spread: float = 0.3) -> str:
     """A random model whose next-token distributions are neither flat nor sharp; returns the folder's path."""
     generator = torch.Generator().manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config((FAMILIES | OTHERS)[family], dtype=torch.float32)
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
             noise = torch.randn(weight.shape, generator=generator) * (spread if weight.ndim > 1 else 0.1)

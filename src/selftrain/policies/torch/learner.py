@@ -20,6 +20,7 @@ from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.head import Head
 from selftrain.policies.torch.memory import default_microbatch_tokens, give_back, kept_per_token, one_gradient, sequence_room
 from selftrain.policies.torch.optimizer import make_optimizer
+from selftrain.policies.torch.recomputing import check_recomputable, layers_of, recomputing
 from selftrain.policies.torch.scoring import head_chunks, microbatches, rows_of
 from selftrain.policies.torch.trees import TokenSequence, Tree, Wanted, alone, wanted_of
 from selftrain.types import TrainingSample
@@ -47,10 +48,12 @@ class Sums(NamedTuple):
 
 class TorchLearner:
     """AdamW over the trainable weights of `forward.model`. gradient_checkpointing: whether activations are recomputed; None: in updates with a sequence
-    that alone would keep more than memory.sequence_room.
+    that alone would keep more than memory.sequence_room. Raises ModelError where it is asked for and cannot be done.
     """
 
     def __init__(self, forward: Forward, config: UpdateSection, gradient_checkpointing: bool | None = None) -> None:
+        if gradient_checkpointing:
+            check_recomputable(forward.running)
         self.forward, self.config, self.checkpointing = forward, config, gradient_checkpointing
         self.weights: dict[str, torch.nn.Parameter] = {name: weight for name, weight in sorted(forward.model.named_parameters()) if weight.requires_grad}
         self._microbatch_tokens: dict[bool, int] = {}
@@ -84,7 +87,7 @@ class TorchLearner:
         if self.checkpointing is not None:
             return self.checkpointing
         longest = max((sequence.length for sequence in sequences), default=0)
-        return longest * self.kept_per_token > sequence_room(self.forward)
+        return longest * self.kept_per_token > sequence_room(self.forward) and bool(layers_of(self.forward.running))
 
     def update(self, samples: Sequence[TrainingSample], objective: Objective, learning_rate: float) -> UpdateStats:
         """One step on the plain sum of the samples' losses. Raises UpdateError, before a weight moves, when the loss or the gradient is not finite."""
@@ -110,10 +113,11 @@ class TorchLearner:
         one_gradient(self.weights.values())
         sums: list[torch.Tensor] = []
         recompute = self.recomputes(sequences)
+        budget_tokens = self.microbatch_tokens(recompute)
         with self._recomputing(recompute):
-            for prompts, trees in self._parts(sequences, recompute):
+            for prompts, trees in self._parts(sequences, recompute, budget_tokens):
                 lengths = [sequences[tree.members[0]].length if prompts is None else tree.length for tree in trees]
-                for batch in microbatches(lengths, self.microbatch_tokens(recompute)):
+                for batch in microbatches(lengths, budget_tokens):
                     part = [trees[at] for at in batch]
                     hidden_KH = self._hidden(part, sequences, prompts)
                     sums += self._backward(hidden_KH, wanted_of(part), used, sequences, objective)
@@ -121,14 +125,14 @@ class TorchLearner:
                     prompts.backward()
         return Sums.of(sums)
 
-    def _parts(self, sequences: Sequence[TokenSequence], recompute: bool) -> Iterator[tuple[Prompts | None, list[Tree]]]:
+    def _parts(self, sequences: Sequence[TokenSequence], recompute: bool, budget_tokens: int) -> Iterator[tuple[Prompts | None, list[Tree]]]:
         """Prompts, as many as the budget holds, run once, and their sequences as trees; all at once, nothing shared and no prompts where activations are
-        recomputed, which transformers does without a cache only.
+        recomputed, which works without a cache only.
         """
         if recompute:
             yield None, [alone(at, sequence) for at, sequence in enumerate(sequences)]
             return
-        yield from prompt_parts(self.forward, sequences, self.microbatch_tokens(recompute))
+        yield from prompt_parts(self.forward, sequences, budget_tokens)
 
     def _hidden(self, trees: Sequence[Tree], sequences: Sequence[TokenSequence], prompts: Prompts | None) -> torch.Tensor:
         """Hidden states [K, H] that predict the distinct wanted tokens."""
@@ -178,27 +182,8 @@ class TorchLearner:
             )
         return norm
 
-    def _recomputing(self, recompute: bool) -> AbstractContextManager[Any]:
-        """Transformers recomputes activations only in training mode; every dropout is off (see loading), so nothing else changes."""
-        if not recompute:
-            return nullcontext()
-        model = self.forward.running  # transformers 5.20 renamed what switches it on
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
-        return TrainingMode(model)
-
-
-class TrainingMode:
-    """Training mode inside, evaluation mode after."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.model.train()
-
-    def __exit__(self, *error: object) -> None:
-        self.model.eval()
+    def _recomputing(self, recompute: bool) -> AbstractContextManager[None]:
+        return recomputing(self.forward.running) if recompute else nullcontext()
 
 
 def gathered(samples: Sequence[TrainingSample], sequences: Sequence[TokenSequence], chosen: Sequence[int], name: str) -> np.ndarray[Any, Any]:
