@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch_models import character_tokenizer, policy_of, requests_for, write_model
 from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausalLM
 
@@ -58,6 +59,17 @@ def other_size(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
 
 
+def with_weights(name: str, value: float) -> Callable[[Path], None]:
+    """One row of a weight is filled."""
+
+    def write(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        weights[name][5] = value
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    return write
+
+
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config": (without("config.json"), "has no config.json"),
     "no weights": (without("model.safetensors"), "has no weights"),
@@ -66,6 +78,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no chat template": (without("chat_template.jinja"), "no chat template"),
     "cut weights": (cut_weights, "cannot be loaded"),
     "missing layers": (other_size, "weights are missing"),
+    "weights that are none": (with_weights("model.layers.0.mlp.down_proj.weight", float("nan")), r"infinite or no numbers \(model.layers.0.mlp.down_proj"),
+    "one infinite logit": (with_weights("lm_head.weight", float("inf")), r"infinite or no numbers \(lm_head.weight"),
+    "one letter's embedding": (with_weights("model.embed_tokens.weight", float("nan")), r"infinite or no numbers \(model.embed_tokens.weight"),
+    "weights that are too large": (with_weights("lm_head.weight", 3e38), "logits are infinite or no numbers"),
     "no language model": (other_model(bert), "depend on later tokens"),
     "no attention": (other_model(mamba), "state other than keys and values"),
 }

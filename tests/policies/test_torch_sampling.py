@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch_models import FAMILIES, PROMPTS, groups_of, policy_of, requests_for, write_model
+from torch_models import FAMILIES, PROMPTS, groups_of, policy_of, requests_for, samples_of, write_model
 
-from selftrain.errors import PromptError
+from selftrain.errors import PromptError, SamplerError
 from selftrain.models import __file__ as models_file
+from selftrain.objective import Objective
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.torch import forward, prefixes, sampler
 from selftrain.policies.torch.cache import bytes_per_token
@@ -251,3 +252,28 @@ def test_prompts_become_tokens_by_chat_or_plain_template(tmp_path: Path) -> None
     plain = policy_of(source, {"prompt_format": "plain", "plain_template": "{system} q {prompt} =", "system_prompt": "{x}"})
     assert plain.encoder.text_of(PROMPTS[0]) == "{x} q 12+5 ="
     assert isinstance(chat, Policy)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 5}], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight"])
+def test_a_policy_that_has_diverged_is_not_sampled_from(name: str, value: float, options: dict[str, Any], tmp_path: Path) -> None:
+    """One token's row is enough: the last letter of a prompt, or what its logit is made with."""
+    policy = policy_of(write_model(tmp_path))
+    before = groups_of(policy)
+    row = policy.forward.model.get_parameter(name).data[policy.encode(PROMPTS[0])[-1]]
+    kept = row.clone()
+    row.fill_(value)
+    with pytest.raises(SamplerError, match="no longer finite numbers") as caught:
+        policy.sample(requests_for(), SamplingParams(12, **options), Stream(1))
+    assert "lower update.learning_rate" in caught.value.do
+    row.copy_(kept)
+    assert groups_of(policy) == before
+
+
+@pytest.mark.parametrize("learning_rate", [1e10, 1e38])
+def test_a_learning_rate_that_is_far_too_high(learning_rate: float, tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path))
+    policy.update(samples_of(groups_of(policy)), Objective(), learning_rate)
+    with pytest.raises(SamplerError, match="no longer finite numbers"):
+        groups_of(policy)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 
+from selftrain.errors import SamplerError
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch.board import DONE, PLACE, SEQUENCE, Board, Extent, Sizes, record
 from selftrain.policies.torch.cache import prompt_cache
@@ -137,8 +138,16 @@ class Decoder:
         self.entered = {slot: entry for slot, entry in self.entered.items() if slot in used}
 
     def _drawn(self) -> Drawn:
+        """What lies on the board. Raises SamplerError when a log-probability of it is not finite."""
         board, lengths_S = self.board, self.board.lengths_S[: self.total]
         longest = int(lengths_S.max())
+        is_drawn_ST = torch.arange(longest, device=lengths_S.device) < lengths_S[:, None]
+        if not bool((board.logprobs_ST[: self.total, :longest].isfinite() | ~is_drawn_ST).all()):
+            raise SamplerError(
+                "sampling from the policy as it is now",
+                "its logits are no longer finite numbers, so nothing can be drawn from them: its weights have grown without bound",
+                "start anew with a lower update.learning_rate; earlier checkpoints of the run are untouched",
+            )
         drawn = (board.tokens_ST, board.logprobs_ST, board.entropies_ST, board.certainties_ST)
         tokens_ST, logprobs_ST, entropies_ST, certainties_ST = (tensor[: self.total, :longest].tolist() for tensor in drawn)
         return Drawn(tokens_ST, logprobs_ST, entropies_ST, certainties_ST, lengths_S.tolist(), board.stopped_S[: self.total].tolist())

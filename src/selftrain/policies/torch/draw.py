@@ -39,7 +39,7 @@ class Votes(NamedTuple):
 
 def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams, votes: Votes | None = None) -> Draw:
     """One token for each row, or with `votes` for each of them. uniforms_B: float64 in [0, 1), one a token. Temperature 0 takes the largest logit:
-    log-probability and entropy of that distribution are 0.
+    log-probability and entropy of that distribution are 0. From logits that are infinite or no numbers any token is drawn, and its log-probability is none.
     """
     fast = kernels(logits_BV.device.type) if params.temperature > 0 and not truncates(params, logits_BV.shape[1]) else None
     if fast is not None:
@@ -58,8 +58,12 @@ def draw(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingPara
 
 def draw_rows(logits_BV: torch.Tensor, uniforms_B: torch.Tensor, params: SamplingParams, votes: Votes | None = None) -> Draw:
     if params.temperature == 0:
-        tokens_B = logits_BV.argmax(-1) if votes is None else logits_BV.argmax(-1)[votes.rows_E]
-        return Draw(tokens_B, torch.zeros_like(tokens_B, dtype=torch.float32), torch.zeros_like(tokens_B, dtype=torch.float32), logits_BV.new_empty(0))
+        tokens_B1 = logits_BV.argmax(-1, keepdim=True)
+        largest_B = logits_BV.gather(-1, tokens_B1)[:, 0]
+        tokens_B, logprobs_B = tokens_B1[:, 0], largest_B - largest_B  # 0 where the largest logit is a finite number
+        if votes is not None:
+            tokens_B, logprobs_B = tokens_B[votes.rows_E], logprobs_B[votes.rows_E]
+        return Draw(tokens_B, logprobs_B, torch.zeros_like(logprobs_B), logits_BV.new_empty(0))
     if params.temperature != 1:
         logits_BV = logits_BV / params.temperature
     logprobs_BV = truncated(logits_BV, params).log_softmax(-1)
@@ -82,7 +86,7 @@ def inverse_cdf(probs_BV: torch.Tensor, uniforms_B: torch.Tensor, votes: Votes |
         uniforms_BN = uniforms_B.new_zeros((len(probs_BV), votes.most))
         uniforms_BN[votes.rows_E, votes.numbers_E] = uniforms_B
     targets_BN = torch.minimum(uniforms_BN * total_B1, total_B1 * (1 - 2**-52))
-    tokens_BN = torch.searchsorted(cumulated_BV, targets_BN, right=True)
+    tokens_BN = torch.searchsorted(cumulated_BV, targets_BN, right=True).clamp_(max=probs_BV.shape[1] - 1)  # beyond the last where nothing is a number
     return tokens_BN[:, 0] if votes is None else tokens_BN[votes.rows_E, votes.numbers_E]
 
 

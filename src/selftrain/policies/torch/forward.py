@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import isfinite
 from typing import Any
 
 import torch
@@ -60,6 +61,12 @@ class Forward:
             logits_TV = self.model(input_ids=first, use_cache=False).logits[0].float()
             mine_TV = self.head(self.hidden(second)[0])
         scale = float(logits_TV.abs().max()) + 1e-6
+        if not isfinite(scale):
+            raise ModelError(
+                f"a model of type {self.config.model_type!r}",
+                "its logits are infinite or no numbers, though its weights are finite",
+                "give a model whose weights are not that large",
+            )
         if not torch.allclose(mine_TV[0], logits_TV[0], atol=1e-3 * scale, rtol=1e-3):
             raise ModelError(
                 f"a model of type {self.config.model_type!r}",

@@ -107,8 +107,20 @@ def load_weights(source: str, is_folder: bool) -> Any:
         )
     for weight in model.parameters():
         weight.data = weight.data.clone()  # from the mapped file into aligned memory of our own
+    check_finite(source, model)
     without_dropout(model)
     return model.eval()
+
+
+def check_finite(source: str, model: Any) -> None:
+    """Raises ModelError when a weight is infinite or no number."""
+    broken = [name for name, weight in model.named_parameters() if not bool(torch.isfinite(weight).all())]
+    if broken:
+        raise ModelError(
+            source,
+            f"{len(broken)} of its tensors hold weights that are infinite or no numbers ({', '.join(broken[:3])})",
+            "give a model whose training did not diverge and whose files were not converted to a type that is too small for it",
+        )
 
 
 def without_dropout(model: Any) -> None:
