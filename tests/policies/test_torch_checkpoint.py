@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,16 +14,19 @@ import torch
 from torch_models import PROMPTS, groups_of, policy_of, requests_for, samples_of, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from selftrain.errors import CheckpointError, MissingExtraError, StorageError
+from selftrain.errors import CheckpointError, MissingExtraError, ModelError, StorageError
 from selftrain.objective import Objective
 from selftrain.policies.base import SamplingParams
-from selftrain.policies.torch import TorchPolicy
+from selftrain.policies.torch import TorchPolicy, lora
 from selftrain.policies.torch.loading import quiet
 from selftrain.seeds import Stream
 from selftrain.types import PolicyVersion
 
 LORA: dict[str, Any] = {"lora_rank": 4, "lora_alpha": 8.0}
-KINDS = pytest.mark.parametrize(("family", "options"), [("llama", {}), ("llama_tied", {}), ("gemma2", {}), ("llama_tied", LORA), ("gpt2", LORA)], ids=str)
+ADAPTED = ("llama_tied", "gpt2", "mixtral", "qwen3_moe", "phimoe")
+KINDS = pytest.mark.parametrize(
+    ("family", "options"), [("llama", {}), ("llama_tied", {}), ("gemma2", {}), ("mixtral", {}), *((family, LORA) for family in ADAPTED)], ids=str
+)
 
 
 def steps(policy: TorchPolicy, begin: int, end: int) -> list[Any]:
@@ -130,6 +134,25 @@ def test_lora_trains_adapters_alone_from_a_named_start(tmp_path: Path) -> None:
     steps(policy, 0, 1)
     assert policy.weights_hash() != twin.weights_hash()
     assert all(torch.equal(weight, frozen[name]) for name, weight in policy.forward.model.named_parameters() if name in frozen)
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe", "phimoe"])
+def test_experts_and_routers_get_no_adapters(family: str, tmp_path: Path) -> None:
+    """They are no linear layers: experts lie in one tensor, and a router does more than to multiply."""
+    names = policy_of(write_model(tmp_path, family), LORA).learner.weights
+    projections = ("q_proj", "k_proj", "v_proj", "o_proj")
+    assert {name.split(".lora_")[0] for name in names} == {f"model.layers.{layer}.self_attn.{name}" for layer in (0, 1) for name in projections}
+
+
+def test_adapters_that_no_checkpoint_could_hold_are_refused_at_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_model(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(lora, "plain_weights", lambda model: {})
+        with pytest.raises(ModelError, match=r"adapter of model\.layers\.0.* cannot be added to its weight"):
+            policy_of(source, LORA)
+    model = torch.nn.Sequential(torch.nn.Embedding(3, 4))
+    with pytest.raises(ModelError, match="no linear layers"):
+        lora.linear_layers(SimpleNamespace(named_modules=model.named_modules, get_output_embeddings=lambda: None, config=SimpleNamespace(model_type="bare")))
 
 
 def test_lora_without_peft_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
