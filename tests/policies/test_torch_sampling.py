@@ -254,6 +254,36 @@ def test_prompts_become_tokens_by_chat_or_plain_template(tmp_path: Path) -> None
     assert isinstance(chat, Policy)
 
 
+def test_rotary_factors_are_not_chosen_by_what_a_completion_is_batched_with(tmp_path: Path) -> None:
+    """Longrope takes other factors for all of a batch once one sequence is longer than those of pretraining."""
+    policy = policy_of(write_model(tmp_path, "phi3_long"), {"prompt_format": "plain", "plain_template": "{prompt}"})
+    short, middle, long = (Prompt(text, (Message("user", text),)) for text in ("12+5", "a" * 20, "0123456789abcdefghijklmnop 01"))
+    (alone,) = policy.sample(requests_for([short], count=2), SamplingParams(60), Stream(1))
+    groups = policy.sample(requests_for([short, middle, long]), SamplingParams(60), Stream(1))
+    assert [done.token_ids for done in groups[0].completions[:2]] == [done.token_ids for done in alone.completions]
+    assert max(len(group.prompt_ids) + len(done.token_ids) for group in groups for done in group.completions) == 32
+    assert policy.update(samples_of(groups), Objective(), 1e-4).logprob_gap_nats < 1e-5
+    assert policy.too_long([short, middle, long]) == []
+    too_long = Prompt("b", (Message("user", "a" * 32),))
+    assert policy.too_long([too_long]) == [("b", 32)]
+    with pytest.raises(PromptError, match="32 tokens and the model takes 32"):
+        policy.sample(requests_for([too_long]), SamplingParams(4), Stream(1))
+
+
+def test_positions_that_can_be_used() -> None:
+    longrope: dict[str, Any] = {"rope_type": "longrope", "original_max_position_embeddings": 32}
+    plain: dict[str, Any] = {"rope_type": "yarn", "original_max_position_embeddings": 32}
+    given: dict[str, tuple[Any, int | None]] = {
+        "one for all layers": (SimpleNamespace(max_position_embeddings=128, rope_parameters=longrope), 32),
+        "each kind its own": (SimpleNamespace(max_position_embeddings=128, rope_parameters={"full": longrope, "sliding": plain}), 32),
+        "beside them": (SimpleNamespace(max_position_embeddings=128, original_max_position_embeddings=64, rope_parameters={"rope_type": "longrope"}), 64),
+        "others": (SimpleNamespace(max_position_embeddings=128, rope_parameters=plain), 128),
+        "none": (SimpleNamespace(max_position_embeddings=128), 128),
+        "no limit": (SimpleNamespace(rope_parameters=None), None),
+    }
+    assert {name: forward.usable_positions(config) for name, (config, _) in given.items()} == {name: expected for name, (_, expected) in given.items()}
+
+
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.0}, {"top_k": 5}], ids=str)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["lm_head.weight", "model.embed_tokens.weight"])

@@ -35,7 +35,7 @@ class Forward:
         self.device: torch.device = next(self.model.parameters()).device
         self.dtype = dtype
         self.element_size = 2 if dtype == "bfloat16" else 4
-        self.max_positions: int | None = getattr(self.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        self.max_positions = usable_positions(self.config.get_text_config(decoder=True))
         self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
         text = self.config.get_text_config(decoder=True)
         self.window: int = getattr(text, "sliding_window", None) or sys.maxsize
@@ -152,6 +152,19 @@ class Forward:
         """The same in the type of the arithmetic."""
         logits_KV: torch.Tensor = scaled_logits(self.config, self.running.get_output_embeddings()(hidden_KH))
         return logits_KV
+
+
+def usable_positions(config: Any) -> int | None:
+    """Positions at which a token is treated alike whatever it is batched with; None: any. Where rotary factors are chosen by the longest sequence of a batch
+    (longrope), those that the short factors are for.
+    """
+    most: int | None = getattr(config, "max_position_embeddings", None)
+    rope: dict[str, Any] = getattr(config, "rope_parameters", None) or {}
+    for kind in (rope, *(one for one in rope.values() if isinstance(one, dict))):  # one for all layers, or one for each kind of them
+        if kind.get("rope_type") == "longrope":
+            original = kind.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", None)
+            most = min(filter(None, (most, original)), default=None)
+    return most
 
 
 def scaled_logits(config: Any, logits: torch.Tensor) -> torch.Tensor:
