@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausa
 from selftrain.config import PolicySection, RunConfig
 from selftrain.errors import ModelError
 from selftrain.policies.base import SamplingParams
-from selftrain.policies.torch.loading import quiet
+from selftrain.policies.torch.loading import check_unquantised, quiet
 from selftrain.run_folder import resolved
 from selftrain.seeds import Stream
 
@@ -70,6 +71,23 @@ def with_weights(name: str, value: float) -> Callable[[Path], None]:
     return write
 
 
+def with_config(**changed: Any) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | changed))
+
+    return write
+
+
+def with_quantisation(method: str, **options: Any) -> Callable[[Path], None]:
+    return with_config(quantization_config={"quant_method": method, **options})
+
+
+def with_own_code(folder: Path) -> None:
+    with_config(auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}, model_type="own")(folder)
+    (folder / "own.py").write_text("raise SystemExit('code of the folder was run')")
+
+
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no config": (without("config.json"), "has no config.json"),
     "no weights": (without("model.safetensors"), "has no weights"),
@@ -82,6 +100,12 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "one infinite logit": (with_weights("lm_head.weight", float("inf")), r"infinite or no numbers \(lm_head.weight"),
     "one letter's embedding": (with_weights("model.embed_tokens.weight", float("nan")), r"infinite or no numbers \(model.embed_tokens.weight"),
     "weights that are too large": (with_weights("lm_head.weight", 3e38), "logits are infinite or no numbers"),
+    "4 bits": (with_quantisation("bitsandbytes", load_in_4bit=True, bnb_4bit_quant_type="nf4"), r"quantised \(quantization_config with method bitsandbytes\)"),
+    "8 bits": (with_quantisation("bitsandbytes", load_in_8bit=True), r"quantised \(quantization_config with method bitsandbytes\)"),
+    "needs another package": (with_quantisation("gptq", bits=4, group_size=128, desc_act=False), r"quantised \(quantization_config with method gptq\)"),
+    "needs one too": (with_quantisation("awq", bits=4, group_size=128), r"quantised \(quantization_config with method awq\)"),
+    "unknown quantisation": (with_quantisation("nosuch"), r"quantised \(quantization_config with method nosuch\)"),
+    "code of its own": (with_own_code, "code of its own, which is not run"),
     "no language model": (other_model(bert), "depend on later tokens"),
     "no attention": (other_model(mamba), "state other than keys and values"),
 }
@@ -96,6 +120,30 @@ def test_a_model_folder_that_cannot_serve(name: str, tmp_path: Path) -> None:
         policy_of(source)
     assert caught.value.do
     assert caught.value.exit_status == 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU keeps 8 bits")
+def test_weights_that_transformers_makes_whole_again_are_welcome(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    with_quantisation("fp8", activation_scheme="dynamic", weight_block_size=[128, 128])(tmp_path)
+    assert {weight.dtype for weight in policy_of(source).learner.weights.values()} == {torch.float32}
+
+
+def test_weights_that_are_integers() -> None:
+    layer = torch.nn.Linear(2, 2)
+    layer.weight = torch.nn.Parameter(torch.zeros((2, 2), dtype=torch.int8), requires_grad=False)
+    layer.config = SimpleNamespace()  # type: ignore[assignment]
+    with pytest.raises(ModelError, match=r"quantised \(weight is torch.int8\)"):
+        check_unquantised("somewhere", layer)
+
+
+def test_code_of_a_folder_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anybody asked on the terminal; a folder whose architecture transformers has is loaded without its code."""
+    source = write_model(tmp_path)
+    with_own_code(tmp_path)
+    with_config(model_type="llama")(tmp_path)
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    assert policy_of(source).forward.config.model_type == "llama"
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./neither", "nothing"])

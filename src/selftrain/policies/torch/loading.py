@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from selftrain.config import PolicySection
 from selftrain.errors import ModelError
@@ -81,35 +80,67 @@ def load_tokenizer(source: str, is_folder: bool) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=is_folder)
-    except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        raise ModelError(f"the tokenizer of {source}", f"it cannot be loaded: {first_line(error)}", advice(is_folder)) from error
+        return AutoTokenizer.from_pretrained(source, local_files_only=is_folder, trust_remote_code=False)
+    except Exception as error:
+        raise unloadable(f"the tokenizer of {source}", "it", is_folder, error) from error
 
 
 def load_weights(source: str, is_folder: bool) -> Any:
     """The causal language model in float32, evaluation mode. Raises ModelError when it is none or its files do not fit."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    options: dict[str, Any] = {"local_files_only": is_folder, "trust_remote_code": False}
     try:
-        config = AutoConfig.from_pretrained(source, local_files_only=is_folder)
-        if type(config) not in AutoModelForCausalLM._model_mapping and "AutoModelForCausalLM" not in getattr(config, "auto_map", {}):
-            raise ModelError(source, f"a model of type {config.model_type!r} is not a causal language model", "give a model that AutoModelForCausalLM loads")
+        config = AutoConfig.from_pretrained(source, **options)
+    except Exception as error:
+        raise unloadable(source, "the model", is_folder, error) from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(source, f"a model of type {config.model_type!r} is not a causal language model", "give a model that AutoModelForCausalLM loads")
+    method = quantisation_of(config)
+    try:
         with quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, local_files_only=is_folder, output_loading_info=True)
-    except ModelError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(source, f"the model cannot be loaded: {first_line(error)}", advice(is_folder)) from error
+            model, info = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
+    except Exception as error:
+        raise (unloadable(source, "the model", is_folder, error) if method is None else quantised(source, method)) from error
     if info["missing_keys"]:
         some = ", ".join(sorted(info["missing_keys"])[:3])
         raise ModelError(
             source, f"{len(info['missing_keys'])} weights are missing from its files ({some})", "give the complete folder of a causal language model"
         )
+    check_unquantised(source, model)
     for weight in model.parameters():
         weight.data = weight.data.clone()  # from the mapped file into aligned memory of our own
     check_finite(source, model)
     without_dropout(model)
     return model.eval()
+
+
+def unloadable(given: str, what: str, is_folder: bool, error: Exception) -> ModelError:
+    """What transformers raised, whatever it is: its own errors, those of its libraries, and plain ones from files that hold what nobody expected."""
+    if "trust_remote_code" in str(error):
+        return ModelError(given, "it comes with code of its own, which is not run", "give a model of an architecture that transformers itself has")
+    return ModelError(given, f"{what} cannot be loaded: {first_line(error)}", advice(is_folder))
+
+
+def quantisation_of(config: Any) -> str | None:
+    """How weights are kept in fewer bits; None where they are not."""
+    given = getattr(config, "quantization_config", None)
+    if given is None:
+        return None
+    method = given.get("quant_method") if isinstance(given, dict) else getattr(given, "quant_method", None)
+    return f"quantization_config with method {getattr(method, 'value', method)}"
+
+
+def quantised(source: str, how: str) -> ModelError:
+    return ModelError(source, f"its weights are quantised ({how}), and such weights cannot be trained", "give the model it was made from, unquantised")
+
+
+def check_unquantised(source: str, model: Any) -> None:
+    """Raises ModelError for weights in fewer bits; those that transformers made floating point numbers of are welcome."""
+    names = (f"{name} is {weight.dtype}" for name, weight in model.named_parameters() if not weight.dtype.is_floating_point)
+    how = quantisation_of(model.config) or next(names, None)
+    if how is not None:
+        raise quantised(source, how)
 
 
 def check_finite(source: str, model: Any) -> None:
