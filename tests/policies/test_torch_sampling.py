@@ -224,6 +224,27 @@ def test_the_context_window_ends_a_completion_and_refuses_a_long_prompt(tmp_path
     assert policy.too_long([long, longer], 125) == [("128", 128)]
 
 
+def test_a_stop_text_may_be_a_special_token(tmp_path: Path) -> None:
+    """It adds no text, so the token itself is looked for: here the unknown one, which is no end token."""
+    policy = policy_of(write_model(tmp_path))
+    free = groups_of(policy, count=40, max_new_tokens=30)
+    stopped = policy.sample(requests_for(count=40), SamplingParams(30, stop=("<unk>",)), Stream(5, stream="sample"))
+    pairs = [pair for before, after in zip(free, stopped, strict=True) for pair in zip(before.completions, after.completions, strict=True)]
+    hits = [after for before, after in pairs if 3 in before.token_ids]
+    assert len(hits) > 5
+    assert all(after.token_ids[-1] == 3 and after.finish is Finish.STOP for after in hits)
+    assert all(after.token_ids == before.token_ids[: len(after.token_ids)] for before, after in pairs)
+
+
+def test_no_completions_asked_for_are_groups_without_any(tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path))
+    groups = policy.sample(requests_for(count=0), SamplingParams(4), Stream(1))
+    assert [(group.prompt, group.prompt_ids, group.completions) for group in groups] == [(prompt, policy.encode(prompt), ()) for prompt in PROMPTS]
+    mixed = policy.sample([*requests_for(PROMPTS[:1], count=0), *requests_for(PROMPTS[1:], count=2)], SamplingParams(4), Stream(1))
+    assert [len(group.completions) for group in mixed] == [0, 2, 2]
+    assert policy.sample([], SamplingParams(4), Stream(1)) == []
+
+
 def test_chunks_keep_groups_whole_where_they_fit_and_start_with_long_prompts() -> None:
     short, long, middle = (1,) * 3, (2,) * 9, (3,) * 5
     assert chunks_of([short, long, middle], [4, 4, 10], 8) == [Chunk(long, 4, 4), Chunk(middle, 8, 8), Chunk(middle, 16, 2), Chunk(short, 0, 4)]

@@ -46,11 +46,11 @@ class TorchSampler:
 
     def sample(self, requests: Sequence[SampleRequest], params: SamplingParams, seeds: Stream, version: PolicyVersion) -> list[Group]:
         """One group per request, in order. Raises PromptError when a prompt leaves no room for a completion."""
-        if not requests:
-            return []
         encoded: dict[tuple[Message, ...], tuple[int, ...]] = {}
         prompts = [encoded.get(one.prompt.messages) or encoded.setdefault(one.prompt.messages, self.encoder.encode(one.prompt)) for one in requests]
         self._check_prompts(requests, prompts)
+        if not any(request.count for request in requests):
+            return [Group(one.step, one.index, one.prompt, ids, ()) for one, ids in zip(requests, prompts, strict=True)]
         plan = self._plan(requests, prompts, params, seeds)
         drawn, texts = self._draw(plan, params)
         groups, first = [], 0
@@ -83,7 +83,7 @@ class TorchSampler:
         graphs = None if params.stop or self.graphs is None or self.graphs.broken else self.graphs
         texts: dict[int, Future[Text]] = {}
         with ThreadPoolExecutor(1) as reader, torch.inference_mode():
-            given, stop_ids = (self.forward, params, plan), sorted(self.stop_ids)
+            given, stop_ids = (self.forward, params, plan), sorted(self.stop_ids | self.text.special_ids(params.stop))
             decoder = PrefixDecoder(*given, stop_ids, stop_texts) if graphs is None else RecordedDecoder(*given, stop_ids, graphs)
 
             def read(sequences: list[int]) -> None:

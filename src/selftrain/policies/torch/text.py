@@ -21,6 +21,11 @@ class TextDecoder:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def special_ids(self, texts: Sequence[str]) -> set[int]:
+        """Special tokens that are written like one of these texts: they never appear in what is decoded."""
+        added = self.tokenizer.added_tokens_decoder if texts else {}
+        return {token for token, one in added.items() if one.special and one.content in texts}
+
     def decode_with_ends(self, ids: Sequence[int]) -> tuple[str, tuple[int, ...]]:
         """The text of T tokens, and T offsets: characters of `text` that are complete once a token is read. The last offset is len(text)."""
         text = self.decode(ids)

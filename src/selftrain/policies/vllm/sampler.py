@@ -22,9 +22,11 @@ SEEDS = 2**63
 
 
 class Decoder(Protocol):
-    """From token ids to text and the offset at which each token ends."""
+    """From token ids to text and the offset at which each token ends; special tokens that are written like one of some texts."""
 
     def decode_with_ends(self, ids: Sequence[int]) -> tuple[str, tuple[int, ...]]: ...
+
+    def special_ids(self, texts: Sequence[str]) -> set[int]: ...
 
 
 class VllmSampler:
@@ -107,7 +109,7 @@ class VllmSampler:
                 "seed": seed,
                 "max_tokens": min(params.max_new_tokens, self.max_model_tokens - prompt_tokens),
                 "stop": list(params.stop),
-                "stop_token_ids": self.stop_ids,
+                "stop_token_ids": sorted({*self.stop_ids, *self.text.special_ids(params.stop)}),
                 "detokenize": bool(params.stop),
             }
         )
