@@ -83,6 +83,34 @@ def with_quantisation(method: str, **options: Any) -> Callable[[Path], None]:
     return with_config(quantization_config={"quant_method": method, **options})
 
 
+def with_tokenizer_type(folder: Path) -> None:
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["type"] = "nosuch"
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+
+
+def with_end(end: Any) -> Callable[[Path], None]:
+    return lambda folder: (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": end})) and None  # type: ignore[func-returns-value]
+
+
+def with_adapter(folder: Path) -> None:
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "a/b"}))
+
+
+def adapter_alone(folder: Path) -> None:
+    with_adapter(folder)
+    (folder / "config.json").unlink()
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+
+
+def with_more_weights(*names: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        weights = load_file(folder / "model.safetensors")
+        save_file(weights | {name: torch.zeros(32) for name in names}, folder / "model.safetensors", {"format": "pt"})
+
+    return write
+
+
 def with_own_code(folder: Path) -> None:
     with_config(auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}, model_type="own")(folder)
     (folder / "own.py").write_text("raise SystemExit('code of the folder was run')")
@@ -106,6 +134,17 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "needs one too": (with_quantisation("awq", bits=4, group_size=128), r"quantised \(quantization_config with method awq\)"),
     "unknown quantisation": (with_quantisation("nosuch"), r"quantised \(quantization_config with method nosuch\)"),
     "code of its own": (with_own_code, "code of its own, which is not run"),
+    "heads that do not divide": (with_config(num_attention_heads=5), "cannot be loaded: .*not a multiple of the number of attention heads"),
+    "unknown activation": (with_config(hidden_act="nosuch"), "cannot be loaded: KeyError: 'nosuch'"),
+    "a word for a number": (with_config(hidden_size="abc"), "cannot be loaded: .*hidden_size"),
+    "unknown tokenizer": (with_tokenizer_type, "the tokenizer of .* cannot be loaded: data did not match"),
+    "a word for the end": (with_end("</s>"), r"generation_config.json of .* eos_token_id is '</s>', which is no token id"),
+    "words for the end": (with_end([2, "</s>"]), "which is no token id"),
+    "other shapes": (with_config(vocab_size=40), "weights of other shapes than its config.json says"),
+    "fewer layers": (with_config(num_hidden_layers=1), r"9 weights of layers that its config.json does not know \(model.layers.1.input_layernorm.weight"),
+    "biases": (with_more_weights("model.layers.0.self_attn.q_proj.bias"), r"1 weights of layers that .* \(model.layers.0.self_attn.q_proj.bias\)"),
+    "an adapter": (adapter_alone, "holds an adapter"),
+    "a model and an adapter": (with_adapter, "holds an adapter"),
     "no language model": (other_model(bert), "depend on later tokens"),
     "no attention": (other_model(mamba), "state other than keys and values"),
 }
@@ -191,16 +230,48 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
         policy_of(source).sample(requests_for(), SamplingParams(8), Stream(1))
 
 
+def test_tensors_without_a_place_in_the_model_are_left_out(tmp_path: Path) -> None:
+    """Tables of positions, masks, other heads and what is trained beside the layers: files of good models hold them."""
+    source = write_model(tmp_path)
+    before = policy_of(source).weights_hash()
+    with_more_weights("model.layers.0.self_attn.rotary_emb.inv_freq", "model.layers.1.attn.masked_bias", "score.weight", "v_head.summary.bias")(tmp_path)
+    assert policy_of(source).weights_hash() == before
+
+
+@pytest.mark.parametrize("source", ["models/no_such_folder", "nobody/no-such-model"])
+def test_one_that_may_be_a_path_or_a_hub_id_is_told_both(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError) as caught:
+        policy_of(source)
+    assert "no folder of that name" in caught.value.do
+
+
+def test_a_model_whose_forward_pass_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_model(tmp_path)
+
+    def fail(*_: object, **__: object) -> None:
+        raise AttributeError("no such attribute")
+
+    monkeypatch.setattr("transformers.models.llama.modeling_llama.LlamaMLP.forward", fail)
+    with pytest.raises(ModelError, match="forward pass of two tokens fails: AttributeError: no such attribute"):
+        policy_of(source)
+
+
 def test_a_base_model_without_chat_template_takes_the_plain_one(tmp_path: Path) -> None:
     source = write_model(tmp_path)
     without("chat_template.jinja")(tmp_path)
     assert policy_of(source, {"prompt_format": "plain"}).encode(requests_for()[0].prompt)
 
 
-def test_a_chat_template_that_refuses_the_messages(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [("{{ raise_exception('no system turn') }}", "no system turn"), ("{{ messages + 1 }}", "can only concatenate list"), ("{{ 1 / 0 }}", "division by zero")],
+    ids=["itself", "type", "number"],
+)
+def test_a_chat_template_that_refuses_the_messages(template: str, why: str, tmp_path: Path) -> None:
     source = write_model(tmp_path)
-    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system turn') }}")
-    with pytest.raises(ModelError, match="no system turn"):
+    (tmp_path / "chat_template.jinja").write_text(template)
+    with pytest.raises(ModelError, match=f"the chat template refuses its messages: {why}"):
         policy_of(source).encode(requests_for()[0].prompt)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from selftrain.config import PolicySection
 from selftrain.errors import ConfigError, ModelError, PromptError
+from selftrain.policies.torch.loading import first_line
 from selftrain.types import Prompt
 
 RESERVED_ARGUMENTS = frozenset(
@@ -60,14 +61,12 @@ class Encoder:
                 why = "it has a system turn of its own and policy.system_prompt would add another"
                 raise PromptError(f"prompt {prompt.id}", why, "leave policy.system_prompt out, or take the system turn out of the prompt")
             messages.insert(0, {"role": "system", "content": self.config.system_prompt})
-        from jinja2 import TemplateError
-
         try:
             return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, **self.config.chat_template_args))
-        except TemplateError as error:
+        except Exception as error:
             raise ModelError(
                 f"prompt {prompt.id}",
-                f"the chat template refuses its messages: {error}",
+                f"the chat template refuses its messages: {first_line(error)}",
                 "check policy.system_prompt, policy.chat_template_args and the roles of the messages",
             ) from error
 

@@ -15,7 +15,7 @@ from selftrain.errors import ModelError
 from selftrain.policies.torch.attention import Decoding, shared_attention
 from selftrain.policies.torch.cache import DecodingCache, attends_only, prompt_cache
 from selftrain.policies.torch.fused import fuse
-from selftrain.policies.torch.loading import LoadedModel
+from selftrain.policies.torch.loading import LoadedModel, first_line
 from selftrain.policies.torch.trees import pairs_per_token
 from selftrain.policies.torch.twin import Twin
 
@@ -57,9 +57,16 @@ class Forward:
     def check(self) -> None:
         """Raises ModelError when `hidden` and `head` do not give the model's own logits, or a token sees the ones after it."""
         first, second = (torch.tensor([[self.pad_id, other]], device=self.device) for other in (0, self.vocabulary - 1))
-        with torch.inference_mode():
-            logits_TV = self.model(input_ids=first, use_cache=False).logits[0].float()
-            mine_TV = self.head(self.hidden(second)[0])
+        try:
+            with torch.inference_mode():
+                logits_TV = self.model(input_ids=first, use_cache=False).logits[0].float()
+                mine_TV = self.head(self.hidden(second)[0])
+        except Exception as error:
+            raise ModelError(
+                f"a model of type {self.config.model_type!r}",
+                f"a forward pass of two tokens fails: {type(error).__name__}: {first_line(error)}",
+                "give a decoder-only model that transformers runs; with policy.lora_rank, try without it",
+            ) from error
         scale = float(logits_TV.abs().max()) + 1e-6
         if not isfinite(scale):
             raise ModelError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ def load_model(source: str, config: PolicySection) -> LoadedModel:
     model = load_weights(source, is_folder).to(device)
     if pad_id >= model.get_input_embeddings().weight.shape[0]:
         pad_id = 0  # a pad token added to the tokenizer alone; what stands in padding is never seen
-    return LoadedModel(model, tokenizer, pad_id, stop_ids_of(model, end_id))
+    return LoadedModel(model, tokenizer, pad_id, stop_ids_of(source, model, end_id))
 
 
 def checked_device(name: str) -> torch.device:
@@ -64,6 +65,12 @@ def checked_source(source: str) -> bool:
         if source.startswith((".", "/", "~")) or source.count("/") != 1 or folder.exists():
             raise ModelError(source, "there is no such model folder", "give a folder with config.json, weights and tokenizer, or a hub id such as ORG/NAME")
         return False
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"the model folder {source}",
+            "it holds an adapter (adapter_config.json), which is not a model of its own",
+            "merge it into its base model (merge_and_unload of peft), save that and give its folder",
+        )
     needed = (("config.json", ("config.json",)), ("weights", WEIGHT_FILES), ("a tokenizer", TOKENIZER_FILES))
     for what, patterns in needed:
         if not any(any(folder.glob(pattern)) for pattern in patterns):
@@ -107,6 +114,7 @@ def load_weights(source: str, is_folder: bool) -> Any:
         raise ModelError(
             source, f"{len(info['missing_keys'])} weights are missing from its files ({some})", "give the complete folder of a causal language model"
         )
+    check_known(source, model, info["unexpected_keys"])
     check_unquantised(source, model)
     for weight in model.parameters():
         weight.data = weight.data.clone()  # from the mapped file into aligned memory of our own
@@ -117,6 +125,8 @@ def load_weights(source: str, is_folder: bool) -> Any:
 
 def unloadable(given: str, what: str, is_folder: bool, error: Exception) -> ModelError:
     """What transformers raised, whatever it is: its own errors, those of its libraries, and plain ones from files that hold what nobody expected."""
+    if "ignore_mismatched_sizes" in str(error):
+        return ModelError(given, "its files hold weights of other shapes than its config.json says", advice(is_folder))
     if "trust_remote_code" in str(error):
         return ModelError(given, "it comes with code of its own, which is not run", "give a model of an architecture that transformers itself has")
     return ModelError(given, f"{what} cannot be loaded: {first_line(error)}", advice(is_folder))
@@ -141,6 +151,23 @@ def check_unquantised(source: str, model: Any) -> None:
     how = quantisation_of(model.config) or next(names, None)
     if how is not None:
         raise quantised(source, how)
+
+
+def check_known(source: str, model: Any, unexpected: Iterable[str]) -> None:
+    """Raises ModelError when files hold layers, or biases of layers, that the config does not know: without them it is another model. Other tensors that the
+    model has no place for are left out, as transformers does: tables of positions, masks, heads for other uses.
+    """
+    names = {name for name, _ in model.named_parameters()}
+    kinds = {re.sub(r"\.\d+\.", ".N.", name) for name in names}
+    lost = sorted(
+        name for name in unexpected if re.sub(r"\.\d+\.", ".N.", name) in kinds or (name.endswith(".bias") and f"{name.removesuffix('bias')}weight" in names)
+    )
+    if lost:
+        raise ModelError(
+            source,
+            f"its files hold {len(lost)} weights of layers that its config.json does not know ({', '.join(lost[:3])})",
+            "give the config.json that belongs to the weights",
+        )
 
 
 def check_finite(source: str, model: Any) -> None:
@@ -180,13 +207,18 @@ def quiet() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """What an error says, in a line; with the next one where the first ends in a colon, and its kind where it says no more than a key."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return f"{type(error).__name__}: {words}" if isinstance(error, KeyError) else words
 
 
 def advice(is_folder: bool) -> str:
     if is_folder:
         return "check that the folder is complete and readable, as written by save_pretrained"
-    return "check the spelling of the hub id and the network, or download the model and give its folder"
+    return (
+        "there is no folder of that name here: check its path, or the spelling of the hub id and the network; a model that was downloaded is given as a folder"
+    )
 
 
 def checked_special_ids(source: str, tokenizer: Any) -> tuple[int, int | None]:
@@ -197,10 +229,15 @@ def checked_special_ids(source: str, tokenizer: Any) -> tuple[int, int | None]:
     return (pad_id if pad_id is not None else end_id), end_id
 
 
-def stop_ids_of(model: Any, end_id: int | None) -> frozenset[int]:
-    """The end tokens of the tokenizer, the model config and the generation config (which may list several)."""
+def stop_ids_of(source: str, model: Any, end_id: int | None) -> frozenset[int]:
+    """The end tokens of the tokenizer, the model config and the generation config (which may list several). Raises ModelError for what is no token id."""
     found: set[int] = set() if end_id is None else {end_id}
-    for config in (model.config, getattr(model, "generation_config", None)):
-        ids = getattr(config, "eos_token_id", None)
-        found.update([ids] if isinstance(ids, int) else ids or [])
+    for name, config in (("config.json", model.config), ("generation_config.json", getattr(model, "generation_config", None))):
+        given = getattr(config, "eos_token_id", None)
+        ids = [] if given is None else given if isinstance(given, list | tuple) else [given]
+        if not all(isinstance(one, int) for one in ids):
+            raise ModelError(
+                f"{name} of {source}", f"its eos_token_id is {given!r}, which is no token id", "write the number of the token, or a list of numbers"
+            )
+        found.update(ids)
     return frozenset(found)
