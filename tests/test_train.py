@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import linecache
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,21 @@ def test_changed_reference_answers_are_refused(tmp_path: Path, monkeypatch: pyte
     )
     with pytest.raises(RunFolderError, match="the reference answers"):
         resume(tmp_path / "a")
+
+
+def test_changed_held_out_answers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The evaluations before and after would be of different truths; a run of an earlier version, which did not record the hash, goes on."""
+    run = start(config(tmp_path, "a", SMALL))
+    run.ledger.close()
+    assert len(read(run.folder).environment["held_out_answers_hash"]) == 64
+    real = compose.load_sets
+    monkeypatch.setattr("selftrain.run.load_sets", lambda config: replace(real(config), held_out=shuffled_truth(real(config).held_out or real(config).train)))
+    with pytest.raises(RunFolderError, match="the true answers of the held-out problems: they are not those the run was started with"):
+        resume(tmp_path / "a")
+    document = json.loads((tmp_path / "a" / "run.json").read_text())
+    del document["environment"]["held_out_answers_hash"]
+    (tmp_path / "a" / "run.json").write_text(json.dumps(document))
+    assert finish(resume(tmp_path / "a")).reason == "done"
 
 
 def test_a_changed_rule_of_the_users_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from selftrain.compose import header_of, load_sets
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, RunFolderError
 from selftrain.handover import START, best_validated
 from selftrain.ledger import read
 from selftrain.report import read_record, write_report
-from selftrain.run import start, train_to_end
+from selftrain.run import resume, start, train_to_end
 from selftrain.train import StepReport
+from selftrain.types import AnswerSheet, PromptSet
 from tests.killing import cut_off_and_resumed
 
 HACKED = {
@@ -69,6 +72,24 @@ def test_a_learning_run_agrees_with_the_guard_and_ends_the_same_when_it_was_cut_
     assert (again.head, again.handed_over) == (outcome.head, outcome.handed_over)
 
 
+def test_changed_answers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They choose the checkpoint. A run of an earlier version does not say which they were, and goes on."""
+    kept = {name: config(tmp_path, name, run__num_steps=4) for name in ("a", "b")}
+    start(kept["a"]).ledger.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("selftrain.run.header_of", lambda *parts: {name: one for name, one in header_of(*parts).items() if name != "validation_answers_hash"})
+        start(kept["b"]).ledger.close()
+    monkeypatch.setattr("selftrain.run.load_sets", lambda config: replace(load_sets(config), validation=with_answers(load_sets(config).validation, "0")))
+    with pytest.raises(RunFolderError, match="the true answers of the validation problems: they are not those the run was started with"):
+        resume(tmp_path / "a")
+    assert resume(tmp_path / "b").steps_done == 0
+
+
+def with_answers(problems: PromptSet | None, answer: str) -> PromptSet:
+    assert problems is not None
+    return replace(problems, sheet=AnswerSheet({prompt.id: answer for prompt in problems}))
+
+
 def test_without_it_training_is_the_same(tmp_path: Path) -> None:
     runs = [start(config(tmp_path, "a")), start(config(tmp_path, "b", validation__task=None))]
     metrics = [[event.metrics for event in run.events() if isinstance(event, StepReport)] for run in runs]
@@ -91,8 +112,6 @@ def test_problems_that_cannot_be_are_refused(tmp_path: Path, options: dict[str, 
 
 
 def test_a_task_makes_other_problems_for_it(tmp_path: Path) -> None:
-    from selftrain.compose import load_sets
-
     options = {"policy.model": "embedded:default", "prompts.task": "add:2", "prompts.count": 200, "validation.task": "add:2"}
     sets = load_sets(load_config(overrides={**HACKED, **options}))
     assert sets.validation is not None

@@ -41,6 +41,10 @@ from selftrain.verifiers.verification import Verification
 
 TOY_PROMPTS = 256
 TOY_HELD_OUT_FIRST = 1_000_000
+HELD_OUT_ANSWERS = "held_out_answers_hash"
+"""in the environment of run.json: these answers reach no decision, so they stand outside the chain, and evaluations of one run must agree in them"""
+VALIDATION_ANSWERS = "validation_answers_hash"
+"""in the header of a run whose checkpoint these answers choose"""
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
 
@@ -263,6 +267,7 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         "truth_channels": truth_channels(config),
         "outside_code": outside,
         "answers_hash": answers_hash(problems.train) if uses_reference(config) else None,
+        **({} if problems.validation is None else {VALIDATION_ANSWERS: answers_hash(problems.validation)}),
         **stored_header(config, problems.train),
         "prompts": about(problems.train),
         "held_out": about(problems.held_out),
@@ -272,6 +277,19 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         "key_version": KEY_VERSION,
         "selftrain_version": installed_version("selftrain"),
     }
+
+
+def environment_of(problems: Problems) -> dict[str, Any]:
+    """What run.json says of the problems outside the header: the hash of the held-out answers."""
+    return {} if problems.held_out is None else {HELD_OUT_ANSWERS: answers_hash(problems.held_out)}
+
+
+def check_held_out_answers(folder: Place, environment: Mapping[str, Any], problems: Problems) -> None:
+    """Raises RunFolderError where the evaluations that are recorded were made with other true answers. Runs of earlier versions do not say."""
+    recorded = environment.get(HELD_OUT_ANSWERS)
+    if recorded is not None and problems.held_out is not None and answers_hash(problems.held_out) != recorded:
+        why = "they are not those the run was started with, so its evaluations could not be compared"
+        raise RunFolderError(f"run {folder}: the true answers of the held-out problems", why, "Restore them, or start a new run.")
 
 
 def check_header(folder: Place, recorded: Mapping[str, Any], header: Mapping[str, Any]) -> None:
@@ -285,7 +303,9 @@ def check_header(folder: Place, recorded: Mapping[str, Any], header: Mapping[str
         ("key_version", "the answer keys"),
         ("outside_code", "the functions of yours that its config names"),
         ("answers_hash", "the reference answers"),
+        (VALIDATION_ANSWERS, "the true answers of the validation problems"),
         ("stored_labels", "the stored labels"),
     ):
-        if header.get(name) != recorded.get(name):
+        from_before = name == VALIDATION_ANSWERS and name not in recorded  # earlier versions did not record it
+        if header.get(name) != recorded.get(name) and not from_before:
             raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")

@@ -16,8 +16,10 @@ from selftrain.compose import (
     Problems,
     Verify,
     check_header,
+    check_held_out_answers,
     check_lengths,
     check_parts,
+    environment_of,
     hash_of_options,
     header_of,
     load_policy,
@@ -323,7 +325,7 @@ def start(config: RunConfig) -> Run:
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
-    ledger = LedgerWriter.create(folder, header, environment(config))
+    ledger = LedgerWriter.create(folder, header, environment(config) | environment_of(problems))
     return Run(config, folder, problems, policy, ledger, verify)
 
 
@@ -336,7 +338,7 @@ def read_config(folder: Place) -> RunConfig:
 def resume(folder: Place) -> Run:
     """Take up a run that was killed or interrupted, from its newest sound checkpoint; steps after it are repeated and must match the record.
 
-    Raises RunFolderError when it has ended already or when prompts, model or config are not those of its start.
+    Raises RunFolderError when it has ended already or when prompts, answers, model or config are not those of its start.
     """
     config = read_config(folder)
     record = read(folder)
@@ -353,6 +355,7 @@ def resume(folder: Place) -> Run:
     policy = load_policy(at_home)
     header = header_of(config, problems, policy)
     check_header(folder, record.header, header)
+    check_held_out_answers(folder, record.environment, problems)
     found = kept_checkpoints.load_latest(folder / "checkpoints")
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")

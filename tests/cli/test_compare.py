@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 
 from selftrain.cli import call
+from selftrain.comparing.cells import same_start
+from selftrain.comparing.measuring import base_of
+from selftrain.comparing.plan import Cell
 from selftrain.compose import load_policy
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
@@ -94,6 +97,18 @@ def test_the_start_is_evaluated_once_a_seed(home: Path) -> None:
         assert (taken["name"], taken["step"], taken["evaluation"]) == ("before", 0, first["evaluation"])
         config = load_config((), {**TOY_OPTIONS, "run.seed": seed})
         assert taken["evaluation"]["results"] == json.loads(json.dumps(evaluate(config).to_json()))["results"]
+
+
+def test_an_evaluation_of_the_start_with_other_answers_is_not_taken_over(home: Path) -> None:
+    ours, other = home / "runs" / "c" / "toy-reference-seed-0", home / "runs" / "c" / "toy-majority-seed-0"
+    cell, record = Cell("toy-majority-seed-0", "majority", "toy", 0), read_record(other)
+    assert same_start(read(ours), other) is not None
+    assert base_of(home / "runs" / "c", cell, record) is not None
+    document = json.loads((other / "run.json").read_text())
+    document["environment"]["held_out_answers_hash"] = "0" * 64
+    (other / "run.json").write_text(json.dumps(document))
+    assert same_start(read(ours), other) is None
+    assert base_of(home / "runs" / "c", cell, read_record(other)) is None
 
 
 def test_the_table_is_made_of_the_runs(home: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selftrain.comparing.plan import SHARED, Cell, Plan, known_cells
-from selftrain.compose import deciding
+from selftrain.compose import HELD_OUT_ANSWERS, deciding
 from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
 from selftrain.errors import RunFolderError
@@ -54,6 +54,7 @@ def same_start(ours: Ledger, other: Place) -> Evaluation | None:
     there = read(other)
     mine, theirs = (options_of(one.header["config"]) for one in (ours, there))
     equal = all(ours.header[name] == there.header[name] for name in ("model_hash", "held_out", "key_version", "selftrain_version"))
+    equal = equal and ours.environment.get(HELD_OUT_ANSWERS) == there.environment.get(HELD_OUT_ANSWERS)
     if ours.header["class"] != "exact" or not equal or any(mine[name] != theirs.get(name) for name in mine if name.startswith(EVALUATED)):
         return None
     return next((Evaluation.from_json(one["evaluation"]) for one in there.evals(rolled_back=True) if one["name"] == "before"), None)

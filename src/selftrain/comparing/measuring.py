@@ -14,7 +14,7 @@ from typing import Any
 from selftrain import kept_checkpoints
 from selftrain.checkpoints import place_of
 from selftrain.comparing.plan import Cell, slug
-from selftrain.compose import Problems, load_policy, load_sets
+from selftrain.compose import HELD_OUT_ANSWERS, Problems, check_held_out_answers, load_policy, load_sets
 from selftrain.compose_correction import second_turns
 from selftrain.config import RunConfig
 from selftrain.errors import RunFolderError
@@ -60,7 +60,7 @@ def measure(folder: Place, cell: Cell, tell: Tell) -> None:
     if needs_base:
         tell(f"evaluating the start {cell.start} {', '.join(BASE_TEMPERATURES)}")
         found = {name: evaluated(config, policy, problems, temperature).to_json() for name, temperature in BASE_TEMPERATURES.items()}
-        write(base_file(folder, cell), {"model_hash": record.header["model_hash"], "held_out": record.header["held_out"]["hash"], "evaluations": found})
+        write(base_file(folder, cell), {**start_of(record), "evaluations": found})
     if needs_run:
         tell(f"comparing the labels of {cell.name} with true answers")
         training = {step: asdict(training_accuracy(record.ledger.groups(step), problems.train.sheet)) for step in record.ledger.group_steps()}
@@ -94,6 +94,7 @@ def check_sets(record: RunRecord, problems: Problems) -> None:
     here = (prompt_set_hash(problems.train), problems.held_out and prompt_set_hash(problems.held_out))
     if here != there:
         raise RunFolderError(f"run {record.folder}: its prompts or problems", "they are not those it was made with", "Restore them, or make the run again.")
+    check_held_out_answers(record.folder, record.environment, problems)
 
 
 def last_checkpoint(record: RunRecord) -> str:
@@ -126,9 +127,18 @@ def measured(folder: Place, record: RunRecord) -> Measured | None:
 def base_of(folder: Place, cell: Cell, record: RunRecord) -> dict[str, Evaluation] | None:
     """The evaluations of a cell's start by name; None where they are not written down, or of another model or other problems."""
     found = read(base_file(folder, cell))
-    if found is None or (found["model_hash"], found["held_out"]) != (record.header["model_hash"], record.header["held_out"]["hash"]):
+    if found is None or any(found.get(name) != value for name, value in start_of(record).items()):
         return None
     return {name: Evaluation.from_json(one) for name, one in found["evaluations"].items()}
+
+
+def start_of(record: RunRecord) -> dict[str, Any]:
+    """What evaluations of a start belong to: its model, the problems and their answers (None where an earlier version made the run)."""
+    return {
+        "model_hash": record.header["model_hash"],
+        "held_out": record.header["held_out"]["hash"],
+        HELD_OUT_ANSWERS: record.environment.get(HELD_OUT_ANSWERS),
+    }
 
 
 def run_file(folder: Place, name: str) -> Place:
