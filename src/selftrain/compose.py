@@ -33,6 +33,7 @@ from selftrain.probes import ProbeSet
 from selftrain.prompts import check_disjoint, ids_of_forms, load_problems, load_prompts, load_validation, prompt_set_hash
 from selftrain.reading import JudgedReading, PlainReading, Reading, read_judge, read_paraphrases
 from selftrain.reward import REWARD_RULES
+from selftrain.run_folder import named_as
 from selftrain.scoring import Scorer
 from selftrain.seeds import Stream
 from selftrain.types import Message, PromptSet, Role, VotedGroup, question_of
@@ -78,6 +79,12 @@ def load_sets(config: RunConfig) -> Problems:
             "Give more prompts or lower --rollout.prompts-per-step.",
         )
     return sets
+
+
+def as_recorded(sets: Problems, config: RunConfig, at_home: RunConfig) -> Problems:
+    """Sets that were read where they lie now (`at_home`), called as the run called them."""
+    held_out, validation = (None if one is None else named_as(config, at_home, one) for one in (sets.held_out, sets.validation))
+    return Problems(named_as(config, at_home, sets.train), held_out, validation, sets.aside)
 
 
 def with_aside(config: RunConfig, sets: Problems) -> Problems:

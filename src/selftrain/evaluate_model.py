@@ -18,6 +18,7 @@ from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
 from selftrain.prompts import load_problems
 from selftrain.report import read_record
+from selftrain.run_folder import relocated
 from selftrain.seeds import Stream
 from selftrain.types import PromptSet
 
@@ -42,7 +43,7 @@ def policy_of(config: RunConfig, model: str) -> Policy:
     if not is_run(model):
         return load_policy(named(config, model))
     record = read_record(place(model))
-    start = record.config.policy.model
+    start = relocated(record.config, Path(record.environment["cwd"])).policy.model
     if record.handed_over == START:
         return load_policy(named(config, start))
     checkpoint = on_disk(record.folder / "checkpoints" / record.handed_over)

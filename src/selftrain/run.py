@@ -15,6 +15,7 @@ from selftrain.checkpoints import checkpoint_name
 from selftrain.compose import (
     Problems,
     Verify,
+    as_recorded,
     check_header,
     check_held_out_answers,
     check_lengths,
@@ -351,7 +352,7 @@ def resume(folder: Place) -> Run:
         raise RunFolderError(f"{folder / 'run.json'}", "its config is not the one the run was started with", "Undo the edit; a changed config is a new run.")
     at_home = relocated(config, Path(record.environment["cwd"]))
     config = config.model_copy(update={"stored": at_home.stored})
-    problems = load_sets(at_home)
+    problems = as_recorded(load_sets(at_home), config, at_home)
     policy = load_policy(at_home)
     header = header_of(config, problems, policy)
     check_header(folder, record.header, header)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from selftrain.config import RunConfig
 from selftrain.errors import RunFolderError
 from selftrain.ledger.objects import Place, place
 from selftrain.ledger.storage import names
+from selftrain.policies.toy import is_toy
+from selftrain.types import PromptSet
 
 
 def new_folder(config: RunConfig) -> Place:
@@ -70,13 +73,22 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
 
 def relocated(config: RunConfig, home: Path) -> RunConfig:
-    """Relative paths of a run resumed from another folder, seen from where it was started."""
+    """A run's relative paths, seen from `home`, where it was started; from this folder only where there is nothing of that name: another file of the same
+    name that lies here is not the run's.
+    """
 
     def seen(path: str | None) -> str | None:
-        return str(home / path) if path and not Path(path).exists() and (home / path).exists() else path
+        return str(home / path) if path and home != Path.cwd() and os.path.exists(home / path) else path
 
     prompts = config.prompts.model_copy(update={"file": seen(config.prompts.file)})
     evals = config.evals.model_copy(update={"file": seen(config.evals.file)})
+    validation = config.validation.model_copy(update={"file": seen(config.validation.file)})
     stored = config.stored.model_copy(update={"file": seen(config.stored_file)})
-    policy = config.policy.model_copy(update={"model": seen(config.policy.model)})
-    return config.model_copy(update={"prompts": prompts, "evals": evals, "stored": stored, "policy": policy})
+    policy = config.policy if is_toy(config.policy.model) else config.policy.model_copy(update={"model": seen(config.policy.model)})
+    return config.model_copy(update={"prompts": prompts, "evals": evals, "validation": validation, "stored": stored, "policy": policy})
+
+
+def named_as(config: RunConfig, at_home: RunConfig, prompts: PromptSet) -> PromptSet:
+    """A set that was read with the config `at_home`, under the name it has in `config`: records say the path that was given."""
+    paths = {getattr(at_home, section).file: getattr(config, section).file for section in ("prompts", "evals", "validation")}
+    return replace(prompts, origin=paths.get(prompts.origin, prompts.origin))

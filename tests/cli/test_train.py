@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from selftrain.cli.plain import Plain
 from selftrain.cli.running import do
 from selftrain.config_load import load_config
 from selftrain.ledger import read
+from selftrain.models import folder as embedded
 from selftrain.run import read_config, resume, start
 from selftrain.train import StepReport
 from tests.cli.conftest import TOY, Selftrain, assert_refused
@@ -213,6 +215,40 @@ def test_resume_refuses_other_prompts(command: Selftrain, tmp_path: Path, monkey
     monkeypatch.setattr("selftrain.compose.TOY_PROMPTS", 100)
     called = command("resume", run.folder)
     assert_refused(called, 2, "the training prompts", "they are not those the run was started with", "Restore them, or start a new run.")
+
+
+def test_a_runs_relative_paths_mean_the_files_it_began_with(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where files of the same names lie in the folder from which it is taken up, evaluated or replayed."""
+    first, other = tmp_path / "first", tmp_path / "other"
+    for folder, answer in ((first, 1), (other, 99)):
+        folder.mkdir()
+        for name, numbers in (("q.jsonl", range(8)), ("e.jsonl", range(8, 12)), ("v.jsonl", range(12, 16))):
+            rows = [{"prompt": f"{number}+1=", "answer": str(number + answer)} for number in numbers]
+            (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = Path(str(embedded("default")))
+    shutil.copytree(model, first / "model")
+    (other / "model").mkdir()
+    options = {"policy.model": "model", "prompts.file": "q.jsonl", "evals.file": "e.jsonl", "validation.file": "v.jsonl", "labels.source": "reference"}
+    options |= {"prompts.template": "raw", "rollout.prompts_per_step": 2, "rollout.num_votes": 2, "rollout.max_new_tokens": 4, "probes.num_prompts": 0}
+    options |= {"evals.num_samples": 2, "validation.num_samples": 2, "run.num_steps": 6, "run.checkpoint_every_steps": 1}
+    monkeypatch.chdir(first)
+    run = start(load_config((), options))
+    do(run, Stopper({1: [signal.SIGINT]}), resumed=False)
+    monkeypatch.chdir(other)
+    folder = first / "runs" / "train-0001"
+    resumed = command("resume", folder, "--log", "plain")
+    assert resumed.status == 0, resumed.err
+    evaluations = read(folder).evals()
+    assert {one["evaluation"]["origin"] for one in evaluations} == {"e.jsonl", "v.jsonl"}
+    reference = {example["reference"] for one in evaluations for example in one["evaluation"]["examples"]}
+    assert reference <= {str(number + 1) for number in range(8, 16)}
+    evaluated = command("evaluate", folder, "--log", "json")
+    assert evaluated.status == 0, evaluated.err
+    last = next(one["evaluation"] for one in reversed(evaluations) if one["name"] in ("after", "before"))
+    right = [result["num_right"] / 2 for result in last["results"]]
+    assert json.loads(evaluated.out)["models"][0]["measures"]["avg@2"]["value"] == pytest.approx(sum(right) / len(right))
+    replayed = command("verify", folder, "--replay")
+    assert replayed.status == 0, replayed.out
 
 
 @pytest.mark.parametrize("room", [30_000, 32_000])
