@@ -39,7 +39,10 @@ class RunSection(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )
     folder: str = option(
-        "runs", "path", "Folder in which run folders are made: a path, or a URL of an object store such as s3://bucket/runs (extra `s3`, `gs` or `abfs`)."
+        "runs",
+        "path",
+        "Folder in which run folders are made: a path, or a URL of an object store such as s3://bucket/runs (extra `s3`, `gs` or `abfs`).",
+        min_length=1,
     )
     seed: int = option(0, "integer", "Every random draw of the run is derived from it.", ge=0)
     num_steps: int = option(200, "steps", "How many steps to train.", ge=1)

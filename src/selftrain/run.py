@@ -48,7 +48,7 @@ from selftrain.handover import START, VALIDATED, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy, SamplingParams
-from selftrain.run_folder import environment, new_folder, relocated, resolved
+from selftrain.run_folder import environment, named, new_folder, relocated, resolved
 from selftrain.seeds import Stream
 from selftrain.taking_up import take_up_requests
 from selftrain.train import Parts, StepReport, train, vote_params
@@ -331,9 +331,10 @@ def start(config: RunConfig) -> Run:
 
 
 def read_config(folder: Place) -> RunConfig:
-    """The resolved config of a run, with its place. Raises RunFolderError when the folder is no run."""
-    values = read(folder).header["config"]
-    return validate_recorded({**values, "run": {**values["run"], "name": folder.name, "folder": str(folder.parent)}})
+    """The resolved config of a run, with its place, whatever the folder is called by now. Raises RunFolderError when the folder is no run."""
+    config = validate_recorded(read(folder).header["config"])
+    place = named(folder)
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": place.name, "folder": str(place.parent)})})
 
 
 def resume(folder: Place) -> Run:

@@ -31,6 +31,11 @@ def new_folder(config: RunConfig) -> Place:
     return folder
 
 
+def named(folder: Place) -> Place:
+    """The folder by a path that ends in its name: `.` and `..` do not."""
+    return folder.resolve() if isinstance(folder, Path) and folder.name in ("", "..") else folder
+
+
 def is_there(folder: Place) -> bool:
     return folder.exists() if isinstance(folder, Path) else bool(names(folder))
 

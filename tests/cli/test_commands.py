@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from selftrain.ledger import objects, read
 from selftrain.ledger.objects import ObjectPath, place
 from selftrain.report.words import next_commands
 from selftrain.run import read_config
-from tests.cli.conftest import QUICK, Selftrain, assert_refused
+from tests.cli.conftest import QUICK, TOY, Selftrain, assert_refused
 
 
 def test_evaluate_repeats_the_runs_own_numbers(command: Selftrain, run_copy: Path) -> None:
@@ -81,6 +82,29 @@ def test_the_toy_policy_cannot_be_exported_and_nobody_says_so(command: Selftrain
     real = load_config(overrides={"policy.model": "embedded:default", "prompts.task": "add:4"})
     assert next_commands(real, "r", "step-000012")[-1][0] == "selftrain export r r-model"
     assert not any("export" in line for line, _ in next_commands(real, "r", "start"))
+
+
+@pytest.mark.parametrize(("here", "name"), [("made", "."), ("made/ledger", ".."), ("made", "../my run"), ("", "my run")])
+def test_a_run_is_what_lies_in_a_folder_whatever_it_is_called(
+    command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch, here: str, name: str
+) -> None:
+    shutil.copytree(run_copy, run_copy.parent / "my run")
+    monkeypatch.chdir(run_copy.parent / here)
+    folder = run_copy.parent / "my run" if "my run" in name else run_copy
+    for words in (("report", name), ("verify", name, "--replay"), ("evaluate", name, "--log", "plain")):
+        called = command(*words)
+        assert called.status == 0, called.err
+    assert f"# Report of {folder.name}" in (folder / "report.md").read_text()
+    assert_refused(command("resume", name), 2, "it has ended")
+    assert_refused(command("export", name, "out"), 2, "a table of numbers")
+    config = read_config(Path(name))
+    assert (config.run.name, Path(config.run.folder).resolve()) == (folder.name, run_copy.parent)
+
+
+def test_an_empty_text_is_no_folder(command: Selftrain, run_copy: Path) -> None:
+    for words in (("report", ""), ("verify", ""), ("evaluate", ""), ("resume", ""), ("export", run_copy, "")):
+        assert_refused(command(*words), 2, "a folder ''", "an empty text names no place")
+    assert_refused(command("train", *TOY, "--run.folder", ""), 2, "run.folder = ''", "at least 1 character", "Folder in which run folders are made")
 
 
 def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,7 @@ def config_of(models: Sequence[str], given: Mapping[str, Any]) -> RunConfig:
     base: dict[str, Any] = {}
     if run is not None:
         base = flat(relocated(read_config(run), Path(read(run).environment["cwd"])).model_dump())
+        del base["run.name"], base["run.folder"]  # no run is made here, and a folder may have got a name that a new run may not have
     elif any(model.startswith("embedded:") for model in models):
         base = flat(recipe("embedded"))
     for one, other in (("evals.file", "evals.task"), ("evals.task", "evals.file")):

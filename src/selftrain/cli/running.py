@@ -15,6 +15,7 @@ from selftrain.events import Taken
 from selftrain.ledger import read
 from selftrain.ledger.objects import Place, place
 from selftrain.run import Evaluated, Outcome, RolledBack, Run, read_config
+from selftrain.run_folder import named
 from selftrain.train import StepReport
 
 
@@ -53,8 +54,8 @@ def watched(run: Run, display: Display, came: list[int]) -> Outcome:
 
 
 def folder_of(text: str) -> Place:
-    """The folder of a run, from a path or a URL."""
-    return place(text)
+    """The folder of a run, from a path or a URL, by its name: what is said of it and written beside it is called by that."""
+    return named(place(text))
 
 
 def check_outside_code(folder: Place, goes_on: bool) -> None:

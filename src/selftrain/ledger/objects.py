@@ -62,8 +62,10 @@ Place = Path | ObjectPath
 def place(text: str) -> Place:
     """The place that a text names: a path, or a URL such as s3://bucket/runs/x. `file://` is a path: disks have better guarantees.
 
-    Raises ConfigError for an unknown kind of URL, MissingExtraError where its package is not installed.
+    Raises ConfigError for an empty text and an unknown kind of URL, MissingExtraError where its package is not installed.
     """
+    if not text:
+        raise ConfigError("a folder ''", "an empty text names no place", "Give a path or a URL; the current folder is `.`.")
     if "://" not in text:
         return Path(text.rstrip("/") or "/")
     from fsspec.core import url_to_fs
