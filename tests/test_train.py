@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import linecache
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from selftrain import compose
 from selftrain.compose import deciding
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
-from selftrain.errors import RunFolderError
+from selftrain.errors import CheckpointError, RunFolderError
 from selftrain.handover import START
 from selftrain.ledger import read
 from selftrain.policies import toy
@@ -230,6 +231,36 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_the_one_before_is_used(tmp_
     assert [one.name for one in again.refused] == ["step-000006"]
     assert again.steps_done == 3
     assert finish(again).head == expected.head
+
+
+def test_a_checkpoint_of_a_record_that_is_not_there_is_refused_by_name(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    """One of another run, and one whose record was cut off; the one before it is used."""
+    expected = recorded_run(SMALL)
+    for name, cut in (("foreign", False), ("cut", True)):
+        run = start(config(tmp_path, name, SMALL))
+        for event in run.events():
+            if isinstance(event, StepReport) and event.metrics.step == 7:
+                break
+        run.ledger.close()
+        chain = tmp_path / name / "ledger" / "chain.jsonl"
+        if cut:
+            at = next(entry for entry in read(tmp_path / name).entries if entry.step == 5 and entry.kind == "step")
+            chain.write_bytes(chain.read_bytes()[: at.offset])
+        else:
+            other = train_to_end(config(tmp_path, "other", SMALL, run__seed=5)).folder
+            shutil.copytree(other / "checkpoints" / "step-000012", tmp_path / name / "checkpoints" / "step-000012")
+        again = resume(tmp_path / name)
+        refused = "step-000006" if cut else "step-000012"
+        assert [(one.name, one.reason) for one in again.refused] == [(refused, "the record it was made after is not in the ledger")]
+        assert again.steps_done == (3 if cut else 6)
+        assert finish(again).head == expected.head
+
+
+def test_without_a_checkpoint_that_can_be_used_a_run_says_so(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    start(config(tmp_path, "a", SMALL)).ledger.close()
+    shutil.copytree(recorded_run(SMALL).folder / "checkpoints", tmp_path / "a" / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"none of them can be used \(step-000012: the record it was made after is not in the ledger; "):
+        resume(tmp_path / "a")
 
 
 def test_a_changed_config_or_prompt_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

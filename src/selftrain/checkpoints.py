@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,9 @@ class Checkpoint:
     path: Path
     state: Mapping[str, Any]
     refused: tuple[Refused, ...] = ()
+
+
+Objection = Callable[[Checkpoint], str | None]
 
 
 def checkpoint_name(step: int, branch: int = 0) -> str:
@@ -90,10 +93,11 @@ def save(folder: Path, name: str, write: Callable[[Path], None], state: Mapping[
     return folder / name
 
 
-def load_latest(folder: Path) -> Checkpoint | None:
+def load_latest(folder: Path, objection: Objection = lambda found: None) -> Checkpoint | None:
     """The newest valid checkpoint in a folder, None where there is none at all. It changes nothing in the folder.
 
-    A damaged one is passed over and named in `refused`. Raises CheckpointError when there are some and all of them are damaged.
+    objection: why a whole one is not to be used, None where it is. Such a one and a damaged one are passed over and named in `refused`. Raises
+    CheckpointError when there are some and none can be used.
     """
     refused: list[Refused] = []
     for path in _candidates(folder):
@@ -101,12 +105,18 @@ def load_latest(folder: Path) -> Checkpoint | None:
             found = verify_checkpoint(path)
         except CheckpointError as error:
             refused.append(Refused(path.name, error.why))
-        else:
+            continue
+        if (why := objection(found)) is None:
             return Checkpoint(found.name, path, found.state, tuple(refused))
+        refused.append(Refused(found.name, why))
     if refused:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in refused)
-        raise CheckpointError(f"the checkpoints in {folder}", f"none of them is whole ({reasons})", "go back to a copy of the run folder, or begin a new run")
+        raise none_left(str(folder), refused)
     return None
+
+
+def none_left(folder: str, refused: Sequence[Refused]) -> CheckpointError:
+    reasons = "; ".join(f"{item.name}: {item.reason}" for item in refused)
+    return CheckpointError(f"the checkpoints in {folder}", f"none of them can be used ({reasons})", "go back to a copy of the run folder, or begin a new run")
 
 
 def verify_checkpoint(path: Path) -> Checkpoint:

@@ -299,6 +299,13 @@ def check_held_out_answers(folder: Place, environment: Mapping[str, Any], proble
         raise RunFolderError(f"run {folder}: the true answers of the held-out problems", why, "Restore them, or start a new run.")
 
 
+def check_answers(prompts: PromptSet, recorded: Mapping[str, Any]) -> None:
+    """Raises RunFolderError unless the training prompts have the true answers whose hash the run's header has."""
+    if recorded.get("answers_hash") not in (None, answers_hash(prompts)):
+        why = "they are not those the run was started with, so its labels cannot be made again"
+        raise RunFolderError(f"the prompts or true answers of {prompts.origin}", why, "Restore them.")
+
+
 def check_header(folder: Place, recorded: Mapping[str, Any], header: Mapping[str, Any]) -> None:
     """Raises RunFolderError when a run that is taken up would go on with other prompts, another model or other functions than it began with."""
     for name, what in (

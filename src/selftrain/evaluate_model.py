@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from selftrain import kept_checkpoints
+from selftrain.checkpoints import verify_checkpoint
 from selftrain.compose import load_policy, load_sets
 from selftrain.compose_correction import check_second_turns, second_turns
 from selftrain.config import RunConfig
-from selftrain.errors import ConfigError
+from selftrain.errors import ConfigError, RunFolderError
 from selftrain.evals import Evaluation, Progress
 from selftrain.evals import evaluate as evaluate_sampler
 from selftrain.handover import START
-from selftrain.kept_checkpoints import on_disk
 from selftrain.ledger.objects import place
 from selftrain.ledger.storage import read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
 from selftrain.prompts import load_problems
-from selftrain.report import read_record
+from selftrain.report import RunRecord, read_record
 from selftrain.run_folder import relocated
 from selftrain.seeds import Stream
 from selftrain.types import PromptSet
@@ -27,7 +28,8 @@ def evaluate(config: RunConfig, model: str | None = None, progress: Progress | N
     """`model` on the config's held-out problems, as [evals] says: a name as in policy.model, or a run folder for what it hands over.
 
     Unset: policy.model. The draws are those of a run with the same seed, so models are compared on common random numbers and a run's own evaluations
-    are repeated. Raises ConfigError without problems, PromptError for problems without answers, ModelError, RunFolderError.
+    are repeated. Raises ConfigError without problems, PromptError for problems without answers, ModelError, RunFolderError, and CheckpointError
+    for a damaged checkpoint.
     """
     problems = problems_of(config)
     policy = policy_of(config, model or config.policy.model)
@@ -46,12 +48,24 @@ def policy_of(config: RunConfig, model: str) -> Policy:
     start = relocated(record.config, Path(record.environment["cwd"])).policy.model
     if record.handed_over == START:
         return load_policy(named(config, start))
-    checkpoint = on_disk(record.folder / "checkpoints" / record.handed_over)
+    checkpoint = whole_checkpoint(record)
     if not is_toy(start):
         return load_policy(named(config, str(checkpoint)))
     policy = load_policy(named(config, start))
     policy.load(checkpoint)
     return policy
+
+
+def whole_checkpoint(record: RunRecord) -> Path:
+    """What a run hands over, every byte checked. Raises RunFolderError, naming those that are there, when it is gone, CheckpointError when it is damaged."""
+    folder = record.folder / "checkpoints"
+    present = kept_checkpoints.names(folder)
+    if record.handed_over not in present:
+        there = (
+            f"The run has {', '.join(present)}; `selftrain export --checkpoint` takes one of them out." if present else "Go back to a copy of the run folder."
+        )
+        raise RunFolderError(f"run {record.folder}, checkpoint {record.handed_over}", "what it hands over is not there any more", there)
+    return verify_checkpoint(kept_checkpoints.on_disk(folder / record.handed_over)).path
 
 
 def is_run(model: str) -> bool:

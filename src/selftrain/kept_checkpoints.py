@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import checkpoints, stored_checkpoints
-from selftrain.checkpoints import Checkpoint
+from selftrain.checkpoints import Checkpoint, Objection
 from selftrain.ledger.objects import ObjectPath, Place
 
 
@@ -16,9 +16,9 @@ def save(folder: Place, name: str, write: Callable[[Path], None], state: Mapping
     return stored_checkpoints.save(folder, name, write, state) if isinstance(folder, ObjectPath) else checkpoints.save(folder, name, write, state)
 
 
-def load_latest(folder: Place) -> Checkpoint | None:
+def load_latest(folder: Place, objection: Objection = lambda found: None) -> Checkpoint | None:
     """As `checkpoints.load_latest`; the path is on this machine's disk."""
-    return stored_checkpoints.load_latest(folder) if isinstance(folder, ObjectPath) else checkpoints.load_latest(folder)
+    return stored_checkpoints.load_latest(folder, objection) if isinstance(folder, ObjectPath) else checkpoints.load_latest(folder, objection)
 
 
 def prune(folder: Place, keep: int, protect: set[str]) -> list[str]:

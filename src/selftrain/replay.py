@@ -11,7 +11,7 @@ from typing import Any
 
 from selftrain import remedies
 from selftrain.admission import admit
-from selftrain.compose import load_sets, make_labelling, make_reading, make_scorer, role_readers
+from selftrain.compose import check_answers, load_sets, make_labelling, make_reading, make_scorer, role_readers
 from selftrain.compose_correction import make_correction
 from selftrain.compose_labels import uses_reference
 from selftrain.compose_stored import check_recorded
@@ -149,6 +149,8 @@ def recomputations(ledger: Ledger, config: RunConfig) -> Mapping[str, Callable[[
     config = relocated(config, home)
     needs_prompts = uses_reference(config) or config.uses_stored
     prompts = load_sets(config).train if needs_prompts else PromptSet((), AnswerSheet({}), "the record")
+    if uses_reference(config):
+        check_answers(prompts, ledger.header)
     check_recorded(config, prompts, ledger.header)
     reading, scorer = make_reading(config, {}), make_scorer(config)
 

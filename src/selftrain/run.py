@@ -54,6 +54,8 @@ from selftrain.taking_up import take_up_requests
 from selftrain.train import Parts, StepReport, train, vote_params
 from selftrain.types import Action, PromptSet, Verdict
 
+ELSEWHERE = "the record it was made after is not in the ledger"
+
 Event = Evaluated | StepReport | Taken | RolledBack | Outcome
 
 
@@ -355,10 +357,10 @@ def resume(folder: Place) -> Run:
     config = config.model_copy(update={"stored": at_home.stored})
     problems = as_recorded(load_sets(at_home), config, at_home)
     policy = load_policy(at_home)
-    header = header_of(config, problems, policy)
+    header, known = header_of(config, problems, policy), {entry.hash for entry in record.entries}
     check_header(folder, record.header, header)
     check_held_out_answers(folder, record.environment, problems)
-    found = kept_checkpoints.load_latest(folder / "checkpoints")
+    found = kept_checkpoints.load_latest(folder / "checkpoints", objection=lambda one: None if one.state["head"] in known else ELSEWHERE)
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
     run = Run(config, folder, problems, policy, ledger, make_verification(at_home, problems.train))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import checkpoints
-from selftrain.checkpoints import MANIFEST, Checkpoint, Refused
+from selftrain.checkpoints import MANIFEST, Checkpoint, Objection, Refused
 from selftrain.errors import CheckpointError
 from selftrain.ledger import storage
 from selftrain.ledger.objects import ObjectPath, download, remove_folder, upload
@@ -41,7 +41,7 @@ def names(folder: ObjectPath) -> list[str]:
     return sorted(found, key=lambda name: (*(checkpoints.place_of(name) or (-1, -1)), name), reverse=True)
 
 
-def load_latest(folder: ObjectPath) -> Checkpoint | None:
+def load_latest(folder: ObjectPath, objection: Objection = lambda found: None) -> Checkpoint | None:
     """As `checkpoints.load_latest`; its path is a copy on this machine's disk."""
     refused: list[Refused] = []
     for name in names(folder):
@@ -49,11 +49,12 @@ def load_latest(folder: ObjectPath) -> Checkpoint | None:
             found = checkpoints.verify_checkpoint(fetch(folder / name))
         except CheckpointError as error:
             refused.append(Refused(name, error.why))
-        else:
+            continue
+        if (why := objection(found)) is None:
             return Checkpoint(found.name, found.path, found.state, tuple(refused))
+        refused.append(Refused(name, why))
     if refused:
-        reasons = "; ".join(f"{item.name}: {item.reason}" for item in refused)
-        raise CheckpointError(f"the checkpoints in {folder}", f"none of them is whole ({reasons})", "go back to a copy of the run folder, or begin a new run")
+        raise checkpoints.none_left(str(folder), refused)
     return None
 
 

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.compose import Problems, toy_sets
 from selftrain.config_load import load_config
 from selftrain.ledger import objects, read
 from selftrain.ledger.objects import ObjectPath, place
+from selftrain.report import read_record
 from selftrain.report.words import next_commands
 from selftrain.run import read_config
+from selftrain.types import AnswerSheet, PromptSet
 from tests.cli.conftest import QUICK, TOY, Selftrain, assert_refused
 
 
@@ -105,6 +108,30 @@ def test_an_empty_text_is_no_folder(command: Selftrain, run_copy: Path) -> None:
     for words in (("report", ""), ("verify", ""), ("evaluate", ""), ("resume", ""), ("export", run_copy, "")):
         assert_refused(command(*words), 2, "a folder ''", "an empty text names no place")
     assert_refused(command("train", *TOY, "--run.folder", ""), 2, "run.folder = ''", "at least 1 character", "Folder in which run folders are made")
+
+
+def test_evaluate_checks_what_a_run_hands_over(command: Selftrain, run_copy: Path) -> None:
+    handed_over = read_record(run_copy).handed_over
+    folder = run_copy / "checkpoints" / handed_over
+    (folder / "toy.json").write_text((folder / "toy.json").read_text().replace("1", "2", 1))
+    assert_refused(command("evaluate", run_copy, "--log", "json"), 1, f"checkpoint {folder}", "toy.json is not what was written (its checksum differs)")
+    left = [path.name for path in sorted(folder.parent.iterdir()) if path != folder]
+    shutil.rmtree(folder)
+    assert_refused(command("evaluate", run_copy, "--log", "json"), 2, handed_over, "is not there any more", f"The run has {', '.join(left)}")
+    shutil.rmtree(folder.parent)
+    assert_refused(command("evaluate", run_copy, "--log", "json"), 2, handed_over, "Go back to a copy of the run folder")
+
+
+def test_replay_says_that_the_answers_are_other_ones(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = command("train", *TOY, "--labels.source", "reference", "--run.num-steps", "2", "--run.name", "made", "--log", "plain")
+    assert made.status == 0, made.err
+    assert command("verify", "runs/made", "--replay").status == 0
+    turned = {prompt.id: "0" for prompt in toy_sets(read_config(Path("runs/made"))).train}
+    monkeypatch.setattr("selftrain.replay.load_sets", lambda config: Problems(PromptSet(toy_sets(config).train.prompts, AnswerSheet(turned), "q.jsonl"), None))
+    called = command("verify", "runs/made", "--replay")
+    assert called.status == 2
+    assert "the prompts or true answers of q.jsonl: they are not those the run was started with" in called.err
+    assert "replayed" not in called.out
 
 
 def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain import kept_checkpoints
-from selftrain.checkpoints import place_of
+from selftrain.checkpoints import place_of, verify_checkpoint
 from selftrain.comparing.plan import Cell, slug
 from selftrain.compose import HELD_OUT_ANSWERS, Problems, check_held_out_answers, load_policy, load_sets
 from selftrain.compose_correction import second_turns
@@ -68,7 +68,7 @@ def measure(folder: Place, cell: Cell, tell: Tell) -> None:
         end = None
         if end_of(record) is None:
             tell(f"evaluating {last} of {cell.name}")
-            policy.load(kept_checkpoints.on_disk(record.folder / "checkpoints" / last))
+            policy.load(verify_checkpoint(kept_checkpoints.on_disk(record.folder / "checkpoints" / last)).path)
             end = evaluated(config, policy, problems, config.evals.temperature).to_json()
         write(run_file(folder, cell.name), {"head": record.ledger.head, "training": training, "end": end})
 
