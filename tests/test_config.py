@@ -102,6 +102,11 @@ def test_errors_of_files(tmp_path: Path) -> None:
             load_config([path])
 
 
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "marked.toml").write_bytes(b'\xef\xbb\xbf[policy]\nmodel = "toy"\n')
+    assert load_config([tmp_path / "marked.toml"]).policy.model == "toy"
+
+
 def test_place_does_not_decide() -> None:
     here = load_config(overrides={"policy.model": "toy", "run.name": "a", "run.folder": "x"})
     there = load_config(overrides={"policy.model": "toy", "run.name": "b", "run.folder": "y"})

@@ -6,9 +6,10 @@ what then happens.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints
+from pydantic import StringConstraints, field_validator
 
 from selftrain.config_labels import (
     EmaSection,
@@ -28,6 +29,9 @@ from selftrain.config_labels import (
 )
 from selftrain.config_section import Section, option
 
+MAX_NAME = 200
+"""characters of a run's name: file systems take 255 bytes, and an exported model gets an ending"""
+
 
 class RunSection(Section):
     """The run itself."""
@@ -35,8 +39,7 @@ class RunSection(Section):
     name: str | None = option(
         None,
         "name",
-        "Name of the run folder, of letters, digits, dots, dashes and underscores; unset: train-0001, train-0002, ...",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        "Name of the run folder, of letters, digits, dots, dashes and underscores, a letter or digit first, at most 200; unset: train-0001, train-0002, ...",
     )
     folder: str = option(
         "runs",
@@ -47,7 +50,21 @@ class RunSection(Section):
     seed: int = option(0, "integer", "Every random draw of the run is derived from it.", ge=0)
     num_steps: int = option(200, "steps", "How many steps to train.", ge=1)
     checkpoint_every_steps: int = option(10, "steps", "Distance of checkpoints; a crash repeats at most this many steps.", ge=1)
-    num_checkpoints: int = option(3, "checkpoints", "How many newest checkpoints to keep; the start and the one that would be handed over stay as well.", ge=1)
+    num_checkpoints: int = option(
+        3,
+        "checkpoints",
+        "How many newest checkpoints to keep; the start, the one that would be handed over and those of the guard's last window stay as well.",
+        ge=1,
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folders_name(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError("a name has letters, digits, dots, dashes and underscores only, and begins with a letter or digit")
+        if name is not None and len(name) > MAX_NAME:
+            raise ValueError(f"it has {len(name)} characters, and a folder's name has room for {MAX_NAME} and the endings of what is written beside it")
+        return name
 
 
 class PolicySection(Section):

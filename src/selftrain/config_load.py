@@ -56,7 +56,7 @@ def recipe(name: str) -> Layer:
 
 def read_toml(path: Path) -> Layer:
     try:
-        layer: Layer = tomllib.loads(path.read_text("utf-8"))
+        layer: Layer = tomllib.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"config file {path}", "there is no such file", "Check the path.") from error
     except (OSError, UnicodeDecodeError) as error:

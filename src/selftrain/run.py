@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -347,7 +348,7 @@ def resume(folder: Place) -> Run:
     config = read_config(folder)
     record = read(folder)
     if record.finished:
-        raise RunFolderError(f"run {folder}", "it has ended", f"See `selftrain report {folder}`, or start a new run.")
+        raise RunFolderError(f"run {folder}", "it has ended", f"See `selftrain report {shlex.quote(str(folder))}`, or start a new run.")
     if not record.is_writable:
         why = f"its record has format {record.format}, which this version reads and does not write"
         raise RunFolderError(f"run {folder}", why, "Resume it with the version that began it, or start a new run.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,8 @@ def new_folder(config: RunConfig) -> Place:
         return parent / f"train-{number:04d}"
     folder = parent / config.run.name
     if is_there(folder):
-        raise RunFolderError(f"run folder {folder}", "it exists already", f"Go on with it by `selftrain resume {folder}`, or choose another --run.name.")
+        do = f"Go on with it by `selftrain resume {shlex.quote(str(folder))}`, or choose another --run.name."
+        raise RunFolderError(f"run folder {folder}", "it exists already", do)
     return folder
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -50,6 +52,9 @@ def jsonl(path: Path, rows: list[object]) -> Path:
         (["train", "--policy.model", "toy:strong"], ["policy.model = toy:strong", "toy, toy:weak"]),
         (["train", "--policy.model", "some/model"], ["no source", "exactly one of prompts.file"]),
         (["train", "--prompts.file", "none.jsonl", "--policy.model", "embedded:default"], ["none.jsonl", "there is no such file"]),
+        (["train", *TOY, "--run.name", "-x"], ["run.name = '-x'", "begins with a letter or digit", "Name of the run folder"]),
+        (["train", *TOY, "--run.name", ".hid"], ["run.name = '.hid'", "begins with a letter or digit"]),
+        (["train", *TOY, "--run.name", "a" * 300], ["it has 300 characters", "has room for 200"]),
         (["train", "missing.toml"], ["config file missing.toml", "there is no such file"]),
         (["train", "questions.jsonl"], ["questions.jsonl", "looks like a file of prompts", "--prompts.file questions.jsonl"]),
         (["train", "--log", "loud"], ["--log", "loud", "plain"]),
@@ -148,6 +153,28 @@ def test_a_run_folder_that_cannot_be_made(command: Selftrain, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     called = command("train", *TOY, "--run.folder", "file")
     assert_refused(called, 2, "folder file/train-0001", "file is a file, not a folder", "Choose another folder")
+
+
+def test_a_run_folder_where_none_can_be_made_speaks_of_no_run(command: Selftrain) -> None:
+    called = command("train", *TOY, "--run.folder", "/proc/x")
+    assert_refused(called, 1, "run folder /proc/x/train-0001: it cannot be made", "Choose another --run.folder")
+    assert "resume" not in called.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["completion", "bash"], ["train", *TOY, "--run.num-steps", "2", "--run.name", "a", "--log", "plain"]])
+def test_an_output_that_is_full_is_no_bug(tmp_path: Path, words: list[str], unbuffered: str) -> None:
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "selftrain", *words], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=env)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the output: it cannot be written (No space left on device)")
+    assert "bug" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+    if words[0] == "train":
+        assert "go on with: selftrain resume runs/a" in done.stderr
+        assert call(["resume", str(tmp_path / "runs" / "a"), "--log", "plain"]) == 0
 
 
 def test_an_unexpected_error_is_one_line_and_a_traceback_only_on_request(command: Selftrain, monkeypatch: pytest.MonkeyPatch) -> None:

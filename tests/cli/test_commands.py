@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -85,6 +86,8 @@ def test_the_toy_policy_cannot_be_exported_and_nobody_says_so(command: Selftrain
     real = load_config(overrides={"policy.model": "embedded:default", "prompts.task": "add:4"})
     assert next_commands(real, "r", "step-000012")[-1][0] == "selftrain export r r-model"
     assert not any("export" in line for line, _ in next_commands(real, "r", "start"))
+    spaced = [shlex.split(line)[2:] for line, _ in next_commands(real, "my runs/r", "step-000012")]
+    assert spaced == [["embedded:default", "my runs/r"], ["my runs/r", "--replay"], ["my runs/r", "my runs/r-model"]]
 
 
 @pytest.mark.parametrize(("here", "name"), [("made", "."), ("made/ledger", ".."), ("made", "../my run"), ("", "my run")])

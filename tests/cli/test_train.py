@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -161,10 +162,10 @@ def test_a_signal_ends_the_run_after_the_step_and_a_resumed_run_has_the_same_rec
 
 
 def test_a_second_signal_stops_at_once_and_says_what_resume_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "cut"}))
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path / "my runs"), "run.name": "cut"}))
     with pytest.raises(KeyboardInterrupt):
         do(run, Stopper({4: [signal.SIGINT, signal.SIGINT]}), resumed=False)
-    assert f"Stopped at once. Go on with: selftrain resume {run.folder}; it repeats the steps since the last checkpoint." in capsys.readouterr().out
+    assert f"Stopped at once. Go on with: selftrain resume '{run.folder}'; it repeats the steps since the last checkpoint." in capsys.readouterr().out
     run.ledger.close()
     assert do(resume(run.folder), Plain(), resumed=True) == 0
     assert read(run.folder).finished
@@ -183,6 +184,15 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
     assert "Go on with: selftrain resume runs/train-0001" in out
     assert err == ""
     assert not read(tmp_path / "runs" / "train-0001").finished
+
+
+def test_the_command_that_goes_on_can_be_pasted(command: Selftrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path / "my runs"), "run.name": "cut"}))
+    assert do(run, Stopper({2: [signal.SIGINT]}), resumed=False) == 130
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Go on with: "))
+    assert shlex.split(line.removeprefix("Go on with: ")) == ["selftrain", "resume", str(run.folder)]
+    told = command("train", *TOY, "--run.folder", "my runs", "--run.name", "cut")
+    assert_refused(told, 2, "Go on with it by `selftrain resume 'my runs/cut'`")
 
 
 def test_a_damaged_checkpoint_is_refused_by_name(command: Selftrain, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -303,6 +304,7 @@ def test_texts_come_back_as_they_were(tmp_path: Path, capsys: pytest.CaptureFixt
         ("select c.rewrd from completions c", "rewrd: there is no such column\n  The nearest one is reward."),
         ("selct 1", 'syntax error at or near "selct"'),
         ("", "0 statements: a record is only read"),
+        ("select '\udcff'", "the query: it is no UTF-8 text"),
         ("select 1; select 2", "2 statements: a record is only read"),
         ("drop table steps", "a statement of type DROP: a record is only read"),
         ("copy steps to 'x.csv'", "a statement of type COPY: a record is only read"),
@@ -394,6 +396,10 @@ def test_sql_from_stdin_and_a_reader_that_leaves(runs: dict[str, Path]) -> None:
     command = [sys.executable, "-m", "selftrain", "query", str(runs["collapsed"]), "-", "--format", "csv"]
     done = subprocess.run(command, input="select count(*) as n from steps", capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == ["n", str(len(list(read(runs["collapsed"]).steps())))]
+    utf8 = {**os.environ, "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8:strict"}
+    unread = subprocess.run(command, input=b"select '\xff'", capture_output=True, timeout=60, env=utf8)
+    assert (unread.returncode, unread.stdout) == (2, b"")
+    assert b"the query on stdin: it is no UTF-8 text (invalid start byte at byte 8)" in unread.stderr
 
 
 def test_a_database_holds_no_more_than_one_run(runs: dict[str, Path]) -> None:

@@ -147,14 +147,16 @@ def test_a_halted_run_says_why_and_what_is_handed_over(recorded_run: RecordedRun
     assert record.handed_over == outcome.handed_over
     assert record.handed_over_path == outcome.path
     page, markdown = reported(outcome.folder)
-    halted = record.verdicts[-1]
+    halted, looked = record.verdicts[-1], record.config.guard.window_steps
     for text in (page.text, markdown):
         assert f"halted by the guard after {outcome.steps} of 60 steps" in text
         assert f"The guard halted the run at step {halted.step}, before that step's update." in text
         assert "different prompts get the same answer" in text
         assert "constant_answer" in text
         assert "for example" in text
-        assert "Handed over: " in text
+        since = f"of those from before the {looked} steps up to step {record.harm_since_step} (from there on every verdict speaks of harm) the newest"
+        assert f"Handed over: checkpoint {outcome.handed_over}, {since}" in text
+        assert "first found" not in text
     assert "halt" in page.tags or 'class="card verdict halt"' in (outcome.folder / "report.html").read_text("utf-8")
     assert 'class="span halt"' in (outcome.folder / "report.html").read_text("utf-8")
 
@@ -197,6 +199,7 @@ def test_a_start_that_is_handed_over_counts_as_after(tmp_path: Path) -> None:
     assert record.evaluation("after") == record.evaluation("before")
     text = reported(outcome.folder)[1]
     assert "Handed over: the model as it was at the start (toy:weak)" in text
+    assert f"up to step {record.harm_since_step} (from there on every verdict speaks of harm)" in text or "because no checkpoint was made." in text
     assert f"{percent(record.evaluation('before').avg)}, as at the start, which is what is handed over." in text  # type: ignore[union-attr]
 
 

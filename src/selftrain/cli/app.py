@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
 import traceback
@@ -38,6 +39,8 @@ COMMANDS = {
 """Each command is the attribute `command` of the module of its name, imported when it is needed."""
 
 INTERRUPTED, BROKEN_PIPE, USAGE, FAILED = 130, 141, 2, 1
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class Commands(click.Group):
@@ -104,11 +107,36 @@ def call(args: Sequence[str]) -> int:
         return tell(*usage_parts(error), USAGE, debug)
     except (KeyboardInterrupt, click.Abort):
         return tell("Ctrl-C", "stopped at once", "A run that was being written can be taken up again: selftrain resume RUN.", INTERRUPTED, debug)
+    except OSError as error:
+        why = lost_output(error)
+        if why is None:
+            return unexpected(error, debug)
+        return tell("the output", f"it cannot be written ({why})", "Free some space, or send it elsewhere.", FAILED, debug)
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever broke ends as one line and a status
-        words = " ".join(str(error).split())[:400]
-        do = "This is a bug or a broken installation. Run again with --debug for the traceback."
-        return tell(type(error).__name__, words or "no message", do, FAILED, debug)
+        return unexpected(error, debug)
     return result if isinstance(result, int) else 0
+
+
+def unexpected(error: Exception, debug: bool) -> int:
+    words = " ".join(str(error).split())[:400]
+    do = "This is a bug or a broken installation. Run again with --debug for the traceback."
+    return tell(type(error).__name__, words or "no message", do, FAILED, debug)
+
+
+def lost_output(error: OSError) -> str | None:
+    """Why stdout cannot be written, None where the error came from elsewhere. What it still holds is thrown away: Python would fail at it again at its exit.
+
+    A stdout without a buffer holds nothing to try again with; there a full disk under no file's name is its own, since all files of ours are named.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as again:
+        error = again
+    else:
+        if error.filename is not None or error.errno not in FULL:
+            return None
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return error.strerror or str(error)
 
 
 def tell(given: str, why: str, do: str, status: int, debug: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 
@@ -33,7 +34,7 @@ def compare(plan: Plan, log: str | None) -> int:
             note(f"{place}{f', about {words.duration(left)} left for all' if left else ''}", log)
             status = do(found.run, display_of(log), found.resumed)
             if status:
-                note(f"The comparison goes on by the same command with --folder {plan.folder}; finished runs are kept.", log)
+                note(f"The comparison goes on by the same command with --folder {shlex.quote(str(plan.folder))}; finished runs are kept.", log)
                 return status
             done += 1
         del found  # with the run its policy: the next one needs the memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,7 +53,7 @@ def outcome_rows(outcome: Outcome) -> tuple[Row, ...]:
 def interrupted(outcome: Outcome) -> list[str]:
     return [
         f"Stopped after step {outcome.steps}; everything up to here is kept in checkpoint {outcome.handed_over}.",
-        f"Go on with: selftrain resume {outcome.folder}",
+        f"Go on with: selftrain resume {shlex.quote(str(outcome.folder))}",
     ]
 
 

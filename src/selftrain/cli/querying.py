@@ -29,7 +29,7 @@ CONTROL = {code: 0x2400 + code for code in range(32)} | {127: 0x2421, 0x0A: 0x23
 
 
 def sql_of(run: str | None, sql: str | None, named: str | None) -> str:
-    """What is asked. Raises ConfigError unless it is a run and exactly one of SQL and a name."""
+    """What is asked. Raises ConfigError unless it is a run and exactly one of SQL and a name, and for SQL that is no text."""
     usage = "Usage: selftrain query RUN SQL, or selftrain query RUN --named NAME; `--list` shows what there is."
     if run is None:
         raise ConfigError("selftrain query", "RUN is missing", usage)
@@ -38,7 +38,12 @@ def sql_of(run: str | None, sql: str | None, named: str | None) -> str:
         raise ConfigError(given, "it needs exactly one of SQL and --named", usage)
     if named is not None:
         return named_sql(named)
-    return sys.stdin.read() if sql == "-" else str(sql)
+    if sql != "-":
+        return str(sql)
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ConfigError("the query on stdin", f"it is no UTF-8 text ({error.reason} at byte {error.start})", "Write it in UTF-8.") from error
 
 
 def form_of(form: str | None, target: Path | None) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from importlib.util import find_spec
 
 from selftrain import report
-from selftrain.cli.app import INTERRUPTED
+from selftrain.cli.app import INTERRUPTED, lost_output
 from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
 from selftrain.compose_labels import verifies
-from selftrain.errors import ConfigError, FailureError
+from selftrain.errors import ConfigError, FailureError, StorageError
 from selftrain.events import Taken
 from selftrain.ledger import read
 from selftrain.ledger.objects import Place, place
@@ -20,6 +21,21 @@ from selftrain.train import StepReport
 
 
 def do(run: Run, display: Display, resumed: bool) -> int:
+    """As `done`. Raises StorageError, which says how to go on, when nothing more can be told since stdout cannot be written."""
+    try:
+        return done(run, display, resumed)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        why, folder = lost_output(error), shlex.quote(str(run.folder))
+        if why is None:
+            raise
+        ended = f"The run has ended: `selftrain report {folder}` writes its report."
+        how = ended if read(run.folder).finished else f"The record so far is intact. Send the output elsewhere and go on with: selftrain resume {folder}"
+        raise StorageError("the output", f"it cannot be written ({why})", how) from error
+
+
+def done(run: Run, display: Display, resumed: bool) -> int:
     """Run to its end, write the report, tell how it ended. Returns the exit status; 130 when Ctrl-C stopped it, 143 for SIGTERM."""
     with display, stopping(run, display.note) as came:
         display.begin(run, resumed)
@@ -48,7 +64,7 @@ def watched(run: Run, display: Display, came: list[int]) -> Outcome:
                 display.rolled_back(event)
     except KeyboardInterrupt:
         if len(came) > 1:
-            display.note(f"Stopped at once. Go on with: selftrain resume {run.folder}; it repeats the steps since the last checkpoint.")
+            display.note(f"Stopped at once. Go on with: selftrain resume {shlex.quote(str(run.folder))}; it repeats the steps since the last checkpoint.")
         raise
     raise FailureError(f"run {run.folder}", "it ended without an outcome", "Take it up again with `selftrain resume`, and report this.")
 

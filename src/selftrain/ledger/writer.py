@@ -12,7 +12,7 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from selftrain.errors import LedgerError, RunFolderError
+from selftrain.errors import LedgerError, RunFolderError, StorageError
 from selftrain.ledger import records, segments, storage
 from selftrain.ledger.chain import FORMAT, NO_HASH, Line, canonical, make_line, plain, read_chain
 from selftrain.ledger.columns import digest
@@ -51,8 +51,11 @@ class LedgerWriter:
 
         Raises RunFolderError when the folder holds a run already or another process writes it, StorageError.
         """
-        storage.make_folder(segments_folder(folder))
-        lock = storage.writer_lock(folder / "ledger" / "lock")
+        try:
+            storage.make_folder(segments_folder(folder))
+            lock = storage.writer_lock(folder / "ledger" / "lock")
+        except StorageError as error:  # nothing is there yet that could be resumed
+            raise StorageError(f"run folder {folder}", f"it cannot be made: {error.why}", "Choose another --run.folder, or make room for it there.") from error
         if storage.read_bytes(folder / "run.json") is not None or next(storage.lines(chain_path(folder)), None) is not None:
             lock.close()
             raise RunFolderError(str(folder), "it holds a run already", "choose another folder, or go on with that run: `selftrain resume`")

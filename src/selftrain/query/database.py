@@ -107,6 +107,8 @@ class Database:
     def _check_one_select(self, sql: str) -> None:
         import duckdb
 
+        if any("\ud800" <= character <= "\udfff" for character in sql):
+            raise ConfigError("the query", "it is no UTF-8 text", f"Write it in UTF-8. {LIST}")
         with telling(sql):
             statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,18 +156,17 @@ def handover_sentence(record: RunRecord) -> str:
         return "The run has no end yet, so nothing is handed over." if record.steps else "No step is done yet."
     if record.validated:
         return validated_sentence(record)
-    first = record.harm_since_step
+    first, looked = record.harm_since_step, record.config.guard.window_steps
+    before = "" if first is None else f" from before the {looked} steps up to step {first} (from there on every verdict speaks of harm)"
     if record.handed_over == START:
         made = any(True for _ in record.ledger.checkpoints())
-        older = "" if first is None else " that is older than the window in which the guard found something"
-        why = f"the held-aside prompts say of no checkpoint{older} that it surely gained on the start" if made else "no checkpoint was made"
+        why = f"the held-aside prompts say of no checkpoint{before} that it surely gained on the start" if made else "no checkpoint was made"
         if made and not record.doubts.supports:
-            why = f"nothing speaks for a checkpoint{older}"
+            why = f"nothing speaks for a checkpoint{before}"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
     if first is not None:
-        window = f"older than the {record.config.guard.window_steps} steps in which the guard first found something"
         most = " with the largest support" if record.doubts.supports else ""
-        return f"Handed over: checkpoint {record.handed_over}, of those {window} the newest{most}."
+        return f"Handed over: checkpoint {record.handed_over}, of those{before} the newest{most}."
     if record.handed_over != newest(record):
         less = "less of the start's vote behind its answers, or " if record.doubts.supports else ""
         return f"Handed over: checkpoint {record.handed_over}: what came later has {less}a probe that is worse."
@@ -254,9 +254,10 @@ def status_words(record: RunRecord) -> str:
 
 def next_commands(config: RunConfig, folder: str, handed_over: str) -> list[tuple[str, str]]:
     """The commands a user would want next, each with what it does; the toy policy cannot be exported, and a start that is handed over need not be."""
-    export_to = f"{folder.rstrip('/')}-model"
+    model, export_to = shlex.quote(config.policy.model), shlex.quote(f"{folder.rstrip('/')}-model")
+    folder = shlex.quote(folder)
     found = [
-        (f"selftrain evaluate {config.policy.model} {folder}", "both models on the held-out problems, with paired differences"),
+        (f"selftrain evaluate {model} {folder}", "both models on the held-out problems, with paired differences"),
         (f"selftrain verify {folder} --replay", "prove that nothing in the record was changed"),
     ]
     if handed_over != START and config.policy.model != "toy" and not config.policy.model.startswith("toy:"):
