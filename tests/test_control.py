@@ -194,6 +194,20 @@ def test_the_seeds_of_a_branch_are_its_own_and_repeat(tmp_path: Path) -> None:
     assert len(heads) == 1
 
 
+@pytest.mark.parametrize("character", ["\x1b", "\x00", "\x9b", "\u202e", "\u2066", "\ud83d"])
+@pytest.mark.parametrize("field", ["reason", "who", "checkpoint"])
+def test_a_request_holds_nothing_that_a_terminal_cannot_show(tmp_path: Path, field: str, character: str) -> None:
+    values = {"action": "roll_back", "who": "Ada", "reason": "why\n\tso → 😀", "checkpoint": "start"}
+    assert control.fault_of(values) == ""
+    values[field] += character
+    assert f"U+{ord(character):04X}" in control.fault_of(values)
+    with pytest.raises(ConfigError, match="cannot be shown"):
+        control.ask(tmp_path, values["action"], values["who"], values["reason"], values["checkpoint"])
+    control.requests_folder(tmp_path).mkdir()
+    control.file_of(tmp_path, 1).write_text(json.dumps(values))
+    assert control.read_request(tmp_path, 1).action == control.UNREADABLE
+
+
 class Killed(BaseException):
     pass
 

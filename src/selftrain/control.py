@@ -24,6 +24,8 @@ UNREADABLE = "unreadable"
 """action of a file that holds no request: it is recorded and refused"""
 MAX_CHARACTERS = 2000
 _NAME = re.compile(r"(\d{6,12})\.json")
+_ODD = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""control characters but for tabs and line ends, what turns the direction of writing, halves of characters"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ def fault_of(values: Any) -> str:
     texts = [values["action"], values["reason"], values["who"], values["checkpoint"] or ""]
     if not all(isinstance(text, str) and len(text) <= MAX_CHARACTERS for text in texts):
         return f"a field is not a text of at most {MAX_CHARACTERS} characters"
+    odd = next((found[0] for text in texts if (found := _ODD.search(text))), None)
+    if odd is not None:
+        return f"a field has a character that cannot be shown, U+{ord(odd):04X}"
     if values["action"] not in ACTIONS:
         return f"there is no action {values['action'][:40]!r}"
     if values["action"] == ROLL_BACK and not (values["checkpoint"] and values["reason"].strip()):
@@ -93,6 +98,11 @@ def fault_of(values: Any) -> str:
     if values["action"] != ROLL_BACK and values["checkpoint"] is not None:
         return "only a rollback names a checkpoint"
     return ""
+
+
+def visible(text: str) -> str:
+    """The text on one line, with characters that a request may not have as escapes: records of before may hold such requests."""
+    return _ODD.sub(lambda found: ascii(found[0])[1:-1], re.sub(r"[\r\n]+", " ", text))
 
 
 def numbers(folder: Place) -> list[int]:

@@ -286,6 +286,44 @@ def test_display_without_held_out_problems_claims_nothing(capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("kind", ["plain", "json", "rich"])
+def test_a_request_that_cannot_be_shown_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """One that is in a record already, from before such texts were refused."""
+    monkeypatch.setattr(control, "fault_of", lambda values: "")
+    run = start(load_config(overrides={**OPTIONS, "run.folder": str(tmp_path), "run.name": "a"}))
+    control.ask(run.folder, control.ROLL_BACK, "Ada \x1b[2J", "cut emoji \ud83d\u202e\nand a line", "start")
+    out = StringIO()
+    display = {"plain": Plain, "json": JsonLines, "rich": lambda: Live(Console(file=out, width=150))}[kind]()
+    assert do(run, display, resumed=False) == 0
+    text = out.getvalue() if kind == "rich" else capsys.readouterr().out
+    text.encode("utf-8")
+    if kind != "json":
+        assert "Request 1 by Ada \\x1b[2J, after step 0: roll back to start: cut emoji \\ud83d\\u202e and a line." in text
+        assert "Handed over" in text
+
+
+def test_an_output_without_arrows_shows_them_escaped(tmp_path: Path) -> None:
+    run = start(load_config(overrides={**OPTIONS, "run.folder": str(tmp_path), "run.name": "a"}))
+    control.ask(run.folder, control.STOP, "Ada", "fine → ok")
+    run.ledger.close()
+    words = [sys.executable, "-m", "selftrain", "resume", str(run.folder), "--log", "plain"]
+    done = subprocess.run(words, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "latin-1"}, check=False)
+    assert done.returncode == 130, done.stderr
+    assert rb"fine \u2192 ok" in done.stdout
+
+
+def test_a_display_that_fails_ends_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Failing(JsonLines):
+        def step(self, report: StepReport) -> None:
+            raise KeyError(report.head)
+
+    run = start(load_config(overrides={**OPTIONS, "run.folder": str(tmp_path), "run.name": "a"}))
+    assert do(run, Failing(), resumed=False) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out.splitlines()[-1])["reason"] == "done"
+    assert said.err.count("note: something could not be shown (KeyError") == run.config.run.num_steps
+
+
+@pytest.mark.parametrize("kind", ["plain", "json", "rich"])
 def test_requests_are_told_in_every_display(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     """A rollback to the start that waits when the run begins, a refused one, and the bar that goes back with the steps."""
     options = {**OPTIONS, "run.folder": str(tmp_path), "run.name": "a"}

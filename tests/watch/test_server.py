@@ -245,10 +245,14 @@ def test_asking_needs_token_origin_and_json(folder: Path, change: dict[str, str]
         (["stop"], 400),
         ({"action": "stop", "reason": "x" * 20_000}, 413),
         ({"action": "stop", "reason": "x" * 3_000}, 400),
+        ({"action": "stop", "reason": "cut emoji \ud83d"}, 400),
+        ({"action": "stop", "who": "\x1b[2J"}, 400),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(folder: Path, body: object, status: int) -> None:
-    assert client(folder).post("/api/requests?run=empty", json=body, headers=MAY_ASK).status_code == status
+    assert (
+        client(folder).post("/api/requests?run=empty", content=json.dumps(body), headers={**MAY_ASK, "content-type": "application/json"}).status_code == status
+    )
     assert not control.numbers(folder / "empty")
 
 

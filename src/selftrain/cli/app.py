@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,9 @@ def main() -> None:
 def call(args: Sequence[str]) -> int:
     """Run a command line and return its exit status; errors are told on stderr in three parts, with a traceback only under --debug."""
     debug = "--debug" in args
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the encoding of the output lacks is shown escaped and ends nothing
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # after everything installed: `module:function` may name a file that lies here
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings would break the display; what matters comes as an error of ours

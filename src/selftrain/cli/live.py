@@ -13,6 +13,7 @@ from rich.text import Text
 
 from selftrain.cli import messages
 from selftrain.cli.progress import SIGNALS, TimeLeft, guard_state
+from selftrain.control import visible
 from selftrain.events import Taken
 from selftrain.report import Report, RunRecord, words
 from selftrain.run import Evaluated, Outcome, RolledBack, Run
@@ -85,7 +86,7 @@ class Live:
         self._steps.clear()
 
     def note(self, words: str) -> None:
-        self.console.print(escape(words), style="yellow", highlight=False)
+        self.console.print(escape(visible(words)), style="yellow", highlight=False)
 
     def end(self, outcome: Outcome, record: RunRecord, report: Report | None) -> None:
         self._live.stop()
@@ -99,7 +100,7 @@ class Live:
             self.console.print(outcome_table(outcome))
             self.console.print()
         for line in messages.verdict(record):
-            self.console.print(escape(line), highlight=False)
+            self.console.print(escape(visible(line)), highlight=False)
         self.console.print()
         for what, where in messages.places(outcome, report):
             self.console.print(Text.assemble((f"{what:12}", "dim"), where), soft_wrap=True)

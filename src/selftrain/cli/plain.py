@@ -6,6 +6,7 @@ from typing import Self
 
 from selftrain.cli import messages
 from selftrain.cli.progress import TimeLeft, guard_state, step_words
+from selftrain.control import visible
 from selftrain.events import Taken
 from selftrain.report import Report, RunRecord, words
 from selftrain.run import Evaluated, Outcome, RolledBack, Run
@@ -67,4 +68,4 @@ class Plain:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    print(visible(line), flush=True)

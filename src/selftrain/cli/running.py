@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shlex
 import signal
+from collections.abc import Callable
 from importlib.util import find_spec
+
+import click
 
 from selftrain import report
 from selftrain.cli.app import INTERRUPTED, lost_output
 from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
 from selftrain.compose_labels import verifies
-from selftrain.errors import ConfigError, FailureError, StorageError
+from selftrain.control import visible
+from selftrain.errors import ConfigError, FailureError, SelftrainError, StorageError
 from selftrain.events import Taken
 from selftrain.ledger import read
 from selftrain.ledger.objects import Place, place
@@ -38,15 +42,25 @@ def do(run: Run, display: Display, resumed: bool) -> int:
 def done(run: Run, display: Display, resumed: bool) -> int:
     """Run to its end, write the report, tell how it ended. Returns the exit status; 130 when Ctrl-C stopped it, 143 for SIGTERM."""
     with display, stopping(run, display.note) as came:
-        display.begin(run, resumed)
+        shown(display.begin, run, resumed)
         outcome = watched(run, display, came)
         written, record = None, report.read_record(outcome.folder)
         if outcome.reason != "interrupted" or record.steps:
             written = report.write_report(outcome.folder)
-        display.end(outcome, record, written)
+        shown(display.end, outcome, record, written)
     if outcome.reason != "interrupted":
         return 0
     return 128 + signal.SIGTERM if came and came[0] == signal.SIGTERM else INTERRUPTED
+
+
+def shown(tell: Callable[..., None], *told: object) -> None:
+    """Tell the display something; what it cannot show is said on stderr and ends no run. A closed pipe or a full disk does, as ever."""
+    try:
+        tell(*told)
+    except (OSError, SelftrainError):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a display may raise: the run is worth more than what is shown of it
+        click.echo(f"note: something could not be shown ({type(error).__name__}: {visible(str(error))}); it is in the record", err=True)
 
 
 def watched(run: Run, display: Display, came: list[int]) -> Outcome:
@@ -55,13 +69,13 @@ def watched(run: Run, display: Display, came: list[int]) -> Outcome:
             if isinstance(event, Outcome):
                 return event
             if isinstance(event, Evaluated):
-                display.evaluated(event)
+                shown(display.evaluated, event)
             elif isinstance(event, StepReport):
-                display.step(event)
+                shown(display.step, event)
             elif isinstance(event, Taken):
-                display.taken(event)
+                shown(display.taken, event)
             elif isinstance(event, RolledBack):
-                display.rolled_back(event)
+                shown(display.rolled_back, event)
     except KeyboardInterrupt:
         if len(came) > 1:
             display.note(f"Stopped at once. Go on with: selftrain resume {shlex.quote(str(run.folder))}; it repeats the steps since the last checkpoint.")

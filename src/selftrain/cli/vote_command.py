@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,9 +90,10 @@ def command(file: str, clustering: str, explain: str | None, table: str | None, 
         click.echo(encodable("\n".join(explained(explain, votes, clustering))))
         return
     overview = Overview(limit=NUM_LISTED)
+    in_ascii = not sys.stdout.encoding.lower().startswith("utf")  # what another encoding lacks would be escaped as Python does it, which is no JSON
     for group in votes:
         overview.add(group)
-        print(encodable(json.dumps(as_json(group, bounds), ensure_ascii=False)), flush=file == "-")
+        print(encodable(json.dumps(as_json(group, bounds), ensure_ascii=in_ascii)), flush=file == "-")
     if not overview.num_groups:
         raise PromptError("standard input" if file == "-" else file, "there is no completion in it", NOTHING)
     lines = encodable("\n".join([*summary(overview), *([] if judge is None else [judged(judge)])]))
