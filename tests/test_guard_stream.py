@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from selftrain.config import GuardSection
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError, PromptError
 from selftrain.guard import RULES
-from selftrain.guard_stream import names_from, rows_in, steps_of_rows, steps_of_run, verdicts, verdicts_of_run
+from selftrain.guard_stream import rows_in, steps_of_rows, steps_of_run, verdicts, verdicts_of_run
 from selftrain.ledger import read
 from selftrain.run import train_to_end
+from selftrain.trainer_log import Seen, names_from
 from selftrain.types import Action, Verdict
 from tests.cli.conftest import Called, assert_refused, command, made_run
 
@@ -134,8 +136,16 @@ def test_a_prompt_that_comes_back_with_another_answer_is_a_flip() -> None:
         ([{"loss": 1.0}], "no row has a field that is a signal"),
         ([{"step": 2, "share": 0.1}, {"step": 2, "share": 0.1}], "does not come after step 2"),
         ([{"step": 1, "share": "high"}], "its share is 'high'"),
-        ([{"step": 1, "share": float("nan")}], "its share is nan"),
         ([{"step": -1, "share": 0.5}], "its step is -1"),
+        ([{"step": float("nan"), "share": 0.5}], "its step is nan"),
+        ([{"step": float("inf"), "share": 0.5}], "its step is inf"),
+        ([{"step": 10**400, "share": 0.5}], "its step is a number of more than 30 digits"),
+        ([{"step": "half", "share": 0.5}], "its step is 'half'"),
+        ([{"step": 9, "share": 0.1}, {"step": 5, "share": 0.1}], "(?s)step 5 does not come after step 9.*restarted.*keep the newer rows"),
+        ([{"step": 1, "share": 31.0}], "(?s)its share is 31, and .* looks like percent.*divide by 100"),
+        ([{"step": 1, "share": -0.5}], "(?s)its share is -0.5, .*give it as a fraction"),
+        ([{"step": 1, "completions/clipped_ratio": 12}], "looks like percent"),
+        ([{"step": 1, "prompt": "a", "completion": "1"}, {"step": 2, "prompt": "b", "completion": 5}], "rows, row 2: a completion is not a text"),
         ([{"prompt": "a", "completion": "1"}], "of which step it is"),
         ([{"step": 1, "prompt": "a", "completion": "1"}, {"step": 0, "prompt": "a", "completion": "1"}], "step 0 comes after step 1"),
     ],
@@ -145,11 +155,104 @@ def test_what_cannot_be_judged_is_refused(rows: list[dict[str, Any]], words: str
         judged(rows)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, "NaN", "-Infinity", 1e200], ids=["nan", "inf", "long", "NaN", "-Infinity", "1e200"])
+def test_what_is_no_finite_number_is_missing_and_counted(value: object) -> None:
+    seen = Seen()
+    rows: list[dict[str, Any]] = [{"step": step, "share": 0.5, "ent": value if step == 7 else 0.3} for step in range(12)]
+    found = list(verdicts(steps_of_rows(rows, "rows", NAMES, None, seen), HALTS, seen=seen))
+    assert seen.not_finite == {"ent": 1}
+    without = [{name: one for name, one in row.items() if row["step"] != 7 or name != "ent"} for row in rows]
+    assert found == judged(without)
+    assert (seen.judged, seen.rules) == (7, {"noise", "hollow"})
+
+
 def test_a_mapping_names_signals() -> None:
     assert names_from(["a=vote/share_mean_frac"]) == {"a": "vote/share_mean_frac"}
-    for bad in ("a", "=vote/share_mean_frac", "a=vote/nothing"):
-        with pytest.raises(ConfigError, match="is no signal"):
+    for bad, words in (
+        ("a", "not a field and its signal"),
+        ("=vote/share_mean_frac", "no field before the ="),
+        ("a=vote/nothing", "vote/nothing is no signal"),
+    ):
+        with pytest.raises(ConfigError, match=words):
             names_from([bad])
+
+
+OTHERS = {"entropy": 0.3, "grad_norm": 0.5}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        lambda step: {"step": str(step), **OTHERS},
+        lambda step: {"step": step, "data": {"actor/entropy": 0.3, "actor/grad_norm": 0.5}},
+        lambda step: {"step": step, "train": OTHERS, "eval": {"entropy": 9.0}},
+        lambda step: {"_step": step + 7, "train/global_step": step, **{f"train/{name}": value for name, value in OTHERS.items()}},
+        lambda step: {"_step": step, "actor": OTHERS},
+        lambda step: {"step": step, "entropy": "0.3", "grad_norm": 5e-1},
+        lambda step: {"step": step, **OTHERS, "output": "checkpoints/1", "text": "a note"},
+    ],
+    ids=["digits", "verl", "nested", "wandb", "nested wandb", "texts", "a text beside"],
+)
+def test_rows_as_trainers_write_them(row: Callable[[int], dict[str, Any]]) -> None:
+    found = list(steps_of_rows([row(step) for step in range(3)], "rows", {}, None))
+    assert [step.metrics.step for step in found] == [0, 1, 2]
+    assert all(step.metrics.values == {"policy/entropy_mean_nats": 0.3, "update/grad_norm": 0.5} for step in found)
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> None:
+    """In the format that the name says."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".csv":
+        names = list(rows[-1])
+        path.write_text("\n".join([",".join(names), *(",".join(str(row.get(name, "")) for name in names) for row in rows)]) + "\n")
+    elif path.name == "trainer_state.json":
+        path.write_text(json.dumps({"global_step": 12, "log_history": rows}, indent=1))
+    else:
+        path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv", "trainer_state.json", "a.json"])
+def test_a_log_may_have_any_of_these_formats(tmp_path: Path, command: Any, name: str) -> None:
+    """Mapped fields and those with a prefix too, of which a table reads the columns."""
+    rows = [{"step": step, "train/entropy": 0.3 if step < 10 else 3.0, "mine": 0.5, "loss": 1.0} for step in range(1, 21)]
+    written(tmp_path / name, rows)
+    called: Called = command("guard", name, "--map", "mine=vote/share_mean_frac")
+    assert called.status == 4, called.err
+    assert "noise" in called.err.splitlines()[-1]
+    assert called.out.splitlines()[-1].startswith("20 steps judged: findings in ")
+
+
+def test_completions_as_trl_and_verl_write_them(tmp_path: Path, command: Any) -> None:
+    rows = [
+        {"step": str(step), "prompt": [{"role": "user", "content": f"q{at}"}], "completion": [{"role": "assistant", "content": f"#### {at}"}], "reward": 0.5}
+        for step in range(8)
+        for at in range(4)
+        for _ in range(2)
+    ]
+    written(tmp_path / "trl.parquet", rows)
+    called: Called = command("guard", "trl.parquet", "--json")
+    assert called.status == 0, called.err
+    assert json.loads(called.out.splitlines()[-1])["judged"] == 3
+    written(tmp_path / "verl.jsonl", [{"step": row["step"], "input": row["prompt"][0]["content"], "output": "#### 1", "score": 1} for row in rows])
+    assert command("guard", "verl.jsonl").status == 0
+
+
+def test_a_compressed_log_says_how_it_is_read(tmp_path: Path, command: Any) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(b"")
+    assert_refused(command("guard", "a.jsonl.gz"), 2, "it is compressed", "gunzip -c a.jsonl.gz | selftrain guard -")
+
+
+def test_long_numbers_and_a_closed_input_are_told(tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text('{"step": 1, "prompt": "a", "completion": "1", "n": ' + "9" * 5000 + "}\n")
+    for name in ("guard", "vote"):
+        assert_refused(command(name, "a.jsonl"), 2, "line 1: it is not JSON (Exceeds the limit")
+    monkeypatch.setattr(sys, "stdin", None)
+    for name in ("guard", "vote"):
+        assert_refused(command(name, "-"), 2, "standard input: it is closed", "Pipe rows into it")
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -157,7 +260,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-MAPPED = [word for field, signal in NAMES.items() for word in ("--map", f"{field}={signal}")]
+MAPPED = [word for field in ("share", "len", "ent") for word in ("--map", f"{field}={NAMES[field]}")]
 
 
 def test_the_command_says_what_it_found_by_its_exit_status(tmp_path: Path, command: Any) -> None:
@@ -174,6 +277,92 @@ def test_the_command_says_what_it_found_by_its_exit_status(tmp_path: Path, comma
     assert "no harm that would have halted it" in warned.out
 
 
+STEADY = [{"step": step, "entropy": 0.3, "grad_norm": 0.5} for step in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "why"),
+    [
+        (STEADY[:1], (), ("1 step, the first verdict needs 6", "smaller --baseline-steps")),
+        (STEADY[:5], (), ("5 steps, the first verdict needs 6",)),
+        (STEADY, ("--baseline-steps", "100"), ("12 steps, the first verdict needs 101",)),
+        (STEADY, ("--window-steps", "20"), ("12 steps, the first verdict needs 20",)),
+        ([{"step": step, "completions/mean_length": 200} for step in range(20)], (), ("no rule has all of its signals", "completion/length_mean_tokens")),
+        (
+            [{"step": step, **({"entropy": 0.3} if step > 4 else {}), "loss": 1.0, "completions/mean_length": 9} for step in range(20)],
+            (),
+            ("no rule has all of its signals",),
+        ),
+        ([STEADY[0], *({"step": 1, "prompt": "a", "completions": ["1", "2"]} for _ in range(9))], (), ("were passed over: 9", "1 step,")),
+        (
+            [{"step": s, "prompt": f"p{p}", "completion": "1"} for s in range(9) for _ in range(2) for p in range(2)],
+            (),
+            ("36 of 36 groups", "every group has one"),
+        ),
+        ([{"prompt": f"p{p}", "completions": ["1", "1"]} for p in range(31)], ("--prompts-per-step", "6"), ("were left out: 1", "5 steps, the first")),
+    ],
+    ids=["one", "five", "baseline", "window", "half a rule", "late", "mixed", "interleaved", "rest"],
+)
+def test_where_nothing_could_be_judged_it_says_so(
+    tmp_path: Path, command: Any, rows: list[dict[str, Any]], words: tuple[str, ...], why: tuple[str, ...]
+) -> None:
+    called: Called = command("guard", write(tmp_path / "a.jsonl", rows), *words)
+    assert (called.status, called.out) == (2, "")
+    assert "a.jsonl: no step could be judged: " in called.err
+    assert all(one in called.err for one in why), called.err
+    as_json: Called = command("guard", "a.jsonl", *words, "--json")
+    last = json.loads(as_json.out.splitlines()[-1])
+    assert (as_json.status, last["judged"] if "every group" not in why[-1] else 0) == (2, 0)
+    assert "no step could be judged" in last["error"]
+
+
+def test_options_that_do_nothing_are_refused(tmp_path: Path, command: Any) -> None:
+    signals, completions = write(tmp_path / "signals.jsonl", STEADY), write(tmp_path / "completions.jsonl", groups(99))
+    assert_refused(command("guard", completions, "--map", "a=vote/share_mean_frac"), 2, "--map a=vote/share_mean_frac", "Leave out --map")
+    assert_refused(command("guard", signals, "--prompts-per-step", "4"), 2, "--prompts-per-step 4", "Leave out --prompts-per-step")
+    mistyped: Called = command("guard", signals, "--map", "shar=vote/share_mean_frac")
+    assert (mistyped.status, mistyped.out) == (2, "12 steps judged: no evidence of harm.\n")
+    assert "--map shar=vote/share_mean_frac: no row has a field shar" in mistyped.err
+
+
+def test_what_was_found_before_an_error_counts(tmp_path: Path, command: Any) -> None:
+    rows = list(collapse(30))[1:]
+    harmed: Called = command("guard", write(tmp_path / "a.jsonl", [*rows, {"step": 20, "share": 0.3}]), *MAPPED)
+    assert harmed.status == 4
+    assert "harm, or a standstill, at step" in harmed.out.splitlines()[-1]
+    assert "a.jsonl, row 31: its step 20 does not come after step 30" in harmed.err
+    unharmed: Called = command("guard", write(tmp_path / "b.jsonl", [*STEADY, {"step": 3, "entropy": 0.3}]), "--json")
+    assert unharmed.status == 2
+    last = json.loads(unharmed.out.splitlines()[-1])
+    assert (last["steps"], last["judged"]) == (12, 7)
+    assert "its step 3 does not come after step 11" in last["error"]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n"])
+def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path, command: Any, end: str) -> None:
+    whole = "".join(json.dumps(row) + "\n" for row in STEADY)
+    (tmp_path / "a.jsonl").write_text(whole + '{"step": 12, "entr' + end)
+    called: Called = command("guard", "a.jsonl")
+    assert (called.status, called.out) == (0, "12 steps judged: no evidence of harm.\n")
+    assert "note: the last line is cut off and was left out" in called.err
+    (tmp_path / "b.jsonl").write_text('{"step": 0, "entr\n' + whole)
+    assert_refused(command("guard", "b.jsonl"), 2, "line 1: it is not JSON")
+
+
+def test_ctrl_c_ends_with_what_was_found(tmp_path: Path, command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def typed(rows: list[dict[str, Any]]) -> Iterator[str]:
+        yield from (json.dumps(row) + "\n" for row in rows)
+        raise KeyboardInterrupt
+
+    for rows, status, words in ((STEADY, 0, "12 steps judged: no evidence"), (list(collapse(30)), 4, "harm, or a standstill"), (STEADY[:3], 130, "")):
+        monkeypatch.setattr(sys, "stdin", typed(rows))
+        called: Called = command("guard", *(MAPPED if status == 4 else []))
+        assert called.status == status
+        assert words in called.out
+        assert "resume" not in called.err
+    assert "3 steps, the first verdict needs 6" in called.err
+
+
 def test_the_command_writes_json(tmp_path: Path, command: Any) -> None:
     called: Called = command("guard", write(tmp_path / "bad.jsonl", list(collapse(20))), *MAPPED, "--json")
     *steps, last = [json.loads(line) for line in called.out.splitlines()]
@@ -186,7 +375,7 @@ def test_the_command_writes_json(tmp_path: Path, command: Any) -> None:
 def test_the_command_judges_a_run(made_run: Path, command: Any) -> None:
     called: Called = command("guard", made_run, "--json")
     assert called.status == 0, called.out
-    assert json.loads(called.out.splitlines()[-1]) == {"steps": 12, "with_findings": 0, "first_warning": None, "first_harm": None}
+    assert json.loads(called.out.splitlines()[-1]) == {"steps": 12, "judged": 7, "with_findings": 0, "first_warning": None, "first_harm": None}
     assert_refused(command("guard", made_run, *MAPPED), 2, "its signals have names")
 
 
@@ -218,7 +407,8 @@ def test_a_run_that_went_back_is_judged_as_its_own_guard_judged_it_what_it_left_
     *lines, summary = [json.loads(line) for line in called.out.splitlines()]
     assert [(one.get("branch", 0), one["step"]) for one in lines] == [(branch, one.step) for branch, one in recorded]
     assert (summary["first_harm"], summary.get("first_harm_branch", 0)) == (harms[0][0][1], harms[0][0][0])
-    told: Called = command("guard", outcome.folder, "--window-steps", "3", "--baseline-steps", "3")
+    told: Called = command("guard", outcome.folder)  # its own window and first steps
+    assert command("guard", outcome.folder, "--window-steps", "6").out != told.out
     assert all(f"step {step}{f' of branch {branch}' if branch else ''}: halt" in told.out for branch, step in harms[1])
     found = [f"step {one.step}{f' of branch {branch}' if branch else ''}" for branch, one in recorded if one.findings]
     assert f"findings in {len(found)} of them, first at {found[0]};" in told.out.splitlines()[-1]

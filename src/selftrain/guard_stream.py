@@ -1,6 +1,6 @@
 """Any run's steps -> the guard's verdicts: our run folders, rows with a trainer's own signals, rows with completions. It judges and touches nothing.
 
-A row with a `step` and numbers is one step's signals; a row with a prompt and completions is (part of) a group, as `vote_stream` reads them.
+A row with a `step` and numbers is one step's signals (`trainer_log`); a row with a prompt and completions is (part of) a group (`vote_stream`).
 """
 
 from __future__ import annotations
@@ -8,33 +8,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
-from typing import Any
 
 from selftrain.answers import read as read_answers
 from selftrain.config import GuardSection
 from selftrain.control import overruled_steps
-from selftrain.errors import ConfigError, PromptError
+from selftrain.errors import PromptError
 from selftrain.guard import RULES, Guard, Rule
+from selftrain.guard.rules import PROBE_RULES, STEP_RULES
+from selftrain.guard.window import Window
 from selftrain.ledger import lineage, read
 from selftrain.ledger.objects import Place
-from selftrain.metrics import METRICS, collision_frac, compress_ratio, halves_agree, mean, repeat_frac
+from selftrain.metrics import collision_frac, compress_ratio, halves_agree, mean, repeat_frac
 from selftrain.remedies import changes_signals
+from selftrain.row_files import Row, log_rows
+from selftrain.trainer_log import Seen, columns_of, flat, known_names, signals_of, step_in
 from selftrain.types import AnswerKey, PolicyVersion, StepMetrics, Verdict
-from selftrain.vote_stream import COMPLETION_FIELDS, GROUP_FIELDS, RawGroup, Row, groups_of_rows, rows_of, vote_of
+from selftrain.vote_stream import COLUMNS, COMPLETION_FIELDS, GROUP_FIELDS, PROMPT_FIELDS, RawGroup, groups_of_numbered, vote_of
 
-STEP_FIELDS = ("step", "global_step", "training/global_step")
-ALIASES: Mapping[str, str] = {
-    "completions/mean_length": "completion/length_mean_tokens",
-    "completions/clipped_ratio": "completion/truncated_frac",
-    "entropy": "policy/entropy_mean_nats",
-    "grad_norm": "update/grad_norm",
-    "actor/entropy": "policy/entropy_mean_nats",
-    "actor/grad_norm": "update/grad_norm",
-    "response_length/mean": "completion/length_mean_tokens",
-    "response_length/clip_ratio": "completion/truncated_frac",
-}
-"""names in the logs of TRL and verl -> ours"""
-SIGNALS = frozenset(METRICS) | {signal for rule in RULES.values() for signal in rule.signals}
+PROBE = "probe/"
+RESTARTED = "it looks like a run that was restarted from a checkpoint: keep the newer rows of each step, sorted by step"
+ONE_ROW = "sort the rows by step, one row per step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +39,43 @@ class Step:
     learned: StepMetrics | None = None
 
 
-def verdicts(steps: Iterable[Step], section: GuardSection, rules: Sequence[Rule] = tuple(RULES.values())) -> Iterator[Verdict]:
-    """One verdict a step, as the loop's guard would give it. rules: other than its own, to see what they would say."""
-    guard = Guard(section, rules=rules)
-    return (judged(guard, step) for step in steps)
+def verdicts(steps: Iterable[Step], section: GuardSection, rules: Sequence[Rule] = tuple(RULES.values()), seen: Seen | None = None) -> Iterator[Verdict]:
+    """One verdict a step, as the loop's guard would give it. rules: other than its own, to see what they would say. seen: told which had their signals."""
+    guard, having = Guard(section, rules=rules), Having(section)
+    for step in steps:
+        compared = replace(step, metrics=guard.compared(step.metrics, step.winners), winners={})
+        verdict = judged(guard, compared)
+        if seen is not None:
+            names = having.rules(compared.metrics.values)
+            seen.rules |= names
+            seen.judged += bool(names) and verdict.health is not None
+        yield verdict
+
+
+class Having:
+    """Which rules find all of their signals, in the first steps and now: a health without any of them says nothing."""
+
+    def __init__(self, section: GuardSection) -> None:
+        self._section = section
+        self._first: list[Mapping[str, float]] = []
+        self._last: list[Mapping[str, float]] = []
+        self._probes: list[Mapping[str, float]] = []
+
+    def rules(self, values: Mapping[str, float]) -> set[str]:
+        """Their names at the next step, whose signals are these."""
+        size, is_ready = self._section.window_steps, len(self._first) == self._section.baseline_steps
+        if not is_ready:
+            self._first.append(values)
+        self._last = [*self._last, values][-2 * size :]
+        if any(name.startswith(PROBE) for name in values):
+            self._probes = [*self._probes[:1], values]
+        base, probe = (self._probes[0], self._probes[-1]) if self._probes else ({}, {})
+        before = self._last[:-size] if len(self._last) == 2 * size else ()
+        window = Window(self._first, before, self._last[-size:], base, probe, probe, self._probes[1:])
+        there = {name for one in self._last[-size:] for name in one}
+        of_steps = [rule for rule in STEP_RULES if there.issuperset(rule.signals)] if is_ready and len(self._last) >= size else []
+        of_probes = PROBE_RULES if len(self._probes) > 1 else ()
+        return {rule.name for rule in (*of_steps, *of_probes) if rule.measure(window) is not None}
 
 
 def judged(guard: Guard, step: Step) -> Verdict:
@@ -95,67 +121,81 @@ def step_of_run(metrics: StepMetrics) -> Step:
     return Step(replace(metrics, values={key: value for key, value in metrics.values.items() if not key.startswith("update/")}), learned=metrics)
 
 
-def steps_of_rows(rows: Iterable[Row], origin: str, names: Mapping[str, str], per_step: int | None) -> Iterator[Step]:
+def steps_of_rows(rows: Iterable[Row], origin: str, names: Mapping[str, str], per_step: int | None, seen: Seen | None = None) -> Iterator[Step]:
     """The steps in rows of signals or of groups; which of them the first row says.
 
-    names: field -> signal, beside our own names and `ALIASES`. per_step: prompts of a step, for groups whose rows do not say theirs.
+    names: field -> signal, beside our own names and those of TRL and verl. per_step: prompts of a step, for groups whose rows do not say theirs.
+    seen: told of what is in the rows.
     """
-    rows = iter(rows)
+    rows, seen = iter(rows), seen or Seen()
     first = next(rows, None)
     if first is None:
         raise PromptError(origin, "there is nothing in it", "give rows of signals, or of prompts with completions")
     whole = (row for part in ((first,), rows) for row in part)
-    if any(name in first for name in (*COMPLETION_FIELDS, *GROUP_FIELDS)):
-        return steps_of_groups(whole, origin, per_step)
-    return steps_of_signals(whole, origin, names)
+    seen.kind = "groups" if has_completions(first, names) else "signals"
+    return steps_of_groups(whole, origin, per_step, seen) if seen.kind == "groups" else steps_of_signals(whole, origin, names, seen)
 
 
-def rows_in(path: str) -> Iterator[Row]:
-    """The rows of a file or of standard input for `-`."""
-    return rows_of(path, STEP_FIELDS)
+def has_completions(row: Row, names: Mapping[str, str]) -> bool:
+    """Whether a row is of completions. A text without a prompt, beside signals, is only something more that a trainer logs."""
+    if not any(name in row for name in (*COMPLETION_FIELDS, *GROUP_FIELDS)):
+        return False
+    return any(row.get(name) is not None for name in PROMPT_FIELDS) or not flat(row).keys() & known_names(names).keys()
 
 
-def steps_of_signals(rows: Iterable[Row], origin: str, names: Mapping[str, str]) -> Iterator[Step]:
+def rows_in(path: str, names: Mapping[str, str] | None = None, seen: Seen | None = None) -> Iterator[Row]:
+    """The rows of a file or of standard input for `-`. names, seen: as for `steps_of_rows`."""
+    return log_rows(path, {*COLUMNS, *columns_of(names or {})}, (seen or Seen()).tear)
+
+
+def steps_of_signals(rows: Iterable[Row], origin: str, names: Mapping[str, str], seen: Seen) -> Iterator[Step]:
     """One step per row that has any signal; others, of evaluations for example, are passed over. A row without a step is the next one."""
-    known = {**{name: name for name in SIGNALS}, **ALIASES, **names}
+    known = known_names(names)
     step, found = -1, False
-    for number, row in enumerate(rows, 1):
-        values = {name: value for name, value in row.items() if name in known and value is not None}
-        if not values:
+    for number, given in enumerate(rows, 1):
+        row, where = flat(given), f"{origin}, row {number}"
+        numbers = signals_of(row, known, names, where, seen)
+        if numbers is None:
             continue
-        given = step_in(row, origin, number)
-        if given is not None and given <= step:
-            raise PromptError(f"{origin}, row {number}", f"its step {given} does not come after step {step}", "sort the rows by step, one row per step")
-        step, found = step + 1 if given is None else given, True
-        numbers = {known[name]: number_in(value, name, origin, number) for name, value in values.items()}
+        named = step_in(row, where)
+        if named is not None and named <= step:
+            raise PromptError(where, f"its step {named} does not come after step {step}", RESTARTED if named < step else ONE_ROW)
+        step, found = step + 1 if named is None else named, True
         yield Step(StepMetrics(step, PolicyVersion(0, step), numbers))
     if not found:
         why = "no row has a field that is a signal"
         raise PromptError(origin, why, "say which field is which with --map, for example --map share=vote/share_mean_frac (docs/guard.md has the names)")
 
 
-def steps_of_groups(rows: Iterable[Row], origin: str, per_step: int | None) -> Iterator[Step]:
+def steps_of_groups(rows: Iterable[Row], origin: str, per_step: int | None, seen: Seen) -> Iterator[Step]:
     """Groups of one `step` are a step; without that field, `per_step` groups."""
-    numbered = enumerate(rows, 1)
     given = -1
 
     def key(one: tuple[int, Row]) -> int:
-        step = step_in(one[1], origin, one[0])
+        step = step_in(one[1], f"{origin}, row {one[0]}")
         if step is None and per_step is None:
             raise PromptError(f"{origin}, row {one[0]}", "it does not say of which step it is", "add a field step, or give --prompts-per-step")
         return -1 if step is None or per_step is not None else step
 
-    for step, part in groupby(numbered, key):
-        groups = groups_of_rows((row for _, row in part), origin)
+    for step, part in groupby(enumerate(rows, 1), key):
+        groups = counted(groups_of_numbered(part, origin), seen)
         if per_step is None:
             if step <= given:
-                raise PromptError(origin, f"step {step} comes after step {given}", "sort the rows by step")
+                raise PromptError(origin, f"step {step} comes after step {given}", RESTARTED)
             given = step
             yield measured(step, list(groups))
         else:
             while len(held := list(islice(groups, per_step))) == per_step:
                 given += 1
                 yield measured(given, held)
+            seen.left = len(held)
+
+
+def counted(groups: Iterable[RawGroup], seen: Seen) -> Iterator[RawGroup]:
+    for group in groups:
+        seen.groups += 1
+        seen.single += len(group.texts) <= 1
+        yield group
 
 
 def measured(step: int, groups: Sequence[RawGroup]) -> Step:
@@ -176,29 +216,3 @@ def measured(step: int, groups: Sequence[RawGroup]) -> Step:
     }
     winners = {one.prompt: winner for one in voted if (winner := one.vote.winner) is not None}
     return Step(StepMetrics(step, PolicyVersion(0, step), values), winners)
-
-
-def names_from(pairs: Sequence[str]) -> dict[str, str]:
-    """Field -> signal, from `field=signal` each. Raises ConfigError for a signal that there is not."""
-    found = {}
-    for pair in pairs:
-        field, _, signal = pair.partition("=")
-        if not field or signal not in SIGNALS:
-            raise ConfigError(f"--map {pair}", f"{signal or 'nothing'} is no signal", "Write FIELD=SIGNAL with a signal of docs/metrics.md.")
-        found[field] = signal
-    return found
-
-
-def step_in(row: Row, origin: str, number: int) -> int | None:
-    value = next((row[name] for name in STEP_FIELDS if row.get(name) is not None), None)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
-        raise PromptError(f"{origin}, row {number}", f"its step is {value!r}", "give steps as whole numbers from 0 on")
-    return int(value)
-
-
-def number_in(value: Any, name: str, origin: str, number: int) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value in (float("inf"), float("-inf")):
-        raise PromptError(f"{origin}, row {number}", f"its {name} is {value!r}", "give finite numbers, or leave the field out of that row")
-    return float(value)

@@ -1,18 +1,17 @@
 """Completions from files and pipes -> votes, one group after the other, in flat memory.
 
 A row holds a prompt and one completion (rows of a group follow each other), or a prompt and a list of completions (a whole group). JSON lines, Parquet, and
-`-` for JSON lines on standard input. Field names: `prompt`, `prompt_id`, `id` or `question`; `completion`, `text`, `response` or `output`, and their plurals.
+`-` for JSON lines on standard input. Fields: `prompt`, `prompt_id`, `id`, `question` or `input`; `completion`, `text`, `response` or `output`, and their
+plurals.
 """
 
 from __future__ import annotations
 
 import heapq
 import json
-import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from selftrain.answers import read
@@ -20,13 +19,14 @@ from selftrain.answers.explanation import kind_of, why_equal
 from selftrain.answers.freeform import Reader
 from selftrain.answers.reading import key_of
 from selftrain.errors import PromptError
+from selftrain.row_files import Row, rows_of
 from selftrain.types import AnswerKey, Answers, Vote
 from selftrain.vote import count
 
-PROMPT_FIELDS = ("prompt", "prompt_id", "id", "question")
+PROMPT_FIELDS = ("prompt", "prompt_id", "id", "question", "input")
 COMPLETION_FIELDS = ("completion", "text", "response", "output")
 GROUP_FIELDS = ("completions", "texts", "responses", "outputs")
-Row = Mapping[str, Any]
+COLUMNS = (*PROMPT_FIELDS, *COMPLETION_FIELDS, *GROUP_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,18 +140,18 @@ def vote_of(group: RawGroup, reader: Reader) -> GroupVote:
 
 def groups_of(path: str) -> Iterator[RawGroup]:
     """The groups of a file of JSON lines or Parquet, or of standard input for `-`."""
-    return groups_of_rows(rows_of(path), path)
-
-
-def rows_of(path: str, more: Collection[str] = ()) -> Iterator[Row]:
-    """The rows of a file of JSON lines or Parquet, or of standard input for `-`. more: columns of a Parquet file to read besides prompts and completions."""
-    return _parquet_rows(path, more) if path.endswith((".parquet", ".pq")) else _json_rows(path)
+    return groups_of_rows(rows_of(path, COLUMNS), path)
 
 
 def groups_of_rows(rows: Iterable[Row], origin: str) -> Iterator[RawGroup]:
     """One group per run of rows with one prompt; a prompt that comes back later is a group of its own. `origin` is named in errors."""
-    numbered = ((number, row, *_parts(row, origin, number)) for number, row in enumerate(rows, 1))
-    for (prompt, _), run in groupby(numbered, key=lambda part: (part[2], part[0] if part[4] else 0)):
+    return groups_of_numbered(enumerate(rows, 1), origin)
+
+
+def groups_of_numbered(rows: Iterable[tuple[int, Row]], origin: str) -> Iterator[RawGroup]:
+    """The same for rows that stand among others: each with its number, which errors name."""
+    parted = ((number, row, *_parts(row, origin, number)) for number, row in rows)
+    for (prompt, _), run in groupby(parted, key=lambda part: (part[2], part[0] if part[4] else 0)):
         parts = list(run)
         yield RawGroup(prompt, _question(parts[0][1], prompt), tuple(text for part in parts for text in part[3]))
 
@@ -189,11 +189,17 @@ def _parts(row: Row, origin: str, number: int) -> tuple[str, list[str], bool]:
     if completions is not None and not isinstance(completions, list | tuple):
         why = f"its list of completions is a {type(completions).__name__}"
         raise PromptError(f"{origin}, row {number}", why, f"give a list of texts, or one text as {', '.join(COMPLETION_FIELDS)}")
-    texts: list[Any] = [completion] if completions is None else list(completions)
+    texts = [_text(one) for one in ([completion] if completions is None else completions)]
     if not all(isinstance(text, str) for text in texts):
         raise PromptError(f"{origin}, row {number}", "a completion is not a text", "give each completion as a string")
     shown = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False, sort_keys=True)
     return shown, texts, completions is not None
+
+
+def _text(completion: Any) -> Any:
+    """The text of a completion that is given as messages, as TRL writes it: of the last one; anything else as it is."""
+    last = completion[-1] if isinstance(completion, list) and completion else None
+    return last.get("content") if isinstance(last, dict) else completion
 
 
 def _question(row: Row, prompt: str) -> str:
@@ -202,45 +208,3 @@ def _question(row: Row, prompt: str) -> str:
     if isinstance(asked, list) and asked and isinstance(asked[-1], dict):
         asked = asked[-1].get("content", prompt)
     return asked if isinstance(asked, str) else prompt
-
-
-def _json_rows(path: str) -> Iterator[Row]:
-    if path == "-":
-        yield from _parsed(sys.stdin, "standard input")
-        return
-    if not Path(path).is_file():
-        raise PromptError(path, "there is no such file", "give a file of JSON lines or Parquet, or - for standard input")
-    with open(path, encoding="utf-8-sig") as lines:
-        yield from _parsed(lines, path)
-
-
-def _parsed(lines: Iterable[str], origin: str) -> Iterator[Row]:
-    number = 0
-    try:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.removeprefix("\ufeff") if number == 1 else line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                raise PromptError(f"{origin}, line {number}", f"it is not JSON ({error})", "write one JSON object per line") from error
-            if not isinstance(row, dict):
-                raise PromptError(f"{origin}, line {number}", "it is not a JSON object", 'write {"prompt": ..., "completion": ...}')
-            yield row
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{origin}, after line {number}", f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
-
-
-def _parquet_rows(path: str, more: Collection[str]) -> Iterator[Row]:
-    """Rows of a Parquet file, a batch at a time."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise PromptError(path, f"it cannot be read as Parquet ({error})", "check the path and the format") from error
-    wanted = {*PROMPT_FIELDS, *COMPLETION_FIELDS, *GROUP_FIELDS, *more}
-    columns = [name for name in file.schema_arrow.names if name in wanted]
-    for batch in file.iter_batches(batch_size=1024, columns=columns):
-        yield from batch.to_pylist()

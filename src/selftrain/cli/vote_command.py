@@ -75,9 +75,9 @@ NOTHING = 'Write rows such as {"prompt": "1+1", "completion": "#### 2"}.'
 def command(file: str, clustering: str, explain: str | None, table: str | None, quiet: bool, **given: Any) -> None:
     """Completions in, consensus answers out: one JSON line per prompt, in flat memory.
 
-    FILE is JSON lines or Parquet, - (the default) is JSON lines on standard input. A row has a prompt (prompt, prompt_id, id or question) and a completion
-    (completion, text, response or output), rows of one prompt following each other, or a list of completions (completions, ...). Answers are compared
-    by their canonical keys, as in training. The outcome of a vote is decided, tie, no_answer, below_quorum or below_min_share.
+    FILE is JSON lines or Parquet, - (the default) is JSON lines on standard input. A row has a prompt (prompt, prompt_id, id, question or input) and a
+    completion (completion, text, response or output), rows of one prompt following each other, or a list of completions (completions, ...). Answers are
+    compared by their canonical keys, as in training. The outcome of a vote is decided, tie, no_answer, below_quorum or below_min_share.
     """
     from selftrain.labels import Bounds
     from selftrain.vote_stream import Overview

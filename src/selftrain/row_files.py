@@ -1,0 +1,106 @@
+"""Files and pipes -> rows, in flat memory: JSON lines and Parquet; of a trainer's log also CSV, and JSON as a whole, as `trainer_state.json` is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import PromptError
+from selftrain.prompts.files import read_rows
+
+Row = Mapping[str, Any]
+UNPACKED = {".gz": "gunzip -c", ".bz2": "bunzip2 -c", ".xz": "xz -dc", ".zst": "zstd -dc"}
+
+
+def rows_of(path: str, columns: Collection[str]) -> Iterator[Row]:
+    """The rows of a file of JSON lines or Parquet, or of standard input for `-`. columns: those of a Parquet file to read."""
+    return _parquet_rows(path, columns) if path.endswith((".parquet", ".pq")) else _json_rows(path, None)
+
+
+def log_rows(path: str, columns: Collection[str], torn: Callable[[], None]) -> Iterator[Row]:
+    """The same of a log that a trainer writes, or has written: it may be CSV, one list, or one object with a `log_history`; and it may end in the middle of a
+    line, which is left out and told to `torn`.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in UNPACKED:
+        raise PromptError(path, "it is compressed", f"unpack it on the way: {UNPACKED[suffix]} {path} | selftrain guard -")
+    if suffix == ".csv":
+        return ({name: value for name, value in row.values.items() if value != ""} for row in read_rows(Path(path)))
+    return rows_of(path, columns) if suffix in (".parquet", ".pq") else _json_rows(path, torn)
+
+
+def _json_rows(path: str, torn: Callable[[], None] | None) -> Iterator[Row]:
+    if path == "-":
+        if sys.stdin is None:
+            raise PromptError("standard input", "it is closed", "pipe rows into it, or name a file")
+        yield from _parsed(sys.stdin, "standard input", torn)
+        return
+    if not Path(path).is_file():
+        raise PromptError(path, "there is no such file", "give a file of JSON lines or Parquet, or - for standard input")
+    try:
+        with open(path, encoding="utf-8-sig") as lines:
+            yield from _parsed(lines, path, torn)
+    except OSError as error:
+        raise PromptError(path, f"it cannot be read: {error.strerror or error}", "check the permissions of the file and its folders") from error
+
+
+def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) -> Iterator[Row]:
+    """torn: None where rows are JSON lines and nothing else."""
+    number, begun, lines = 0, False, iter(lines)
+    try:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            text = line.removeprefix("\ufeff") if number == 1 else line
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                if torn is not None and begun and text.lstrip().startswith("{") and not any(other.strip() for other in lines):
+                    torn()
+                    return
+                row = None if torn is None or begun else _whole(text, error, lines)
+                if row is None:
+                    why = f"it is not JSON ({str(error).partition(';')[0]})"
+                    raise PromptError(f"{origin}, line {number}", why, "write one JSON object per line") from error
+            history = None if torn is None or begun else _history(row)
+            if history is not None:
+                yield from history
+                return
+            if not isinstance(row, dict):
+                raise PromptError(f"{origin}, line {number}", "it is not a JSON object", 'write {"prompt": ..., "completion": ...}')
+            begun = True
+            yield row
+    except UnicodeDecodeError as error:
+        raise PromptError(f"{origin}, after line {number}", f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
+
+
+def _whole(text: str, error: Exception, lines: Iterator[str]) -> Any:
+    """The JSON that a first line and all others are together; None where the line is wrong before its end, or they are none."""
+    if not isinstance(error, json.JSONDecodeError) or error.pos < len(text.rstrip()):
+        return None
+    try:
+        return json.loads(text + "".join(lines))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _history(value: Any) -> list[Row] | None:
+    """The rows of a log that is one value: a list of objects, or an object with such a list as `log_history`."""
+    found = value.get("log_history") if isinstance(value, dict) else value
+    return found if isinstance(found, list) and all(isinstance(one, dict) for one in found) else None
+
+
+def _parquet_rows(path: str, columns: Collection[str]) -> Iterator[Row]:
+    """Rows of a Parquet file, a batch at a time."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        for batch in file.iter_batches(batch_size=1024, columns=[name for name in file.schema_arrow.names if name in columns]):
+            yield from batch.to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise PromptError(path, f"it cannot be read as Parquet ({error})", "check the path and the format") from error
