@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from selftrain.ledger import read
+from selftrain.run import train_to_end
 from tests.browser.conftest import PHONE, Page
 from tests.watch import runs as made
 
@@ -302,6 +304,50 @@ def test_keys_theme_and_help(page: Open, default_run: Path) -> None:
     shown.need("body").send_keys("t")
     shown.wait(lambda: shown.need("body").value_of_css_property("background-color") != background, "dark by choice")
     shown.driver.execute_script("localStorage.clear()")
+
+
+def test_an_address_that_is_none_leaves_the_page_working(page: Open, default_run: Path) -> None:
+    shown = page(default_run.parent)
+    shown.open("/run/%")
+    shown.wait(lambda: "This cannot be shown" in shown.text("main"), "the words for it")
+    shown.driver.get_log("browser")  # that the server knows no such run
+    shown.go("/run/additions/record")
+    shown.wait(lambda: "Evaluations" in shown.text(".tab"), "the next page")
+
+
+def test_a_run_that_hands_over_an_earlier_checkpoint(page: Open, tmp_path: Path) -> None:
+    """Its last evaluation is of that one, and what happened on a branch names it, in a column of its own."""
+    options = {"policy.model": "toy:weak", "update.learning_rate": 1.5, "run.num_steps": 30, "run.checkpoint_every_steps": 2, "evals.num_problems": 8}
+    options |= {"probes.num_prompts": 48, "probes.every_steps": 10, "guard.window_steps": 3, "guard.baseline_steps": 3}
+    options |= {"rollback.max_rollbacks": 3, "rollback.factor": 0.99}
+    outcome = train_to_end(made.toy(tmp_path / "a", **options))
+    assert read(outcome.folder).branches
+    shown = page(tmp_path)
+    shown.open("/run/a/record")
+    shown.wait(lambda: shown.find(".record table"), "the tables")
+    script = """
+        const done = arguments[0], module = import(new URL("record.js", document.baseURI)), body = document.createElement("div");
+        Promise.all([module, fetch("api/run?run=a").then((one) => one.json())]).then(([{ recordTab }, run]) => {
+          const evaluations = [...run.evaluations, { ...run.evaluations[0], name: "after", step: 12 }];
+          recordTab(body, { run: { ...run, handed_over: "branch-01-step-000008", evaluations } });
+          done([...body.querySelectorAll("section:nth-of-type(2) tbody tr")].map((row) => [row.children[0].textContent, row.children[1].textContent]));
+        }, (error) => done(String(error)));
+    """
+    assert shown.driver.execute_async_script(script) == [["before", "0"], ["after", "8"]]
+    script = (
+        "return [...document.querySelectorAll('.record td.figure')].every((one) => one.getClientRects().length === 1 && one.scrollWidth <= one.clientWidth)"
+    )
+    assert shown.driver.execute_script(script)
+    script = "const tabs = document.querySelector('.tabs'); return tabs.scrollHeight <= tabs.clientHeight || getComputedStyle(tabs).overflowY === 'hidden'"
+    assert shown.driver.execute_script(script)
+    shown.go("/run/a/curves")
+    shown.wait(lambda: shown.all(".happened li"), "what happened")
+    whens = shown.all(".happened li .when")
+    assert any(re.fullmatch(r"steps \d+–\d+, branch \d", one.text) for one in whens), [one.text for one in whens]
+    assert all(one.get_property("scrollWidth") <= one.get_property("clientWidth") or one.get_property("clientWidth") == 0 for one in whens)
+    starts = {round(one.rect["x"]) for one in shown.all(".happened li span:last-child")}
+    assert len(starts) == 1, "the words begin in one column"
+    assert min(starts) >= max(one.rect["x"] + one.rect["width"] for one in whens)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

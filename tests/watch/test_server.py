@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -409,6 +412,20 @@ def test_a_folder_that_is_not_there_and_a_port_that_is_taken(tmp_path: Path, cap
         taken.listen()
         assert call(["watch", str(tmp_path), "--port", str(taken.getsockname()[1])]) == 2
     assert "Give another --port" in capsys.readouterr().err
+    for host in ("notahost.invalid", "203.0.113.7", "x" * 300):
+        assert call(["watch", str(tmp_path), "--host", host]) == 2
+        assert "Give an address of this machine as --host" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_the_page_without_words_of_a_run(folder: Path) -> None:
+    words = [sys.executable, "-m", "selftrain", "watch", str(folder), "--port", "0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("http://")
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "")
 
 
 def test_a_run_of_its_own_is_opened_by_itself(folder: Path) -> None:

@@ -22,6 +22,7 @@ def command(folder: str, host: str, port: int, opens: bool) -> None:
     """
     import webbrowser
 
+    from selftrain.cli.app import INTERRUPTED
     from selftrain.cli.running import folder_of
     from selftrain.errors import ConfigError
     from selftrain.watch.serving import serve
@@ -34,4 +35,7 @@ def command(folder: str, host: str, port: int, opens: bool) -> None:
     root = folder_of(folder)
     if not isinstance(root, Path):
         raise ConfigError(str(root), "the live page follows files on a disk", "Copy or mount the run's folder; `selftrain report` and `query` read the URL.")
-    serve(root, host, port, ready)
+    try:
+        serve(root, host, port, ready)
+    except KeyboardInterrupt:
+        click.get_current_context().exit(INTERRUPTED)

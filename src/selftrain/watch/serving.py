@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 import socket
 from collections.abc import Callable
@@ -45,8 +46,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
         listener.listen()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         listener.close()
         why = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"--host {host} --port {port}", f"the page cannot be served there ({why})", "Give another --port, or 0 for any free one.") from error
+        is_host = isinstance(error, socket.gaierror | UnicodeError) or getattr(error, "errno", None) == errno.EADDRNOTAVAIL
+        do = "Give an address of this machine as --host, for example 127.0.0.1." if is_host else "Give another --port, or 0 for any free one."
+        raise ConfigError(f"--host {host} --port {port}", f"the page cannot be served there ({why})", do) from error
     return listener

@@ -11,7 +11,16 @@ let shown = null;
 /** {path: ["run", id, tab, ...], query} of the address. */
 export function route() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  return { path: path.split("/").filter(Boolean).map(decodeURIComponent), query: Object.fromEntries(new URLSearchParams(query ?? "")) };
+  return { path: path.split("/").filter(Boolean).map(decoded), query: Object.fromEntries(new URLSearchParams(query ?? "")) };
+}
+
+/** A part of the address; as it stands where it is none, such as `%`. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 let wanted = 0, showing = Promise.resolve();
@@ -19,7 +28,7 @@ let wanted = 0, showing = Promise.resolve();
 /** Show what the address names, one page after the other; of several that were asked for meanwhile only the last. */
 function show() {
   const mine = ++wanted;
-  showing = showing.then(() => (mine === wanted ? open() : undefined));
+  showing = showing.then(() => (mine === wanted ? open() : undefined)).catch(console.error); // the next page is shown all the same
 }
 
 async function open() {

@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { Chart, Linked } from "./chart.js";
 import { h, put } from "./dom.js";
-import { byStage, checkpointWords, place, plural, title, unitOf } from "./format.js";
+import { byStage, checkpointWords, evaluatedStep, plural, span, title, unitOf } from "./format.js";
 
 const POINTS = 600;
 const STAGE_NAMES = { vote: "Vote", label: "Label", reward: "Reward", admission: "Admission", completion: "Completions", policy: "Policy", update: "Update", guard: "Guard" };
@@ -58,7 +58,7 @@ export async function curvesTab(body, context, { query }) {
       accuracy = new Chart(linked, { title: "On held-out problems", unit: names[0], help: "Evaluated with true answers; it never decides anything.", limits: [0, 1], series: names.map((name, at) => ({ name, color: colors[at], points: true, spanGaps: true })), onOpen: open });
       grid.prepend(section("Accuracy", [accuracy.element]));
     }
-    const at = (one) => (one.name === "after" ? handedStep(context.run) : one.step);
+    const at = (one) => evaluatedStep(context.run, one);
     const live = [...new Map(found.map((one) => [at(one), one])).entries()].sort(([a], [b]) => a - b);
     const [low, high] = charts[0].chart.extent();
     const steps = [...new Set([low, ...live.map(([step]) => step), high])].sort((a, b) => a - b);
@@ -150,11 +150,6 @@ function aligned(series, key) {
   })];
 }
 
-function handedStep(run) {
-  const match = /step-(\d+)$/.exec(run.handed_over ?? "");
-  return run.handed_over === "start" ? 0 : match ? Number(match[1]) : run.steps_done;
-}
-
 const SERIOUS = { halt: "halts", roll_back: "rolls back" };
 
 /** What happened, in order: findings that last as one span, requests, rollbacks, checkpoints, evaluations. */
@@ -168,7 +163,7 @@ export function happenings(run) {
   }
   const found = spans.map((one) => ({
     ...one, kind: one.action, told: true, draw: true, color: SERIOUS[one.action] ? "bad" : "warn", order: one.first,
-    when: one.first === one.last ? place(one.branch, one.first) : `steps ${one.first}–${one.last}`,
+    when: span(one.branch, one.first, one.last),
     words: `The guard ${SERIOUS[one.action] ?? "warns"}: ${one.findings.map((each) => each.words).join("; ")}${one.last > one.first ? `, for ${plural(one.last - one.first + 1, "step")}` : ""}`,
   }));
   for (const one of run.requests) {

@@ -78,3 +78,10 @@ export const checkpointWords = (name) => (name === "start" ? "the start" : name)
 export const shortPlace = (branch, step) => (branch ? `step ${step} · b${branch}` : `step ${step}`);
 /** "step 12", with the branch where there was a rollback. */
 export const place = (branch, step) => (branch ? `step ${step}, branch ${branch}` : `step ${step}`);
+/** "steps 12–15", the same of several. */
+export const span = (branch, first, last) => (first === last ? place(branch, first) : `steps ${first}–${last}${branch ? `, branch ${branch}` : ""}`);
+/** The step whose weights an evaluation is of: the last one is of the checkpoint that is handed over. */
+export const evaluatedStep = (run, one) => {
+  const match = /step-(\d+)$/.exec(run.handed_over ?? "");
+  return one.name !== "after" ? one.step : run.handed_over === "start" ? 0 : match ? Number(match[1]) : run.steps_done;
+};
