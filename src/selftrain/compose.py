@@ -322,4 +322,5 @@ def check_header(folder: Place, recorded: Mapping[str, Any], header: Mapping[str
     ):
         from_before = name == VALIDATION_ANSWERS and name not in recorded  # earlier versions did not record it
         if header.get(name) != recorded.get(name) and not from_before:
-            raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", "Restore them, or start a new run.")
+            do = "Go on with the version of selftrain that began it, or start a new run." if name == "key_version" else "Restore them, or start a new run."
+            raise RunFolderError(f"run {folder}: {what}", "they are not those the run was started with", do)

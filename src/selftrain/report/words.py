@@ -9,6 +9,7 @@ from typing import Any
 from selftrain.compose_labels import VALIDATION
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation, Interval
+from selftrain.guard.doubts import PROBE_NAMES
 from selftrain.handover import START
 from selftrain.ledger import BranchRecord
 from selftrain.report.comparison import differences
@@ -103,7 +104,8 @@ def what_is_held_out(header: Mapping[str, Any]) -> str:
 
 
 def finding_words(finding: Finding) -> str:
-    return f"{finding.words} ({finding.rule}: {finding.value:.4g}, limit {finding.limit:.4g}, over {finding.window_steps} steps)"
+    seen = "by probes" if finding.rule in PROBE_NAMES else f"over {finding.window_steps} steps"
+    return f"{finding.words} ({finding.rule}: {finding.value:.4g}, limit {finding.limit:.4g}, {seen})"
 
 
 def health_words(health: Health | None) -> str:

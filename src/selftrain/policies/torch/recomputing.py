@@ -35,7 +35,7 @@ def recomputing(model: Any) -> Iterator[None]:
     """
     wrapped = [(layer, vars(layer).get("forward")) for layer in layers_of(model)]
     for layer, _ in wrapped:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
     try:
         yield
     finally:
