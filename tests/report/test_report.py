@@ -33,7 +33,7 @@ from selftrain.report.cost import cost_of
 from selftrain.report.labels import labels_of
 from selftrain.report.render import cell, code, fence
 from selftrain.report.repeat import command_line
-from selftrain.report.words import count, duration, energy, percent, points
+from selftrain.report.words import count, duration, energy, handover_sentence, percent, points
 from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Action, Finding, Verdict
@@ -157,6 +157,9 @@ def test_a_halted_run_says_why_and_what_is_handed_over(recorded_run: RecordedRun
         since = f"of those from before the {looked} steps up to step {record.harm_since_step} (from there on every verdict speaks of harm) the newest"
         assert f"Handed over: checkpoint {outcome.handed_over}, {since}" in text
         assert "first found" not in text
+    at_start = handover_sentence(dataclasses.replace(record, handed_over=START))
+    until = f"the {looked} steps up to step {record.harm_since_step} (from there on every verdict speaks of harm)"
+    assert at_start.endswith(f"because nothing speaks for a checkpoint from before {until}.")
     assert "halt" in page.tags or 'class="card verdict halt"' in (outcome.folder / "report.html").read_text("utf-8")
     assert 'class="span halt"' in (outcome.folder / "report.html").read_text("utf-8")
 
@@ -199,7 +202,6 @@ def test_a_start_that_is_handed_over_counts_as_after(tmp_path: Path) -> None:
     assert record.evaluation("after") == record.evaluation("before")
     text = reported(outcome.folder)[1]
     assert "Handed over: the model as it was at the start (toy:weak)" in text
-    assert f"up to step {record.harm_since_step} (from there on every verdict speaks of harm)" in text or "because no checkpoint was made." in text
     assert f"{percent(record.evaluation('before').avg)}, as at the start, which is what is handed over." in text  # type: ignore[union-attr]
 
 
