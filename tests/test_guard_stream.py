@@ -321,8 +321,8 @@ def test_options_that_do_nothing_are_refused(tmp_path: Path, command: Any) -> No
     assert_refused(command("guard", completions, "--map", "a=vote/share_mean_frac"), 2, "--map a=vote/share_mean_frac", "Leave out --map")
     assert_refused(command("guard", signals, "--prompts-per-step", "4"), 2, "--prompts-per-step 4", "Leave out --prompts-per-step")
     mistyped: Called = command("guard", signals, "--map", "shar=vote/share_mean_frac")
-    assert (mistyped.status, mistyped.out) == (2, "12 steps judged: no evidence of harm.\n")
-    assert "--map shar=vote/share_mean_frac: no row has a field shar" in mistyped.err
+    assert (mistyped.status, mistyped.out) == (0, "12 steps judged: no evidence of harm.\n")
+    assert "note: --map shar=vote/share_mean_frac: no row has that field" in mistyped.err
 
 
 def test_what_was_found_before_an_error_counts(tmp_path: Path, command: Any) -> None:

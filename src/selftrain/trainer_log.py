@@ -39,8 +39,9 @@ MOST, MOST_STEPS = 1e100, 2**53
 class Seen:
     """What there was in a stream, counted while it is read.
 
-    kind: `signals` or `groups`. judged: steps with a verdict that a rule had the signals for; rules: these rules. fields: those of `--map` that were there.
-    not_finite: by field, rows whose value is no finite number. single, left: groups of one completion or none, and those that were too few for a step.
+    kind: `signals` or `groups`. judged: steps with a verdict that a rule had the signals for; rules: these rules. fields: those of `--map` that were there;
+    nowhere: its options whose field was not. not_finite: by field, rows whose value is no finite number. single, left: groups of one completion or none, and
+    those that were too few for a step.
     """
 
     kind: str = ""
@@ -54,6 +55,7 @@ class Seen:
     single: int = 0
     left: int = 0
     is_torn: bool = False
+    nowhere: list[str] = field(default_factory=list)
 
     def tear(self) -> None:
         """The last line was cut off."""
@@ -61,6 +63,7 @@ class Seen:
 
     def notes(self) -> Iterator[str]:
         """A sentence for everything that was not used as it was given, and one for the rules that judged."""
+        yield from (f"{option}: no row has that field" for option in self.nowhere)
         if self.passed:
             yield f"rows without a signal that were passed over: {self.passed}"
         for name, count in self.not_finite.items():

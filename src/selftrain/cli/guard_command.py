@@ -85,7 +85,7 @@ def is_run(source: str) -> bool:
 
 
 def judged(source: str, mapped: tuple[str, ...], per_step: int | None, section: GuardSection, seen: Seen) -> Iterator[tuple[int, Verdict]]:
-    """(branch, verdict) of each step; branches are of runs of selftrain that went back. Raises SelftrainError, for a field that is nowhere at the end."""
+    """(branch, verdict) of each step; branches are of runs of selftrain that went back. Raises SelftrainError."""
     from selftrain.cli.running import folder_of
     from selftrain.errors import ConfigError
     from selftrain.guard_stream import rows_in, steps_of_rows, verdicts, verdicts_of_run
@@ -105,9 +105,7 @@ def judged(source: str, mapped: tuple[str, ...], per_step: int | None, section: 
     if seen.kind == "signals" and per_step is not None:
         raise ConfigError(f"--prompts-per-step {per_step}", "the rows have signals, each of a step of its own", "Leave out --prompts-per-step.")
     yield from ((0, verdict) for verdict in verdicts(steps, section, seen=seen))
-    nowhere = [name for name in names if name not in seen.fields]
-    if nowhere:
-        raise ConfigError(f"--map {nowhere[0]}={names[nowhere[0]]}", f"no row has a field {nowhere[0]}", "Write the field as the rows have it.")
+    seen.nowhere = [f"--map {name}={signal}" for name, signal in names.items() if name not in seen.fields]
 
 
 def named(source: str) -> str:
