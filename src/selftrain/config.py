@@ -29,9 +29,6 @@ from selftrain.config_labels import (
 )
 from selftrain.config_section import Section, option
 
-MAX_NAME = 200
-"""characters of a run's name: file systems take 255 bytes, and an exported model gets an ending"""
-
 
 class RunSection(Section):
     """The run itself."""
@@ -62,8 +59,8 @@ class RunSection(Section):
     def _is_a_folders_name(cls, name: str | None) -> str | None:
         if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError("a name has letters, digits, dots, dashes and underscores only, and begins with a letter or digit")
-        if name is not None and len(name) > MAX_NAME:
-            raise ValueError(f"it has {len(name)} characters, and a folder's name has room for {MAX_NAME} and the endings of what is written beside it")
+        if name is not None and len(name) > 200:  # file systems take 255 bytes
+            raise ValueError(f"it has {len(name)} characters, and a folder's name has room for 200 and the endings of what is written beside it")
         return name
 
 
