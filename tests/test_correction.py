@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from selftrain import compose
+from selftrain import compose, query
 from selftrain.advantage import rloo
 from selftrain.compose_correction import TEXTS, check_second_turns, make_correction
 from selftrain.config import RunConfig
@@ -27,6 +27,7 @@ from selftrain.policies.toy import CHECK, KEEP_START, ToyPolicy
 from selftrain.replay import replay
 from selftrain.report import read_record
 from selftrain.report.comparison import rows
+from selftrain.report.labels import labels_of
 from selftrain.report.words import second_turn_sentences
 from selftrain.reward import REWARD_RULES
 from selftrain.rollout import read_and_count
@@ -191,6 +192,25 @@ def test_a_run_records_its_second_turns_and_is_replayed_without_a_model(
     monkeypatch.setattr(ToyPolicy, "sample", None)
     found = replay(read(outcome.folder), read_config(outcome.folder))
     assert found.agrees, found.groups.mismatches
+
+
+def test_second_turns_are_no_prompts_in_report_and_named_questions(recorded_run: RecordedRuns) -> None:
+    folder = recorded_run(OWN).folder
+    labels: dict[str, list[str]] = {}
+    for one in groups_of(folder):
+        if one.label.key is not None:
+            labels.setdefault(one.voted.group.prompt.id, []).append(one.label.key)
+    with query.open_run(folder) as database:
+        found = {name: [dict(zip(r.columns, row, strict=True)) for row in r.rows] for name in NAMES if (r := database.query(query.NAMED[name].sql))}
+        shown = labels_of(database)
+    assert {row["prompt_id"] for row in found["most-changed-labels"]} == {prompt for prompt, keys in labels.items() if len(set(keys)) > 1}
+    assert shown.num_changed == len(found["most-changed-labels"])
+    assert any(one.corrections for one in groups_of(folder))
+    assert sum(row["num_groups"] for row in found["most-common-labels"]) == sum(map(len, labels.values()))
+    assert {row["prompt_id"] for row in found["outvoted-completions"]} <= labels.keys()
+
+
+NAMES = ("most-changed-labels", "most-common-labels", "outvoted-completions")
 
 
 def test_votes_signals_and_labels_of_a_step_are_those_of_a_run_without(recorded_run: RecordedRuns) -> None:
@@ -398,7 +418,7 @@ def test_report_and_rows_show_the_gain(tmp_path: Path) -> None:
     outcome = train_to_end(config(tmp_path, "a", OWN))
     assert outcome.before is not None
     names = [row.name for row in rows(outcome.before, outcome.after)]
-    assert names[-5:] == ["turn 2 avg@4", "turn 2 - turn 1", "maj, half corrected", "mended", "broken"]
+    assert names[-5:] == ["turn 2 avg@4", "turn 2 - turn 1", "maj, half corrected - maj", "mended", "broken"]
     record = read_record(outcome.folder)
     (sentence,) = second_turn_sentences(record.evaluation("after"))
     assert "over the first, corrected once each (100.0 % could be)" in sentence

@@ -238,3 +238,15 @@ def test_the_easiest_prompts_are_those_that_agreed_most_at_their_first_vote() ->
     scored = SCORER.score([*groups, *later], majority([*groups, *later], Bounds()), (), Stream(0))
     assert remedies.easiest(scored, 0.5, 1) == ["a", "c"]
     assert remedies.easiest(scored, 0.5, 3) == ["a", "c", "d"]
+    assert remedies.easiest(scored, 0.5, 1, {"b", "c", "d"}) == ["c", "d"]
+    assert remedies.easiest(scored, 0.5, 3, {"b", "c", "x", "y"}) == ["b", "c", "x"]
+
+
+def test_easier_prompts_again_are_among_those_that_are_left() -> None:
+    """The history of the branch has prompts that an earlier remedy took out: ranked with the others they leave less than a step needs."""
+    answers = {"a": ["1", "1", "1", "1"], "b": ["1", "2", "3", "4"], "c": ["1", "1", "1", "2"], "d": ["1", "1", "2", "3"]}
+    groups = [voted(list(keys), name, at) for at, (name, keys) in enumerate(answers.items())]
+    scored = SCORER.score(groups, majority(groups, Bounds()), (), Stream(0))
+    options = load_config(overrides={**COLLAPSES, "rollback.remedy": "easier_prompts", "rollback.factor": 0.5, "rollout.prompts_per_step": 2})
+    earlier = BranchRecord(1, 0, 0, "step-000002", 2, "harm", "guard", {"kind": "easier_prompts", "options": {}, "prompts": ["b", "d", "e"]})
+    assert remedies.remedy_of(options, lambda: scored, [earlier])["prompts"] == ["b", "d"]

@@ -79,6 +79,7 @@ def test_harmonic_means_and_bounds() -> None:
     assert rule(one.vote, view, Bounds(0.75, 0.376)) == (Decision.BELOW_MIN_SHARE, None)
     assert rule(one.vote, view, Bounds(0.76, 0.0)) == (Decision.BELOW_QUORUM, None)
     assert RULES["crossed"](one.vote, view, Bounds(0.75, 0.51)) == (Decision.BELOW_MIN_SHARE, None)
+    assert RULES["crossed"](view, one.vote, Bounds(0.76, 0.0)) == (Decision.BELOW_QUORUM, None)  # of the prompt's own votes as well
     (label,) = SOURCE([one], Bounds())
     assert (label.targets, label.source, label.decided_by, label.uses_truth) == ((A,) * 4, "second_view", "views 0:3", False)
     (label,) = SOURCE([voted([A, A])], Bounds())

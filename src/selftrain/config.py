@@ -225,7 +225,7 @@ class UpdateSection(Section):
         "adamw: moments in float32; adamw_8bit: in 8 bits (extra `optimizers`); adamw_paged_8bit: the same, moved to host memory when the GPU is full.",
     )
     learning_rate: float = option(1e-6, "1/update", "Peak learning rate.", gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = option("constant", "name", "From the peak: constant, or down to 0 at the last step.")
+    schedule: Literal["constant", "linear", "cosine"] = option("constant", "name", "From the peak: constant, or down to 0 one step after the last.")
     warmup_steps: int = option(
         10, "steps", "Linear rise to the peak. By default it lasts until the guard has seen its first steps and a window after them.", ge=0
     )

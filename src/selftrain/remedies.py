@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -38,15 +38,15 @@ def fewer_votes(config: RunConfig, factor: float) -> Options:
     return {"rollout.num_votes": votes} if size is None else {"rollout.num_votes": votes, "rollout.group_size": min(size, votes)}
 
 
-def remedy_of(config: RunConfig, groups: Callable[[], Iterable[ScoredGroup]]) -> Options:
+def remedy_of(config: RunConfig, groups: Callable[[], Iterable[ScoredGroup]], branches: Sequence[BranchRecord] = ()) -> Options:
     """What the record of a rollback says about its remedy: `kind`, the changed `options`, and for easier prompts the `prompts` that are left, by id.
 
-    config: of the branch that is left. groups: gives those of its history, in order; only easier prompts look at them.
+    config: of the branch that is left. groups: gives those of its history, in order; only easier prompts look at them, and at what the branches so far left.
     """
     kind, factor = config.rollback.remedy, config.rollback.factor
     found: dict[str, Any] = {"kind": kind, "options": dict(REMEDIES[kind](config, factor))}
     if kind == "easier_prompts":
-        found["prompts"] = easiest(groups(), factor, config.rollout.prompts_per_step)
+        found["prompts"] = easiest(groups(), factor, config.rollout.prompts_per_step, left_by(branches))
     return found
 
 
@@ -72,16 +72,25 @@ def groups_so_far(folder: Place, branches: Sequence[BranchRecord], steps_done: i
             yield from ledger.groups(step, branch)
 
 
-def easiest(groups: Iterable[ScoredGroup], factor: float, at_least: int) -> list[str]:
+def easiest(groups: Iterable[ScoredGroup], factor: float, at_least: int, left: Collection[str] | None = None) -> list[str]:
     """Of the prompts that were voted on, the share `factor` with the largest vote share at their first vote, but a step's worth; sorted by id.
 
-    Prompts that were not seen are left out: nobody knows how easy they are.
+    Prompts that were not seen are left out: nobody knows how easy they are. left: by an earlier remedy, of which all were seen then; where too few of them are
+    in this history, the others fill the step.
     """
     shares: dict[str, float] = {}
     for one in groups:
-        shares.setdefault(one.voted.group.prompt.id, one.voted.vote.share_frac)
+        if left is None or one.voted.group.prompt.id in left:
+            shares.setdefault(one.voted.group.prompt.id, one.voted.vote.share_frac)
     ranked = sorted(shares, key=lambda prompt_id: (-shares[prompt_id], prompt_id))
-    return sorted(ranked[: max(at_least, round(factor * len(ranked)))])
+    ranked += sorted(set(left or ()) - shares.keys())
+    return sorted(ranked[: max(at_least, round(factor * len(shares)))])
+
+
+def left_by(branches: Sequence[BranchRecord]) -> set[str] | None:
+    """The prompts that remedies so far left, by id; None for all."""
+    chosen = [set(record.remedy["prompts"]) for record in branches if "prompts" in record.remedy]
+    return set.intersection(*chosen) if chosen else None
 
 
 def branch_config(config: RunConfig, branches: Sequence[BranchRecord]) -> RunConfig:

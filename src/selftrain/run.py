@@ -156,7 +156,9 @@ class Run:
 
     def _mend(self, verdict: Verdict) -> BranchRecord:
         """Obey the guard: back to the checkpoint that would be handed over now, with the remedy of the config."""
-        remedy = remedies.remedy_of(self.branch_config, lambda: remedies.groups_so_far(self.folder, self.ledger.branches, self.steps_done))
+        remedy = remedies.remedy_of(
+            self.branch_config, lambda: remedies.groups_so_far(self.folder, self.ledger.branches, self.steps_done), self.ledger.branches
+        )
         return self.roll_back(self._healthy_and_whole(), "; ".join(one.words for one in verdict.findings), remedies.GUARD, remedy)
 
     def _healthy_and_whole(self) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from selftrain.labels.means import by_mean, harmonic_means
-from selftrain.labels.rules import Bounds, outcome_of
+from selftrain.labels.rules import Bounds, below_quorum, outcome_of
 from selftrain.policies.base import ExtraRequest
 from selftrain.types import AnswerKey, Label, Message, Outcome, Prompt, Role, Vote, VotedGroup
 
@@ -45,8 +45,12 @@ def harmonic(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, Answer
 
 
 def crossed(first: Vote, second: Vote, bounds: Bounds) -> tuple[Outcome, AnswerKey | None]:
-    """The winner under the second wording, to whose vote the bounds apply; undecided too when no answer has votes in both views."""
+    """The winner under the second wording, to whose vote the bounds apply, the quorum to the first one's too; undecided too when no answer has votes in both
+    views.
+    """
     outcome = outcome_of(second, bounds)
+    if outcome is Outcome.DECIDED and first.counts and below_quorum(first, bounds):
+        outcome = Outcome.BELOW_QUORUM
     if outcome is Outcome.DECIDED and not harmonic_means((first, second)):
         outcome = Outcome.VIEWS_DIFFER if first.counts else Outcome.NO_ANSWER
     return outcome, second.winners[0] if outcome is Outcome.DECIDED else None

@@ -28,7 +28,7 @@ NAMED: Mapping[str, NamedQuery] = {
             """
 with labels as (
   select prompt_id, prompt, step, label_key, lag(label_key) over (partition by prompt_id order by step, group_index) as previous
-  from groups where label_outcome = 'decided' and label_key is not null)
+  from groups where role = 'vote' and label_outcome = 'decided' and label_key is not null)
 select prompt_id, count(*) filter (where label_key <> previous) as num_changes, count(*) as num_labels,
   count(distinct label_key) as num_keys, list(label_key order by step) as labels, any_value(prompt) as prompt
 from labels group by prompt_id having num_changes > 0 order by num_changes desc, num_keys desc, prompt_id limit 50
@@ -56,7 +56,7 @@ from groups where role = 'vote' group by prompt_id order by mean_share_frac, pro
             "Which answer is the label of most different prompts? (One constant answer is a sign of collapse.)",
             """
 select label_key, count(distinct prompt_id) as num_prompts, count(*) as num_groups, min(step) as first_step, max(step) as last_step
-from groups where label_key is not null group by label_key order by num_prompts desc, num_groups desc, label_key limit 50
+from groups where role = 'vote' and label_key is not null group by label_key order by num_prompts desc, num_groups desc, label_key limit 50
 """,
         ),
         _named(
@@ -97,7 +97,7 @@ from completions where answer_key is null order by step desc, group_index, compl
             """
 select c.step, c.group_index, c.completion_index, g.prompt_id, c.answer_key, g.label_key, list_avg(c.logprobs) as mean_logprob_nats, c.text
 from completions c join groups g using (step, group_index)
-where c.reward_reason = 'mismatch' and len(c.logprobs) > 0
+where c.role = 'vote' and c.reward_reason = 'mismatch' and len(c.logprobs) > 0
 order by mean_logprob_nats desc, c.step, c.group_index, c.completion_index limit 50
 """,
         ),

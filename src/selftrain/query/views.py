@@ -111,7 +111,7 @@ VIEWS: Mapping[str, View] = {
             ("step",),
             (
                 ViewColumn("step", "BIGINT", "number of the step, from 0"),
-                ViewColumn("policy_version", "VARCHAR", "`branch:updates` of the policy that sampled it"),
+                ViewColumn("policy_version", "VARCHAR", "`branch:updates` of the policy after its update"),
                 *(ViewColumn(metric_column(key), "DOUBLE", f"{metric.formula} [{metric.unit}]") for key, metric in METRICS.items()),
             ),
         ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from selftrain.errors import PromptError
 from selftrain.evals import Evaluation, Interval, paired_difference
 
-TURN_GAIN, MAJ_GAIN = "turn 2 - turn 1", "maj, half corrected"
+TURN_GAIN, MAJ_GAIN = "turn 2 - turn 1", "maj, half corrected - maj"
 """gain of a second turn over sampling again; of the vote of k/2 completions and their corrections over that of k completions"""
 
 

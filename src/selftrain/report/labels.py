@@ -54,12 +54,13 @@ def labels_of(database: Database) -> Labels:
     groups, steps = database.query("select count(*), count(distinct step) from groups where role = 'vote'").rows[0]
     provenance = database.query(
         "select label_source, split_part(label_decided_by, ' ', 1), label_uses_truth, count(*) / sum(count(*)) over () "
-        "from groups where label_outcome = 'decided' group by 1, 2, 3 order by 4 desc, 1, 2"
+        "from groups where role = 'vote' and label_outcome = 'decided' group by 1, 2, 3 order by 4 desc, 1, 2"
     )
     changed = database.query(NAMED["most-changed-labels"].sql)
     at = {name: index for index, name in enumerate(changed.columns)}
     num_changed = database.query(
-        "select count(*) from (select prompt_id from groups where label_key is not null group by prompt_id having count(distinct label_key) > 1)"
+        "select count(*) from "
+        "(select prompt_id from groups where role = 'vote' and label_key is not null group by prompt_id having count(distinct label_key) > 1)"
     )
     return Labels(
         num_groups=int(groups),

@@ -162,7 +162,11 @@ def handover_sentence(record: RunRecord) -> str:
     before = "" if first is None else f" from before the {looked} steps up to step {first} (from there on every verdict speaks of harm)"
     if record.handed_over == START:
         made = any(True for _ in record.ledger.checkpoints())
-        why = f"the held-aside prompts say of no checkpoint{before} that it surely gained on the start" if made else "no checkpoint was made"
+        why = (
+            f"the held-aside prompts say of no checkpoint{before} that it surely gained on the start"
+            if made
+            else f"no checkpoint was made{' since the run went back' if record.ledger.branches else ''}"
+        )
         if made and not record.doubts.supports:
             why = f"nothing speaks for a checkpoint{before}"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
