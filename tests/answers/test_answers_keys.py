@@ -87,6 +87,7 @@ def test_held_out_pairs(kind):
         ("5 below zero", "5", False),
         ("5 cm3", "5 cm^{3}", True),
         ("9.8 m/s2", "9.8", True),
+        ("9.8 m s^{-2}", "9.8", True),
         ("5 m ^ 2", "5 square meters", True),
     ],
 )

@@ -70,7 +70,8 @@ def forks(submission):
     return float(submission.answer)
 
 def returns(submission):
-    return {"1": numpy.bool_(True), "2": numpy.array(0.5), "3": Decimal("0.25"), "4": 10**400, "5": numpy.float32("nan"), "6": numpy.ones(1)}[submission.answer]
+    return {"1": numpy.bool_(True), "2": numpy.array(0.5), "3": Decimal("0.25"), "4": 10**400, "5": numpy.float32("nan"), "6": numpy.ones(1),
+            "7": Decimal("nan"), "8": [10**6000]}[submission.answer]
 
 def told(submission):
     return [submission.prompt_id, submission.prompt, submission.answer] == ["p0", "what?", None]
@@ -152,11 +153,11 @@ def test_a_process_that_a_verifier_forks_answers_nothing(module: str) -> None:
 
 def test_numbers_of_other_libraries_are_scores(module: str) -> None:
     pool = VerifierPool(f"{module}:returns", Limits(5.0, 1024), num_workers=1)
-    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), tuple(completion(f"#### {index}") for index in range(1, 7))))
-    with pytest.warns(RuntimeWarning, match=r"verifier.function = .*:returns: it returned 1000.* 3 of 6 submissions of this step have no score"):
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), tuple(completion(f"#### {index}") for index in range(1, 9))))
+    with pytest.warns(RuntimeWarning, match=r"verifier.function = .*:returns: it returned 1000.* 5 of 8 submissions of this step have no score"):
         found = verification(pool)([one])[0].checks
     none = Check(None, "no_score")
-    assert found == (Check(1.0, "verified"), Check(0.5, "partly_verified"), Check(0.25, "partly_verified"), none, none, none)
+    assert found == (Check(1.0, "verified"), Check(0.5, "partly_verified"), Check(0.25, "partly_verified"), none, none, none, none, none)
     pool.close()
 
 

@@ -52,7 +52,7 @@ _SILENT = _words(
 _POWER_WORDS = {"square": 2, "sq": 2, "squared": 2, "quadrat": 2, "cubic": 3, "cu": 3, "cubed": 3, "kubik": 3}
 _PERCENT = _words("percent pct percentage prozent")
 _TAIL = re.compile(
-    r"[ ]*(?<![\\A-Za-z])([A-Za-zµäöüßÄÖÜ€£¥¢°](?:[A-Za-zµäöüßÄÖÜ€£¥¢°/{} .'\-]|(?>\^ ?\{? ?[23])(?![0-9])|(?<=[A-Za-zµ])[23](?![0-9A-Za-z]))*)$"
+    r"[ ]*(?<![\\A-Za-z])([A-Za-zµäöüßÄÖÜ€£¥¢°](?:[A-Za-zµäöüßÄÖÜ€£¥¢°/{} .'\-]|(?>\^ ?\{? ?[-−]?[23])(?![0-9])|(?<=[A-Za-zµ])[23](?![0-9A-Za-z]))*)$"
 )
 """Behind the number: words and powers. Another number there (`7 feet 2 inches`, `5 over 3`) makes it no unit; 2 and 3 are powers behind a letter or `^`."""
 _HEAD = re.compile(r"^\s*([-+]?)\s*(?:[€£¥]|(?:USD|EUR|US|GBP|CHF|Rs\.?|INR)\b)\s*(?=[\d.\\-])", re.IGNORECASE)

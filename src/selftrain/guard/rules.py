@@ -195,8 +195,8 @@ STEP_RULES = (
         "labels change between two visits of a prompt more than a vote's own noise explains",
     ),
     Rule(
-        "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise_of_medians("update/grad_norm", MIN_NORM), math.log(10.0), "nats",
-        "ln(median gradient norm now / at first), of steps whose gradient is not 0", "updates that blow up", "gradient norms have grown tenfold",
+        "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise_but_for_one("update/grad_norm", MIN_NORM), math.log(10.0),
+        "nats", "ln(gradient norm now / at first), each without its largest step, of steps whose gradient is not 0", "updates that blow up", "gradient norms have grown tenfold",
     ),
     Rule(
         "no_signal", Kind.STALL, ("admission/admitted_frac",), stalled, 1.0 - 1e-9, "fraction",

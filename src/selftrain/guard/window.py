@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean
 
 LAST_PROBES, DOUBTED_PROBES = 3, 0.5
 KEPT, KEPT_TWICE = "probe/base_kept_frac", "kept_twice"
@@ -43,12 +43,12 @@ class Window:
         """Natural logarithm of (mean over the recent steps / mean over the first ones), both at least `floor`."""
         return log_ratio(mean(self.recent, key), mean(self.baseline, key), floor)
 
-    def log_rise_of_medians(self, key: str, floor: float) -> float:
-        """As `log_rise`, of medians over the steps that have at least `floor`: one step that stands out says nothing of the others."""
+    def log_rise_but_for_one(self, key: str, floor: float) -> float:
+        """As `log_rise`, of means over the steps that have at least `floor`, each without its largest: one step that stands out says nothing of the others."""
         now, first = (sorted(step[key] for step in steps if step.get(key, 0.0) >= floor) for steps in (self.recent, self.baseline))
         if not now or not first:
             raise KeyError(key)
-        return math.log(median(now) / median(first))
+        return math.log(fmean(now[:-1] or now) / fmean(first[:-1] or first))
 
     def speed(self, key: str, floor: float) -> float:
         """As `log_rise`, of the last window against the one before it."""

@@ -79,16 +79,26 @@ def checked(verifier: Verifier, submission: Submission, entry: Any) -> tuple[flo
     except MemoryError:
         return None, "out_of_memory", ""
     except BaseException as error:  # noqa: BLE001 - it costs this completion; sys.exit() too
-        return None, "crashed", f"it raised {type(error).__name__}: {error}"[:MOST_WORDS]
+        return None, "crashed", f"it raised {type(error).__name__}: {said(error, str)}"[:MOST_WORDS]
     if score is None:
-        return None, "no_score", f"it returned {value!r}, and a score is a bool or a number in [0, 1]"[:MOST_WORDS]
+        return None, "no_score", f"it returned {said(value, repr)}, and a score is a bool or a number in [0, 1]"[:MOST_WORDS]
     return score, "verified" if score == 1 else "refuted" if score == 0 else "partly_verified", ""
+
+
+def said(value: Any, how: Callable[[Any], str]) -> str:
+    """Words for a value, whatever its own ways to say it do."""
+    try:
+        return how(value)
+    except BaseException:  # noqa: BLE001 - it is the user's object
+        return f"a {type(value).__name__}"
 
 
 def score_of(value: Any) -> float | None:
     """A bool or a number in [0, 1], those of numpy and torch too; None for everything else."""
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         value = value.item()
+    if isinstance(value, Decimal) and not value.is_finite():
+        return None
     is_score: bool = isinstance(value, Real | Decimal) and 0 <= value <= 1  # type: ignore[operator]
     return float(value) if is_score else None
 
