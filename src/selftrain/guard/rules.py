@@ -196,7 +196,8 @@ STEP_RULES = (
     ),
     Rule(
         "unstable", Kind.HARM, ("update/grad_norm",), lambda window: window.log_rise_but_for_one("update/grad_norm", MIN_NORM), math.log(10.0),
-        "nats", "ln(gradient norm now / at first), each without its largest step, of steps whose gradient is not 0", "updates that blow up", "gradient norms have grown tenfold",
+        "nats", "ln(gradient norm now / at first), each without its largest step, of steps whose gradient is not 0", "updates that blow up",
+        "gradient norms have grown tenfold",
     ),
     Rule(
         "no_signal", Kind.STALL, ("admission/admitted_frac",), stalled, 1.0 - 1e-9, "fraction",
