@@ -17,18 +17,22 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from guard_curves import points_of
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.ledger import read
+from selftrain.ledger.storage import publish
 from selftrain.run import resume, start
 
 FIT = ("add:4", "digits:3", "add:3", "sort:2")
@@ -97,6 +101,26 @@ def config_of(cell: Cell, folder: Path, warmup_steps: int | None = None) -> RunC
             "evals.every_steps": EVERY,
         },
     )
+
+
+def bare(config: RunConfig) -> RunConfig:
+    """Without checkpoints and evaluations on the way, for what makes its own after single steps."""
+    run_section = config.run.model_copy(update={"checkpoint_every_steps": config.run.num_steps})
+    return config.model_copy(update={"run": run_section, "evals": config.evals.model_copy(update={"every_steps": None})})
+
+
+def record_fit(folder: Path, ways: Sequence[str], seeds: Sequence[int], recorded: Callable[[Cell, Path], Any]) -> None:
+    """A JSON file for each run of the limit-setting tasks that has none yet; several processes may share the folder. ways: `SOURCE=RATE` each.
+    recorded: of a run, in a folder that is thrown away.
+    """
+    for seed, way, task, begin in product(seeds, ways, FIT, ("default", "weak")):
+        source, _, rate = way.partition("=")
+        cell = Cell(begin, task, rate, source, seed)
+        path = folder / f"{cell.name}.json"
+        with claimed(folder, cell.name) as mine, tempfile.TemporaryDirectory() as place:
+            if mine and not path.exists():
+                publish(path, json.dumps(recorded(cell, Path(place))).encode())
+                print(cell.name, flush=True)
 
 
 def done(folder: Path) -> bool:

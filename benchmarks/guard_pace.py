@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -21,14 +20,13 @@ from statistics import fmean
 from typing import Any
 
 from guard_curves import step_of_loss
-from guard_lab import FIT, Cell, claimed, config_of
+from guard_lab import Cell, bare, config_of, record_fit
 from guard_measure import evaluation_params
 from selftrain.compose import load_sets
 from selftrain.config import GuardSection
 from selftrain.evals import evaluate
 from selftrain.guard import Guard
 from selftrain.guard_stream import judged, step_of_run
-from selftrain.ledger.storage import publish
 from selftrain.probes import probing
 from selftrain.probes.kept import fallen, lost
 from selftrain.run import start
@@ -57,9 +55,7 @@ Row = dict[str, Any]
 
 def recorded(cell: Cell, folder: Path, num_steps: int, warmup_steps: int | None) -> list[Row]:
     """After so many steps, from 0 on: accuracy, what is kept and seen by prompt, a glance, the signals of a probe and of the step."""
-    config = config_of(cell, folder, warmup_steps)
-    run_section = config.run.model_copy(update={"checkpoint_every_steps": config.run.num_steps})
-    config = config.model_copy(update={"run": run_section, "evals": config.evals.model_copy(update={"every_steps": None})})
+    config = bare(config_of(cell, folder, warmup_steps))
     run, held_out = start(config), load_sets(config).held_out
     assert held_out is not None
     params = evaluation_params(config)
@@ -128,13 +124,7 @@ def main() -> None:
     if args.command == "show":
         show(args.folder)
         return
-    ways = [way.split("=") for way in args.ways]
-    for cell in [Cell(begin, task, rate, source, seed) for seed in args.seeds for source, rate in ways for task in FIT for begin in ("default", "weak")]:
-        path = args.folder / f"{cell.name}.json"
-        with claimed(args.folder, cell.name) as mine, tempfile.TemporaryDirectory() as folder:
-            if mine and not path.exists():
-                publish(path, json.dumps(recorded(cell, Path(folder), args.steps, args.warmup)).encode())
-                print(cell.name, flush=True)
+    record_fit(args.folder, args.ways, args.seeds, lambda cell, place: recorded(cell, place, args.steps, args.warmup))
 
 
 if __name__ == "__main__":

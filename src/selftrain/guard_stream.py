@@ -14,8 +14,6 @@ from selftrain.config import GuardSection
 from selftrain.control import overruled_steps
 from selftrain.errors import PromptError
 from selftrain.guard import RULES, Guard, Rule
-from selftrain.guard.rules import PROBE_RULES, STEP_RULES
-from selftrain.guard.window import Window
 from selftrain.ledger import lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.metrics import collision_frac, compress_ratio, halves_agree, mean, repeat_frac
@@ -25,7 +23,6 @@ from selftrain.trainer_log import Seen, columns_of, flat, known_names, signals_o
 from selftrain.types import AnswerKey, PolicyVersion, StepMetrics, Verdict
 from selftrain.vote_stream import COLUMNS, COMPLETION_FIELDS, GROUP_FIELDS, PROMPT_FIELDS, RawGroup, groups_of_numbered, vote_of
 
-PROBE = "probe/"
 RESTARTED = "it looks like a run that was restarted from a checkpoint: keep the newer rows of each step, sorted by step"
 ONE_ROW = "sort the rows by step, one row per step"
 
@@ -41,41 +38,14 @@ class Step:
 
 def verdicts(steps: Iterable[Step], section: GuardSection, rules: Sequence[Rule] = tuple(RULES.values()), seen: Seen | None = None) -> Iterator[Verdict]:
     """One verdict a step, as the loop's guard would give it. rules: other than its own, to see what they would say. seen: told which had their signals."""
-    guard, having = Guard(section, rules=rules), Having(section)
+    guard = Guard(section, rules=rules)
     for step in steps:
-        compared = replace(step, metrics=guard.compared(step.metrics, step.winners), winners={})
-        verdict = judged(guard, compared)
+        verdict = judged(guard, step)
         if seen is not None:
-            names = having.rules(compared.metrics.values)
+            names = guard.measured()
             seen.rules |= names
             seen.judged += bool(names) and verdict.health is not None
         yield verdict
-
-
-class Having:
-    """Which rules find all of their signals, in the first steps and now: a health without any of them says nothing."""
-
-    def __init__(self, section: GuardSection) -> None:
-        self._section = section
-        self._first: list[Mapping[str, float]] = []
-        self._last: list[Mapping[str, float]] = []
-        self._probes: list[Mapping[str, float]] = []
-
-    def rules(self, values: Mapping[str, float]) -> set[str]:
-        """Their names at the next step, whose signals are these."""
-        size, is_ready = self._section.window_steps, len(self._first) == self._section.baseline_steps
-        if not is_ready:
-            self._first.append(values)
-        self._last = [*self._last, values][-2 * size :]
-        if any(name.startswith(PROBE) for name in values):
-            self._probes = [*self._probes[:1], values]
-        base, probe = (self._probes[0], self._probes[-1]) if self._probes else ({}, {})
-        before = self._last[:-size] if len(self._last) == 2 * size else ()
-        window = Window(self._first, before, self._last[-size:], base, probe, probe, self._probes[1:])
-        there = {name for one in self._last[-size:] for name in one}
-        of_steps = [rule for rule in STEP_RULES if there.issuperset(rule.signals)] if is_ready and len(self._last) >= size else []
-        of_probes = PROBE_RULES if len(self._probes) > 1 else ()
-        return {rule.name for rule in (*of_steps, *of_probes) if rule.measure(window) is not None}
 
 
 def judged(guard: Guard, step: Step) -> Verdict:

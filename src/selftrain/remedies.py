@@ -102,11 +102,8 @@ def branch_config(config: RunConfig, branches: Sequence[BranchRecord]) -> RunCon
 
 def branch_prompts(prompts: PromptSet, branches: Sequence[BranchRecord]) -> PromptSet:
     """The prompts of the newest branch."""
-    for record in branches:
-        if "prompts" in record.remedy:
-            kept = set(record.remedy["prompts"])
-            prompts = replace(prompts, prompts=tuple(prompt for prompt in prompts if prompt.id in kept))
-    return prompts
+    left = left_by(branches)
+    return prompts if left is None else replace(prompts, prompts=tuple(prompt for prompt in prompts if prompt.id in left))
 
 
 def by_guard(branches: Sequence[BranchRecord]) -> int:

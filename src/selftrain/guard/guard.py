@@ -51,6 +51,7 @@ class Guard:
         self._winners: dict[str, int] = {}
         self._num_low = 0
         self.doubts = Doubts()
+        self._judged: tuple[Sequence[Rule], Window] = ((), self._window())
 
     def compared(self, metrics: StepMetrics, winners: Mapping[str, AnswerKey]) -> StepMetrics:
         """The metrics with what they miss without a memory: `vote/flip_frac`, where a prompt was voted on before. winners: by prompt id, of clear votes."""
@@ -70,6 +71,7 @@ class Guard:
         self._remember(metrics)
         rules = self._rules(ready)
         window = self._window()
+        self._judged = (rules, window)
         findings = tuple(finding for rule in rules if (finding := self._finding(rule, window, scored)) is not None)
         health = health_of(rules, window) if rules else None
         if health is not None and health.value < HALF and not any(RULES[one.rule].kind is Kind.HARM for one in findings):
@@ -83,6 +85,13 @@ class Guard:
         stalled = any(one.rule in RULES and RULES[one.rule].kind is Kind.STALL for one in findings)
         over = bool(drift)
         return replace(verdict, action=self._action(harmed, stalled, over) or (Action.WARN if findings else Action.CONTINUE))
+
+    def measured(self) -> set[str]:
+        """The rules that had all of their signals at the step that was judged last, in the first steps and then: a health without any says nothing."""
+        rules, window = self._judged
+        there = {key for step in window.recent for key in step}
+        found = (rule for rule in rules if rule.name in PROBE_NAMES or there.issuperset(rule.signals))
+        return {rule.name for rule in found if rule.measure(window) is not None}
 
     def learned(self, metrics: StepMetrics) -> None:
         """Take in the metrics of a judged step again, now with those of its update."""
