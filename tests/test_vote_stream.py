@@ -58,6 +58,14 @@ def test_the_overview_keeps_what_is_worth_a_look():
         overview.add(group)
     assert (overview.num_groups, overview.num_ties, overview.num_empty, overview.num_unread) == (9, 1, 1, 2)
     assert [group.prompt for group in overview.closest] == ["a", "0"]
+    assert overview.num_again == 0
+
+
+def test_prompts_whose_rows_do_not_follow_each_other_are_counted():
+    overview = Overview()
+    for group in votes_of_rows([*ROWS, *ROWS[:2], {"prompt": "c", "completion": "5"}], "rows"):
+        overview.add(group)
+    assert (overview.num_groups, overview.num_again) == (5, 2)
     assert [group.prompt for group in overview.ties] == ["b"]
     assert [group.prompt for group in overview.least_read] == ["c"]
 

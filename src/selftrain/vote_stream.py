@@ -26,6 +26,8 @@ from selftrain.vote import count
 PROMPT_FIELDS = ("prompt", "prompt_id", "id", "question", "input")
 COMPLETION_FIELDS = ("completion", "text", "response", "output")
 GROUP_FIELDS = ("completions", "texts", "responses", "outputs")
+REMEMBERED = 100_000
+"""prompts of which an overview knows whether they come back; memory stays flat"""
 COLUMNS = (*PROMPT_FIELDS, *COMPLETION_FIELDS, *GROUP_FIELDS)
 
 
@@ -72,7 +74,8 @@ class ExplainedCompletion:
 
 @dataclass(slots=True)
 class Overview:
-    """What a person wants to see of many votes: the groups that were nearly lost, ties, and answers that could not be read. Memory is bounded by `limit`."""
+    """What a person wants to see of many votes: the groups that were nearly lost, ties, and answers that could not be read. Memory is bounded by `limit` and
+    `REMEMBERED`. num_again: groups of a prompt that had one before, whose rows do not follow each other."""
 
     limit: int = 20
     num_groups: int = 0
@@ -80,6 +83,8 @@ class Overview:
     num_unread: int = 0
     num_ties: int = 0
     num_empty: int = 0
+    num_again: int = 0
+    _seen: set[int] = field(default_factory=set)
     _closest: list[tuple[float, int, GroupVote]] = field(default_factory=list)
     _ties: list[GroupVote] = field(default_factory=list)
     _unread: list[tuple[float, int, GroupVote]] = field(default_factory=list)
@@ -90,6 +95,9 @@ class Overview:
         self.num_groups += 1
         self.num_completions += vote.num_votes
         self.num_unread += group.num_unread
+        self.num_again += hash(group.prompt) in self._seen
+        if len(self._seen) < REMEMBERED:
+            self._seen.add(hash(group.prompt))
         if not vote.counts:
             self.num_empty += 1
         elif vote.is_tie:

@@ -12,6 +12,7 @@ import pytest
 
 import selftrain
 from selftrain.cli.app import COMMANDS
+from selftrain.cli.options import PATHS
 from selftrain.config_load import fields_of, option_names
 from tests.cli.conftest import Selftrain
 
@@ -96,9 +97,15 @@ def test_completion_scripts(command: Selftrain, shell: str) -> None:
         ("selftrain tra", {"train"}),
         ("selftrain train --update.lear", {"--update.learning-rate"}),
         ("selftrain train --objective.name ", {"reinforce", "clipped"}),
+        ("selftrain train --validation.file some", {"some"}),
     ],
 )
 def test_completion_knows_commands_options_and_choices(words: str, expected: set[str]) -> None:
     count = str(len(words.split(" ")) - 1)
     done = python("-m", "selftrain", _SELFTRAIN_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=count)
     assert {line.split(",")[1] for line in done.stdout.splitlines()} == expected
+
+
+def test_options_that_name_files_complete_paths() -> None:
+    options = [option for option in option_names() if option.rpartition(".")[2] in ("file", "folder")]
+    assert set(options) <= set(PATHS)

@@ -19,6 +19,7 @@ from selftrain import control
 from selftrain.cli.app import app
 from selftrain.cli.options import overrides
 from selftrain.cli.train_command import command as train_command
+from selftrain.compose import HELD_OUT_ANSWERS
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.evals import Interval, gained_and_lost, paired_difference
@@ -33,6 +34,7 @@ from selftrain.report.cost import cost_of
 from selftrain.report.labels import labels_of
 from selftrain.report.render import cell, code, fence
 from selftrain.report.repeat import command_line
+from selftrain.report.side_by_side import OTHER_PROBLEMS, SAME_PROBLEMS, compare
 from selftrain.report.words import count, duration, energy, handover_sentence, percent, points
 from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
@@ -431,7 +433,15 @@ def test_runs_are_compared_with_the_first_one(tmp_path: Path) -> None:
 def test_runs_with_other_problems_are_not_subtracted(tmp_path: Path) -> None:
     runs = [train_to_end(config(tmp_path, {**LEARNS, "run.num_steps": 1, "evals.num_problems": number})).folder for number in (8, 12)]
     text = write_comparison(runs, tmp_path / "made").markdown.read_text("utf-8")
-    assert "They were not evaluated on the same held-out problems, so no differences between them are given." in text
+    assert OTHER_PROBLEMS in text
+
+
+def test_runs_with_other_true_answers_are_not_subtracted(recorded_run: RecordedRuns) -> None:
+    record = read_record(recorded_run(LEARNS).folder)
+    ours, theirs, unsaid = (dataclasses.replace(record, environment=said) for said in ({HELD_OUT_ANSWERS: "a"}, {HELD_OUT_ANSWERS: "b"}, {}))
+    assert compare([ours, theirs]).to_control_words == OTHER_PROBLEMS
+    assert compare([ours, ours]).to_control_words == compare([ours, unsaid]).to_control_words == SAME_PROBLEMS
+    assert all(cells[1] == "-" != cells[2] for _, cells in compare([ours, theirs, ours]).to_control)
 
 
 def test_the_card_has_metadata_that_yaml_reads(recorded_run: RecordedRuns) -> None:

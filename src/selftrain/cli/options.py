@@ -15,7 +15,7 @@ from selftrain.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
 METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", bool: "yes|no", dict: "JSON", tuple: "TEXT"}
-PATHS = ("prompts.file", "evals.file", "stored.file", "run.folder", "policy.model")
+PATHS = ("prompts.file", "evals.file", "validation.file", "stored.file", "run.folder", "policy.model")
 
 
 class OptionText(click.ParamType[Any]):

@@ -180,6 +180,8 @@ def summary(overview: Overview) -> Iterator[str]:
         f"{overview.num_groups} prompts, {overview.num_completions} completions: "
         f"{overview.num_ties} ties, {overview.num_empty} without any answer, {overview.num_unread} completions unread"
     )
+    if overview.num_again:
+        yield f"{overview.num_again} of these are of a prompt that had a vote before: its rows do not follow each other. Sort them by prompt for one vote each."
     for title, found in (("closest calls", overview.closest), ("ties", overview.ties), ("least read", overview.least_read)):
         if found:
             yield f"{title}:"

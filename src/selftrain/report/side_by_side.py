@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from selftrain.compose import HELD_OUT_ANSWERS
 from selftrain.evals import Evaluation, Interval
 from selftrain.metrics import METRICS
 from selftrain.report import words
@@ -18,7 +19,7 @@ from selftrain.report.view import CURVES, curve, handed_step, measured
 
 PLACE = ("run.name", "run.folder", "policy.num_threads")
 SAME_PROBLEMS = "Differences are paired, problem by problem."
-OTHER_PROBLEMS = "They were not evaluated on the same held-out problems, so no differences between them are given."
+OTHER_PROBLEMS = "They were not evaluated on the same held-out problems, with the same true answers, so no differences between them are given."
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +103,14 @@ def outcome(records: Sequence[RunRecord]) -> tuple[tuple[str, tuple[str, ...]], 
 
 def paired(records: Sequence[RunRecord]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """What each run's model is better than that of the first, paired; empty where the first or all others cannot be compared."""
-    control = records[0].evaluation("after")
+    control, answers = records[0].evaluation("after"), records[0].environment.get(HELD_OUT_ANSWERS)
     if control is None:
         return ()
     found: dict[str, list[str]] = {}
     for at, record in enumerate(records[1:], 1):
-        after: Evaluation | None = record.evaluation("after")
+        others = record.environment.get(HELD_OUT_ANSWERS)
+        is_comparable = None in (answers, others) or answers == others  # runs of earlier versions do not say
+        after: Evaluation | None = record.evaluation("after") if is_comparable else None
         for name, value in (differences(control, after) if after else {}).items():
             found.setdefault(name, ["control", *["-"] * (len(records) - 1)])[at] = words.points(value)
     return tuple((name, tuple(cells)) for name, cells in found.items())
