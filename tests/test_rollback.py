@@ -235,7 +235,10 @@ def test_remedies_lie_one_over_the_other() -> None:
         ({"labels.source": "ema", "rollback.remedy": "ema_teacher"}, "labels.source = ema already"),
         ({"rollout.num_votes": 2, "rollback.remedy": "fewer_votes"}, "rollout.num_votes = 2 already"),
         ({"labels.source": "reference", "reference.frac": 0.5, "step_share.reference_frac": 0.5, "rollback.remedy": "easier_prompts"}, "a safety net holds"),
-        ({"reward.rule": "share", "rollback.remedy": "ema_teacher"}, "reward.rule = share"),
+        ({"labels.source": "random", "rollback.remedy": "higher_min_share"}, "labels.source = random asks for no least share"),
+        ({"labels.source": "mixture", "mixture.weights": {"random": 1, "format_only": 1}, "rollback.remedy": "higher_min_share"}, "would change nothing"),
+        ({"prompts.count": 16, "rollout.prompts_per_step": 16, "rollback.remedy": "easier_prompts"}, "all 16 prompts are in every step of 16"),
+        ({"reward.rule": "share", "rollback.remedy": "ema_teacher"}, "rollback.remedy = ema_teacher, which makes it labels.source = ema, reward.rule = share"),
     ],
 )
 def test_a_remedy_that_cannot_work_is_refused_at_the_start(tmp_path: Path, options: dict[str, Any], words: str) -> None:

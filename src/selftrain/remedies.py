@@ -27,6 +27,9 @@ REMEDIES: Mapping[str, Callable[[RunConfig, float], Options]] = {
     "fewer_votes": lambda config, factor: fewer_votes(config, factor),
 }
 """rollback.remedy -> the options that it changes"""
+OTHERWISE = "Choose another rollback.remedy, or guard.action = halt."
+UNBOUNDED = ("random", "format_only", "token_entropy", "self_certainty", "self_judge", "verifier", "reference", "mixture")
+"""label sources that ask for no least share of a vote's winner (a mixture stands for what it is made of, which is named beside it)"""
 NEW_SIGNALS = ("easier_prompts", "fewer_votes")
 """remedies after which vote shares cannot be compared with those before: the guard measures the first steps anew"""
 
@@ -50,18 +53,27 @@ def remedy_of(config: RunConfig, groups: Callable[[], Iterable[ScoredGroup]], br
     return found
 
 
-def checked(config: RunConfig) -> RunConfig:
-    """The config after a first rollback. Raises ConfigError where the remedy would change nothing, or makes a config that is not allowed."""
-    kind, factor = config.rollback.remedy, config.rollback.factor
-    changed = with_options(config, REMEDIES[kind](config, factor))
+def check(config: RunConfig, num_prompts: int, check_parts: Callable[[RunConfig], None]) -> None:
+    """Raises ConfigError where the first rollback's remedy would change nothing, or make a config that is not allowed, as check_parts knows it."""
+    kind, options = config.rollback.remedy, REMEDIES[config.rollback.remedy](config, config.rollback.factor)
+    given, sources = ", ".join(f"{name} = {value}" for name, value in options.items()), [name for _, name in config.label_sources if name != "first_of"]
+    try:
+        changed = with_options(config, options)
+        check_parts(changed)
+    except ConfigError as error:
+        raise ConfigError(f"rollback.remedy = {kind}, which makes it {error.given}", error.why, OTHERWISE) from error
+    why = None
     if changed == config and kind != "easier_prompts":
-        given = ", ".join(f"{name} = {value}" for name, value in REMEDIES[kind](config, factor).items())
-        do = "Choose another rollback.remedy, or guard.action = halt."
-        raise ConfigError(f"guard.action = roll_back, rollback.remedy = {kind}", f"{given} already, so a rollback would change nothing", do)
+        why = f"{given} already"
+    elif kind == "higher_min_share" and all(name in UNBOUNDED for name in sources):
+        why = f"labels.source = {', '.join(sources)} asks for no least share of a winner"
+    elif kind == "easier_prompts" and num_prompts <= config.rollout.prompts_per_step:
+        why = f"all {num_prompts} prompts are in every step of {config.rollout.prompts_per_step}, and a step's worth is kept"
+    if why is not None:
+        raise ConfigError(f"guard.action = roll_back, rollback.remedy = {kind}", f"{why}, so a rollback would change nothing", OTHERWISE)
     if kind == "easier_prompts" and config.step_share != StepShareSection():
         why = "the prompts that a safety net holds need not be among the easier ones, and each step wants its share of them"
         raise ConfigError("rollback.remedy = easier_prompts with a [step_share]", why, "Leave step_share unset, or choose another remedy.")
-    return changed
 
 
 def groups_so_far(folder: Place, branches: Sequence[BranchRecord], steps_done: int) -> Iterator[ScoredGroup]:

@@ -326,7 +326,7 @@ def start(config: RunConfig) -> Run:
     problems = load_sets(config)
     check_parts(config, problems)
     if config.guard.action == "roll_back":
-        check_parts(remedies.checked(config), problems)
+        remedies.check(config, len(problems.train), lambda changed: check_parts(changed, problems))
     verify = make_verification(config, problems.train)
     policy = load_policy(config)
     check_lengths(config, policy, problems)
