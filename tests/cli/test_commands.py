@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from selftrain.cli.evaluating import print_table
 from selftrain.compose import Problems, toy_sets
 from selftrain.config_load import load_config
 from selftrain.ledger import objects, read
@@ -43,6 +46,17 @@ def test_evaluate_shows_models_side_by_side(command: Selftrain) -> None:
     assert lines[4].startswith("toy:weak ")
     assert "paired difference to toy" in lines[5]
     assert lines[7].split()[1].startswith("-")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_evaluate_names_the_models_on_a_narrow_terminal(width: int) -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=width, record=True, legacy_windows=False)
+    names, cells = ["avg@16", "maj@16", "pass@16", "pseudo-label accuracy"], ["100.0 % [25.0, 100.0]", "-", "0.0 % [0.0, 0.0]", "50.0 % [25.0, 75.0]"]
+    print_table(console, "percent", names, [("runs/[first]", cells), ("runs/second", cells)])
+    text = console.export_text()
+    for word in ("runs/[first]", "runs/second", "avg@16", "pseudo-label", "100.0 [25.0, 100.0]", "50.0 [25.0, 75.0]"):
+        assert word in " ".join(text.split())
+    assert "…" not in text
 
 
 def test_verify_says_intact_and_replays_without_difference(command: Selftrain, run_copy: Path) -> None:

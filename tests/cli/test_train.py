@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,15 @@ from rich.console import Console
 
 from selftrain import control
 from selftrain.cli.json_lines import JsonLines
-from selftrain.cli.live import Live, course
+from selftrain.cli.live import ASCII_BLOCKS, Live, course
 from selftrain.cli.plain import Plain
 from selftrain.cli.running import do
 from selftrain.config_load import load_config
 from selftrain.ledger import read
 from selftrain.models import folder as embedded
+from selftrain.report import read_record
+from selftrain.report.comparison import rows
+from selftrain.report.words import percent
 from selftrain.run import read_config, resume, start
 from selftrain.train import StepReport
 from tests.cli.conftest import TOY, Selftrain, assert_refused
@@ -121,11 +125,39 @@ def test_the_live_display_fits_80_columns_and_says_all(tmp_path: Path) -> None:
     assert "…" not in "".join(table)
 
 
+@pytest.mark.parametrize("width", [30, 60, 70])
+def test_a_narrow_terminal_loses_no_name_and_no_number(tmp_path: Path, width: int) -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=width, record=True, legacy_windows=False)
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.num_steps": 2}))
+    assert do(run, Live(console), resumed=False) == 0
+    outcome = console.export_text().partition("Finished, 2 steps.")[0].rpartition("guard  ")[2]
+    said = " ".join(outcome.split())
+    record = read_record(run.folder)
+    for row in rows(record.evaluation("before"), record.evaluation("after")):  # type: ignore[arg-type]
+        assert row.name.split()[0] in said
+        for number in (row.before, row.after):
+            assert percent(number).replace(" %", "") in said.replace(" %", "")
+    assert "pseudo-label" in said
+    assert "…" not in outcome
+
+
+def test_a_terminal_without_block_characters_shows_ascii(tmp_path: Path) -> None:
+    written = TextIOWrapper(BytesIO(), "ascii", "backslashreplace")
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.num_steps": 3}))
+    assert do(run, Live(Console(file=written, force_terminal=True, width=80, legacy_windows=False)), resumed=False) == 0
+    written.flush()
+    text = written.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
+    assert "\\u2" not in text
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    assert re.search(r"vote share .*  [_.:\-=+*#]*#[_.:\-=+*#]* *$", shown, re.MULTILINE)
+
+
 def test_the_course_of_a_signal_is_drawn_from_low_to_high() -> None:
     assert course([0.0, 0.5, 1.0]) == "▁▅█"
     assert course([2.0, 2.0]) == "▁▁"
     assert course([]) == ""
     assert len(course([float(i) for i in range(1000)], width=32)) <= 32
+    assert course([0.0, 0.5, 1.0], blocks=ASCII_BLOCKS) == "_=#"
 
 
 class Stopper(Plain):

@@ -341,10 +341,22 @@ def test_a_lost_segment_is_told(tmp_path: Path) -> None:
     write_texts(tmp_path / "run")
     with query.open_run(tmp_path / "run") as database:
         (tmp_path / "run/ledger/segments/000001.groups.parquet").unlink()
-        with pytest.raises((FailureError, LedgerError), match="verify"):
+        with pytest.raises(LedgerError, match=r"000001\.groups\.parquet: it is missing\n .*verify"):
             database.query("select prompt_id from groups")
+    with pytest.raises(LedgerError, match=r"000001\.groups\.parquet: it is missing\n .*verify"):
+        query.open_run(tmp_path / "run")
     with pytest.raises(RunFolderError):
         query.open_run(tmp_path / "nowhere")
+
+
+def test_a_damaged_segment_is_told_by_its_name(tmp_path: Path) -> None:
+    write_texts(tmp_path / "run")
+    segment = tmp_path / "run/ledger/segments/000001.groups.parquet"
+    segment.write_bytes(segment.read_bytes()[:4] + b"\xff" * 200 + segment.read_bytes()[204:])
+    with query.open_run(tmp_path / "run") as database:
+        for ask in (database.query, lambda sql: list(database.batches(sql)[1])):
+            with pytest.raises(LedgerError, match=r"000001\.groups\.parquet: its bytes are not those that were written"):
+                ask("select * from groups")
 
 
 def test_the_command(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from selftrain.cli.json_lines import interval, measured
+from selftrain.cli.tables import fits, number_column
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, recipe
 from selftrain.evals import Evaluation
@@ -72,21 +74,28 @@ def show(results: Results) -> None:
     first = results[0][1]
     click.echo(f"{len(first.results)} problems of {first.origin}, {first.num_samples} completions each, temperature {first.temperature:g}")
     names = list(measures(first))
-    console.print(table("percent [95 % interval]", names, [(model, [words.percent(value) for value in measures(one).values()]) for model, one in results]))
+    print_table(console, "percent [95 % interval]", names, [(model, [words.percent(value) for value in measures(one).values()]) for model, one in results])
     if len(results) > 1:
         pairs = [(model, differences(first, one)) for model, one in results[1:]]
         rows = [(model, [words.points(found.get(name)) for name in names[:3]]) for model, found in pairs]
-        console.print(table(f"paired difference to {results[0][0]} [95 % interval]", names[:3], rows))
+        print_table(console, f"paired difference to {results[0][0]} [95 % interval]", names[:3], rows)
 
 
-def table(title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> Table:
-    made = Table(title=title, title_justify="left", title_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def print_table(console: Console, title: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """A line a model instead where the console is too narrow for the table."""
+    made = Table(title=escape(title), title_justify="left", title_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     made.add_column("model", overflow="fold")
-    for name in names:
-        made.add_column(name, no_wrap=True)
-    for model, cells in rows:
-        made.add_row(model, *[cell.replace(" %", "").replace(" points", "") for cell in cells])
-    return made
+    shown = [(model, [cell.replace(" %", "").replace(" points", "") for cell in cells]) for model, cells in rows]
+    for at, name in enumerate(names):
+        number_column(made, name, [cells[at] for _, cells in shown])
+    for model, cells in shown:
+        made.add_row(escape(model), *cells)
+    if fits(console, made):
+        console.print(made)
+        return
+    console.print(title, style="dim", highlight=False, markup=False)
+    for model, cells in shown:
+        console.print(f"{model}: {', '.join(f'{name} {cell}' for name, cell in zip(names, cells, strict=True))}", highlight=False, markup=False)
 
 
 def as_json(results: Results) -> dict[str, Any]:

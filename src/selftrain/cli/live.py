@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live as RichLive
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from selftrain.cli import messages
 from selftrain.cli.progress import SIGNALS, TimeLeft, guard_state
+from selftrain.cli.tables import fits, number_column
 from selftrain.control import visible
 from selftrain.events import Taken
 from selftrain.report import Report, RunRecord, words
@@ -21,6 +22,7 @@ from selftrain.train import StepReport
 from selftrain.types import Action, StepMetrics
 
 BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII_BLOCKS = "_.:-=+*#"
 COURSE_WIDTH = 32
 STYLES = {Action.CONTINUE: "green", Action.WARN: "yellow", Action.ROLL_BACK: "bold red", Action.HALT: "bold red"}
 REFRESHES_PER_S = 4
@@ -31,11 +33,12 @@ class Live:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
+        self._ascii = self.console.options.ascii_only
         self._time_left = TimeLeft()
         self._steps: list[StepMetrics] = []
         self._guard = Text("waiting", style="dim")
         self._progress = Progress(
-            SpinnerColumn(finished_text=" "),
+            SpinnerColumn("line" if self._ascii else "dots", finished_text=" "),
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -97,7 +100,12 @@ class Live:
             return
         if outcome.before is not None:
             self.console.print()
-            self.console.print(outcome_table(outcome))
+            table = outcome_table(outcome)
+            if fits(self.console, table):
+                self.console.print(table)
+            else:
+                for row in messages.outcome_rows(outcome):
+                    self.console.print(escape(messages.row_words(row)), highlight=False)
             self.console.print()
         for line in messages.verdict(record):
             self.console.print(escape(visible(line)), highlight=False)
@@ -116,11 +124,13 @@ class Live:
         """Each signal: now, at the first step shown, and its course."""
         table = Table(box=None, pad_edge=False, show_header=bool(self._steps), header_style="dim")
         for name in ("signal", "now", "first", "course"):
-            table.add_column(name, no_wrap=True, justify="right" if name in ("now", "first") else "left")
+            justify: JustifyMethod = "right" if name in ("now", "first") else "left"
+            table.add_column(name, no_wrap=True, justify=justify, overflow="crop" if self._ascii else "ellipsis")
         if self._steps:
             for signal in SIGNALS:
                 values = [step.values[signal.key] for step in self._steps if signal.key in step.values]
-                row = (signal.text(self._steps[-1].values), Text(signal.text(self._steps[0].values), style="dim"), Text(course(values), style="cyan"))
+                drawn = course(values, blocks=ASCII_BLOCKS if self._ascii else BLOCKS)
+                row = (signal.text(self._steps[-1].values), Text(signal.text(self._steps[0].values), style="dim"), Text(drawn, style="cyan"))
                 table.add_row(signal.name, *row)
             table.add_row("guard", self._guard)
         return table
@@ -131,23 +141,24 @@ def outcome_table(outcome: Outcome) -> Table:
     title = "Held-out problems: percent [95 % interval], differences in points"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("measure")
-    for name in ("before", "after", "difference"):
-        table.add_column(name, no_wrap=True)
-    for row in messages.outcome_rows(outcome):
+    rows = messages.outcome_rows(outcome)
+    befores, afters = ([words.percent(one).replace(" %", "") for one in column] for column in zip(*((row.before, row.after) for row in rows), strict=True))
+    differences = [words.points(row.difference).replace(" points", "") for row in rows]
+    for name, cells in (("before", befores), ("after", afters), ("difference", differences)):
+        number_column(table, name, cells)
+    for row, before, after, difference in zip(rows, befores, afters, differences, strict=True):
         sign = 0 if row.difference is None or not row.difference.excludes_zero else 1 if row.difference.value > 0 else -1
-        difference = "-" if row.difference is None else words.points(row.difference).replace(" points", "")
-        shown = [words.percent(one).replace(" %", "") for one in (row.before, row.after)]
-        table.add_row(row.name, *shown, Text(difference, style={0: "", 1: "green", -1: "red"}[sign]))
+        table.add_row(row.name, before, after, Text(difference, style={0: "", 1: "green", -1: "red"}[sign]))
     return table
 
 
-def course(values: list[float], width: int = COURSE_WIDTH) -> str:
-    """The course of a signal in block characters, lowest to highest value seen; long ones are averaged down to the width."""
+def course(values: list[float], width: int = COURSE_WIDTH, blocks: str = BLOCKS) -> str:
+    """The course of a signal in one character each, lowest to highest value seen; long ones are averaged down to the width."""
     if not values:
         return ""
     size = max(1, -(-len(values) // width))
     means = [sum(part) / len(part) for part in (values[i : i + size] for i in range(0, len(values), size))]
     low, high = min(means), max(means)
     if high - low < 1e-12:
-        return BLOCKS[0] * len(means)
-    return "".join(BLOCKS[round((value - low) / (high - low) * (len(BLOCKS) - 1))] for value in means)
+        return blocks[0] * len(means)
+    return "".join(blocks[round((value - low) / (high - low) * (len(blocks) - 1))] for value in means)

@@ -50,6 +50,10 @@ def outcome_rows(outcome: Outcome) -> tuple[Row, ...]:
     return rows(outcome.before, outcome.after) if outcome.before else ()
 
 
+def row_words(row: Row) -> str:
+    return f"{row.name}: before {words.percent(row.before)}, after {words.percent(row.after)}, difference {words.points(row.difference)}"
+
+
 def interrupted(outcome: Outcome) -> list[str]:
     return [
         f"Stopped after step {outcome.steps}; everything up to here is kept in checkpoint {outcome.handed_over}.",

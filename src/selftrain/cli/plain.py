@@ -57,7 +57,7 @@ class Plain:
                 say(line)
             return
         for row in messages.outcome_rows(outcome):
-            say(f"{row.name}: before {words.percent(row.before)}, after {words.percent(row.after)}, difference {words.points(row.difference)}")
+            say(messages.row_words(row))
         for line in messages.verdict(record):
             say(line)
         for what, where in messages.places(outcome, report):

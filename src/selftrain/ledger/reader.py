@@ -206,7 +206,8 @@ class Ledger:
     def dataset(self, table: str) -> ds.Dataset:
         """The rows of a table (`groups` or `completions`) of the chained segments as an Arrow dataset, texts escaped, of the history of the newest branch.
 
-        Nothing is read or checked yet, but for records of an older format, which are read and brought to the present one. Raises LedgerError then.
+        No bytes are checked yet, but for records of an older format, which are read and brought to the present one. Raises LedgerError then, and when a file
+        is missing.
         """
         import pyarrow.dataset as ds
 
@@ -221,7 +222,16 @@ class Ledger:
 
             store = PyFileSystem(FSSpecHandler(self.folder.fs))
         paths = [file.path if isinstance(file, ObjectPath) else str(file) for file in files]
-        return ds.dataset(paths, schema=arrow_schema(TABLES[table]), format="parquet", filesystem=store)
+        try:
+            return ds.dataset(paths, schema=arrow_schema(TABLES[table]), format="parquet", filesystem=store)
+        except FileNotFoundError:
+            self.check_segments()
+            raise
+
+    def check_segments(self) -> None:
+        """Raises LedgerError for the first segment of the history of the newest branch whose files are not what was recorded."""
+        for entry in self._history("segment", rolled_back=False):
+            read_segment(segments_folder(self.folder), self.line(entry), self.format)
 
     def timings(self) -> list[dict[str, Any]]:
         """The timings, the last of each (step, name), in order of steps."""

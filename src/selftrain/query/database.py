@@ -13,7 +13,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from selftrain.errors import ConfigError, FailureError, SelftrainError
+from selftrain.errors import ConfigError, FailureError, LedgerError, SelftrainError
 from selftrain.evals import Evaluation
 from selftrain.ledger import Ledger, read, unescape
 from selftrain.ledger.objects import Place
@@ -43,6 +43,7 @@ class Database:
     def __init__(self, ledger: Ledger) -> None:
         import duckdb
 
+        self._ledger = ledger
         self._connection = duckdb.connect(
             ":memory:",
             config={
@@ -79,12 +80,12 @@ class Database:
         import duckdb
 
         self._check_one_select(sql)
-        with telling(sql):
+        with telling(sql, self._ledger):
             relation = self._connection.sql(sql)
         if relation is None:  # a statement that reads nothing, as `explain` of nothing
             raise ConfigError("the query", "it gives no rows", f"Give one SELECT. {LIST}")
         assert isinstance(relation, duckdb.DuckDBPyRelation)
-        with telling(sql):
+        with telling(sql, self._ledger):
             return relation.to_arrow_reader(ROWS_A_BATCH)  # type: ignore[no-any-return, unused-ignore]
 
     def batches(self, sql: str) -> tuple[tuple[str, ...], Iterator[list[tuple[Any, ...]]]]:
@@ -92,7 +93,7 @@ class Database:
         reader = self.reader(sql)
 
         def rows() -> Iterator[list[tuple[Any, ...]]]:
-            with telling(sql):
+            with telling(sql, self._ledger):
                 for batch in reader:
                     columns = [[restored(value) for value in column.to_pylist()] for column in batch.columns]
                     yield list(zip(*columns, strict=True))
@@ -109,7 +110,7 @@ class Database:
 
         if any("\ud800" <= character <= "\udfff" for character in sql):
             raise ConfigError("the query", "it is no UTF-8 text", f"Write it in UTF-8. {LIST}")
-        with telling(sql):
+        with telling(sql, self._ledger):
             statements = duckdb.extract_statements(sql)
         if len(statements) != 1 or statements[0].type is not duckdb.StatementType.SELECT:
             given = f"{len(statements)} statements" if len(statements) != 1 else f"a statement of type {statements[0].type.name}"
@@ -154,8 +155,8 @@ def restored(value: Any) -> Any:
 class telling:
     """Turns DuckDB's errors into ours: SQL that cannot work is the user's, everything else a failure."""
 
-    def __init__(self, sql: str) -> None:
-        self._sql = sql
+    def __init__(self, sql: str, ledger: Ledger) -> None:
+        self._sql, self._ledger = sql, ledger
 
     def __enter__(self) -> None:
         return None
@@ -166,13 +167,21 @@ class telling:
         if error is None or isinstance(error, SelftrainError):
             return
         if isinstance(error, duckdb.Error):
-            raise explained(error, self._sql) from error
+            raise explained(error, self._sql, self._ledger) from error
         if isinstance(error, OSError | ValueError):  # from Arrow, while it reads the segments
-            words = str(error).splitlines()[0]
-            raise FailureError("the query", f"it stopped ({words})", "Ask again; if it stays so, `selftrain verify` says what is damaged.") from error
+            raise stopped(str(error).splitlines()[0], self._ledger) from error
 
 
-def explained(error: Exception, sql: str) -> SelftrainError:
+def stopped(words: str, ledger: Ledger) -> SelftrainError:
+    """Why the segments could not be read: the one that is damaged, where there is one."""
+    try:
+        ledger.check_segments()
+    except LedgerError as damaged:
+        return damaged
+    return FailureError("the query", f"it stopped ({words})", "Ask again; if it stays so, `selftrain verify` says what is damaged.")
+
+
+def explained(error: Exception, sql: str, ledger: Ledger) -> SelftrainError:
     """What is wrong with the SQL, in our three parts, with the nearest view or column."""
     import duckdb
 
@@ -183,7 +192,7 @@ def explained(error: Exception, sql: str) -> SelftrainError:
     if isinstance(error, duckdb.PermissionException):
         return ConfigError("the query", "SQL over a record reaches no files and no network", f"Use the views. {LIST}")
     if isinstance(error, duckdb.IOException | duckdb.InternalException | duckdb.FatalException) or "registered as 'stored_" in words:
-        return FailureError("the query", f"it stopped ({words})", "Ask again; if it stays so, `selftrain verify` says what is damaged.")
+        return stopped(words, ledger)
     table = re.search(r"Table with name (.+?) does not exist", text)
     if table:
         return ConfigError(f"the query: {table[1]}", "there is no such view", f"{nearest(table[1], list(VIEWS))}{LIST}")
