@@ -11,9 +11,9 @@ from typing import Any
 
 from selftrain.advantage import ADVANTAGE_RULES
 from selftrain.answers import KEY_VERSION
-from selftrain.answers.freeform import CLUSTERINGS, reader
+from selftrain.answers.freeform import reader
 from selftrain.compose_correction import check_correction, check_second_turns
-from selftrain.compose_labels import KNOWN_SOURCES, Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
+from selftrain.compose_labels import Needs, check_reward_rule, label_source, truth_channels, uses_reference, verifies
 from selftrain.compose_order import make_strata
 from selftrain.compose_probes import NO_PROMPTS, make_probes, set_aside
 from selftrain.compose_stored import stored_header
@@ -46,6 +46,7 @@ HELD_OUT_ANSWERS = "held_out_answers_hash"
 """in the environment of run.json: these answers reach no decision, so they stand outside the chain, and evaluations of one run must agree in them"""
 VALIDATION_ANSWERS = "validation_answers_hash"
 """in the header of a run whose checkpoint these answers choose"""
+VERIFIER = "verifier.function"
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
 
@@ -183,7 +184,7 @@ def make_verification(config: RunConfig, prompts: PromptSet) -> Verify:
         return list
     section = config.verifier
     if section.function is not None:
-        imported("verifier.function", section.function, {})
+        imported(VERIFIER, section.function, {})
     pool = VerifierPool(section.function or "gym", Limits(section.timeout_s, section.memory_mib))
     pool.start()
     entries = prompts.gym_entries if section.function is None else {}
@@ -253,26 +254,27 @@ def about_probes(probes: ProbeSet) -> Mapping[str, Any] | None:
     return {"count": len(prompts), "hash": prompt_set_hash(prompts)} if prompts else None
 
 
+def outside_functions(config: RunConfig) -> dict[str, str]:
+    """The functions of the user's that decide in a run: what the header calls each, and its `package.module:function`."""
+    named = (
+        *((option if option == "labels.source" else f"{option}={name}", name) for option, name in config.label_sources),
+        ("labels.clustering", config.labels.clustering),
+        ("reward.rule", config.reward.rule),
+        ("advantage.rule", config.advantage.rule),
+        (VERIFIER, (config.verifier.function or "") if verifies(config) else ""),
+    )
+    return {option: name for option, name in named if ":" in name}
+
+
 def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
     """What the ledger starts with: nothing in it depends on the clock, the place or a true answer."""
-    outside = {
-        option: source_hash(name, known)
-        for option, name, known in (
-            *((option if option == "labels.source" else f"{option}={name}", name, KNOWN_SOURCES) for option, name in config.label_sources),
-            ("labels.clustering", config.labels.clustering, CLUSTERINGS),
-            ("reward.rule", config.reward.rule, REWARD_RULES),
-            ("advantage.rule", config.advantage.rule, ADVANTAGE_RULES),
-            ("verifier.function", (config.verifier.function or "") if verifies(config) else "", {}),
-        )
-        if ":" in name
-    }
     return {
         "config": deciding(config),
         "config_hash": config_hash(config),
         "class": "exact" if config.policy.device == "cpu" and not verifies(config) else "replayable",  # a verifier's limits depend on the clock
         "label_free": not truth_channels(config),
         "truth_channels": truth_channels(config),
-        "outside_code": outside,
+        "outside_code": {option: source_hash(name, {}) for option, name in outside_functions(config).items()},
         "answers_hash": answers_hash(problems.train) if uses_reference(config) else None,
         **({} if problems.validation is None else {VALIDATION_ANSWERS: answers_hash(problems.validation)}),
         **stored_header(config, problems.train),

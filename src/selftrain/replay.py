@@ -11,13 +11,14 @@ from typing import Any
 
 from selftrain import remedies
 from selftrain.admission import admit
-from selftrain.compose import check_answers, load_sets, make_labelling, make_reading, make_scorer, role_readers
+from selftrain.compose import VERIFIER, check_answers, load_sets, make_labelling, make_reading, make_scorer, outside_functions, role_readers
 from selftrain.compose_correction import make_correction
 from selftrain.compose_labels import uses_reference
 from selftrain.compose_stored import check_recorded
 from selftrain.config import RunConfig
 from selftrain.control import OVERRULE
 from selftrain.correction import Correction, correction_label
+from selftrain.extension import source_hash
 from selftrain.guard import Guard, winners_of
 from selftrain.labels import Labelling
 from selftrain.ledger import Ledger, ReplayReport, verify_replay
@@ -52,6 +53,19 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
     judged = [(verdict, again) for verdict, again in judgements(ledger, config)]
     num_probes, probes = probes_that_differ(ledger, config)
     return Replay(found, len(judged), tuple(verdict.step for verdict, again in judged if again != verdict), num_probes, probes)
+
+
+def changed_functions(ledger: Ledger, config: RunConfig) -> list[str]:
+    """The functions of the user's that have another source than in the run, `option = package.module:function`.
+
+    A verifier is not asked again: what it said is in the record.
+    """
+    recorded = ledger.header["outside_code"]
+    return [
+        option if "=" in option else f"{option} = {name}"
+        for option, name in outside_functions(config).items()
+        if option != VERIFIER and option in recorded and source_hash(name, {}) != recorded[option]
+    ]
 
 
 def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Verdict]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import sys
 from io import StringIO
 from pathlib import Path
 
@@ -149,6 +150,34 @@ def test_replay_says_that_the_answers_are_other_ones(command: Selftrain, tmp_pat
     assert called.status == 2
     assert "the prompts or true answers of q.jsonl: they are not those the run was started with" in called.err
     assert "replayed" not in called.out
+
+
+def test_replay_names_a_function_that_is_not_the_one_of_the_run(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    sources = ("--labels.source", "first_of", "--first-of.sources", "own_source:vote", "--first-of.sources", "majority")
+
+    def write(source: str, clustering: str) -> None:
+        (tmp_path / "own_source.py").write_text(f"from selftrain.labels.majority import majority\ndef vote(voted, bounds): return {source}\n")
+        (tmp_path / "own_clusters.py").write_text(f"def parity(answers): return [{clustering} for one in answers]\n")
+        for name in ("own_source", "own_clusters"):
+            sys.modules.pop(name, None)
+
+    parity = "one and str(len(one) % 2)"
+    write("majority(voted, bounds)", parity)
+    made = command("train", *TOY, *sources, "--labels.clustering", "own_clusters:parity", "--run.num-steps", "2", "--run.name", "made", "--log", "plain")
+    assert made.status == 0, made.err
+    assert "note: " not in command("verify", "runs/made", "--replay").out
+    write("list(majority(voted, bounds))", parity)
+    same = command("verify", "runs/made", "--replay")
+    assert same.status == 0, same.err
+    assert "note: first_of.sources=own_source:vote: its module has another source than in the run" in same.out
+    write("majority(voted, bounds)", "one")
+    other = command("verify", "runs/made", "--replay")
+    assert other.status == 1
+    assert "note: labels.clustering = own_clusters:parity: its module has another source than in the run" in other.out
+    assert "by another function than the one that decided in the run (labels.clustering = own_clusters:parity)" in other.err
+    assert "own_source" not in other.out + other.err
+    assert "do not trust" not in other.err
 
 
 def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

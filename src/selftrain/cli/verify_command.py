@@ -75,10 +75,14 @@ def damaged(folder: Place, found: VerifyReport, head: str | None) -> Exception:
 def replayed(folder: Place) -> None:
     from selftrain.errors import LedgerError
     from selftrain.ledger import read
-    from selftrain.replay import replay
+    from selftrain.replay import changed_functions, replay
     from selftrain.run import read_config
 
-    result = replay(read(folder), read_config(folder))
+    ledger, config = read(folder), read_config(folder)
+    changed = changed_functions(ledger, config)
+    for name in changed:
+        click.echo(f"note: {name}: its module has another source than in the run")
+    result = replay(ledger, config)
     groups = result.groups
     click.echo(
         f"replayed: {groups.num_groups} groups, {groups.num_mismatches} differences; {result.num_verdicts} verdicts, {len(result.verdicts)} differ; "
@@ -92,6 +96,8 @@ def replayed(folder: Place) -> None:
         click.echo(f"difference: step {step}, probe")
     if not result.agrees:
         why = "what is recorded does not follow from the recorded completions"
-        raise LedgerError(
-            f"run {folder}", why, "Replay with the version of selftrain that made the run (run.json names it); if it differs there too, do not trust the run."
-        )
+        do = "Replay with the version of selftrain that made the run (run.json names it); if it differs there too, do not trust the run."
+        if changed:
+            why += f" by another function than the one that decided in the run ({', '.join(changed)})"
+            do = "Restore the module as it was in the run, and replay again: these differences say nothing of the record."
+        raise LedgerError(f"run {folder}", why, do)
