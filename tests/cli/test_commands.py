@@ -100,7 +100,7 @@ def test_the_toy_policy_cannot_be_exported_and_nobody_says_so(command: Selftrain
     assert [line.split()[1] for line, _ in told] == ["evaluate", "verify"]
     real = load_config(overrides={"policy.model": "embedded:default", "prompts.task": "add:4"})
     assert next_commands(real, "r", "step-000012")[-1][0] == "selftrain export r r-model"
-    assert not any("export" in line for line, _ in next_commands(real, "r", "start"))
+    assert [line for line, _ in next_commands(real, "r", "start")] == ["selftrain verify r --replay"]
     spaced = [shlex.split(line)[2:] for line, _ in next_commands(real, "my runs/r", "step-000012")]
     assert spaced == [["embedded:default", "my runs/r"], ["my runs/r", "--replay"], ["my runs/r", "my runs/r-model"]]
 

@@ -57,6 +57,7 @@ def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> No
     assert [line.split()[:3] for line in steps] == [[f"{i + 1}/7", "step", str(i)] for i in range(7)]
     for word in ("vote share 0.", "reward ", "entropy ", " nats", "length 2.0 tokens", "admitted ", "guard ok", "left "):
         assert word in steps[0]
+    assert all(re.search(r" admitted \d+ % ", line) for line in steps)
     assert any(line.startswith("avg@4: before ") and " points [" in line for line in lines)
     assert "Handed over: checkpoint step-000007, the newest one. The guard saw no evidence of harm." in lines
     head = read(tmp_path / "runs" / "train-0001").head
@@ -68,7 +69,7 @@ def test_plain_lines_from_start_to_end(command: Selftrain, tmp_path: Path) -> No
 
 
 def test_the_next_commands_work_as_printed(command: Selftrain) -> None:
-    printed = command("train", *TOY, "--run.num-steps", "6", "--log", "plain").out.split("Next:\n")[1].splitlines()
+    printed = command("train", *TOY, "--run.num-steps", "7", "--probes.num-prompts", "8", "--log", "plain").out.split("Next:\n")[1].splitlines()
     evaluate, verify = (line.split("  #")[0].split()[1:] for line in printed)
     assert command(*evaluate).status == 0
     assert command(*verify).status == 0
@@ -115,7 +116,7 @@ def test_values_of_every_kind_arrive(command: Selftrain) -> None:
 
 def test_the_live_display_fits_80_columns_and_says_all(tmp_path: Path) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=80, record=True, legacy_windows=False)
-    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path)}))
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "probes.num_prompts": 8}))
     assert do(run, Live(console), resumed=False) == 0
     text = console.export_text()
     for word in ("vote share", "reward", "entropy", "length", "admitted", "guard", "evaluated before", "avg@4", "pseudo-label", "Next:", "selftrain evaluate"):

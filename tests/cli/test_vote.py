@@ -48,8 +48,13 @@ def test_votes_in_the_order_of_the_prompts(command: Selftrain, tmp_path: Path) -
     assert a["answer"] in ("1/2", "0.5")
     assert (b["outcome"], b["answer"], b["key"]) == ("tie", None, None)
     assert (c["outcome"], c["num_read"], c["counts"]) == ("no_answer", 0, [])
-    assert called.err.splitlines()[0] == "3 prompts, 6 completions: 1 ties, 1 without any answer, 1 completions unread"
+    assert called.err.splitlines()[0] == "3 prompts, 6 completions: 1 tie, 1 without any answer, 1 completion unread"
     assert [line for line in called.err.splitlines() if line.endswith(":")] == ["closest calls:", "ties:", "least read:"]
+
+
+def test_one_prompt_is_no_prompts(command: Selftrain, tmp_path: Path) -> None:
+    called = command("vote", write(tmp_path / "c.jsonl", [{"prompt": "a", "completions": ["#### 1"]}]))
+    assert called.err.splitlines()[0] == "1 prompt, 1 completion: 0 ties, 0 without any answer, 0 completions unread"
 
 
 def test_lists_of_completions(command: Selftrain, tmp_path: Path) -> None:
@@ -231,4 +236,4 @@ def test_a_question_that_is_too_long_for_the_judge_makes_its_pair_different(comm
     rows = write(tmp_path / "c.jsonl", [{"prompt": "5+7", "completions": ["a" * 600, "b"]}, {"prompt": "5+7", "completions": ["12", "12.0"]}])
     called = command("vote", rows, "--clustering", "judge", "--judge-model", "embedded:default", "--judge.max-new-tokens", "2")
     assert [len(vote["counts"]) for vote in votes(called.out)] == [2, 1]  # type: ignore[arg-type]
-    assert called.err.splitlines()[-1].endswith("0 replies without yes or no, 1 questions too long for the model")
+    assert called.err.splitlines()[-1].endswith("0 replies without yes or no, 1 question too long for the model")

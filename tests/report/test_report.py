@@ -32,10 +32,12 @@ from selftrain.report.card import model_card
 from selftrain.report.contested import contested
 from selftrain.report.cost import cost_of
 from selftrain.report.labels import labels_of
+from selftrain.report.limits import limits_of
 from selftrain.report.render import cell, code, fence
 from selftrain.report.repeat import command_line
 from selftrain.report.side_by_side import OTHER_PROBLEMS, SAME_PROBLEMS, compare
-from selftrain.report.words import count, duration, energy, handover_sentence, percent, points
+from selftrain.report.view import view_of
+from selftrain.report.words import count, duration, energy, handover_sentence, percent, points, rollback_sentences
 from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Action, Finding, Verdict
@@ -129,6 +131,7 @@ def test_a_finished_run(recorded_run: RecordedRuns) -> None:
         assert "One run with one seed (0)" in text
         assert "selftrain train --policy.model toy " in text
         assert read(outcome.folder).head in text
+        assert "on the same kind of machine, the record then ends with the same head." in text
     assert page.tags.count("figure") == 12
     assert page.text.count("Accuracy on held-out problems") == 1
     assert "better" not in page.text
@@ -180,6 +183,7 @@ def test_an_unfinished_run_names_what_the_run_itself_would_hand_over(tmp_path: P
     assert len(requests) == 1
     assert bool(requests[0]) == (action == "off")
     assert read_record(run.folder).handed_over == "step-000010"
+    assert "on the same kind of machine, the record is then the same until a person made a request, after 4 steps." in reported(run.folder)[1]
 
 
 def test_a_checkpoint_that_was_recorded_and_not_saved_is_not_handed_over(tmp_path: Path) -> None:
@@ -224,6 +228,8 @@ def test_a_run_under_way_and_an_empty_one(tmp_path: Path) -> None:
     assert "The guard has not judged yet: it needs 6 steps and has 3." in page.text
     assert "The run has no end yet, so nothing is handed over." in page.text
     assert "Everything here may change." in markdown
+    for text in (page.text, markdown):
+        assert "on the same kind of machine, the record then begins as this one, which has no end yet." in text
 
 
 def test_a_run_without_held_out_problems_claims_nothing(tmp_path: Path) -> None:
@@ -332,6 +338,20 @@ def test_a_short_run_that_went_back_does_not_say_that_nobody_ever_judged(tmp_pat
     for text in (page.text, markdown):
         assert "Rolled back once" in text
         assert "Since the run went back, the guard has not judged yet: it needs 6 steps and has 5." in text
+    record = read_record(outcome.folder)
+    rolled_back = rollback_sentences(record)[0]
+    assert dict(compare([record, record]).ended)["guard"][1].startswith(f"{rolled_back} Since the run went back")
+    assert f"- {rolled_back} " in model_card(record, record.handed_over)
+    assert view_of(record).mood == "warn"
+
+
+def test_the_frame_of_the_verdict_is_green_where_nothing_speaks_against_the_run(recorded_run: RecordedRuns) -> None:
+    view = view_of(read_record(recorded_run(LEARNS).folder))
+    assert view.mood == "good"
+    row = view.outcome[0]
+    loss, chance = (dataclasses.replace(row, difference=Interval(-0.1, -0.2, high)) for high in (-0.01, 0.01))
+    assert dataclasses.replace(view, outcome=(loss,)).mood == "warn"
+    assert dataclasses.replace(view, outcome=(chance,)).mood == "good"
 
 
 def test_what_was_left_behind_costs_too(tmp_path: Path) -> None:
@@ -499,6 +519,15 @@ def test_a_report_stays_small_however_long_and_troubled_the_run(tmp_path: Path, 
     peak = round(12 + (190 - 12 - 26) * (1 - 0.987), 1)
     vote = next(part for part in html.split("<figure") if "Vote <span>" in part)
     assert f",{peak} " in vote
+
+
+def test_limits_write_percent_as_the_tables_do(recorded_run: RecordedRuns) -> None:
+    record = read_record(recorded_run(LEARNS).folder)
+    values = {"completion/truncated_frac": 0.126, "vote/read_mean_frac": 0.8, "label/decided_frac": 0.5}
+    step = dataclasses.replace(record.steps[-1], values={**record.steps[-1].values, **values})
+    said = " ".join(limits_of(dataclasses.replace(record, steps=(step,))))
+    for words in ("13 % of the last completions were cut off", "could be read in 20 % of", "50 % of the last groups had no decided label"):
+        assert words in said
 
 
 def test_numbers_in_words() -> None:

@@ -62,10 +62,10 @@ def table(found: Profile) -> list[str]:
     measured = f"{found.num_steps} step{'s' if found.num_steps > 1 else ''}"
     lines = [f"Mean of {measured}: {found.step_s:.3f} s a step", "", f"{'stage':<16}{'seconds':>10}{'share':>9}"]
     for stage, seconds in found.seconds.items():
-        lines.append(f"{stage:<16}{seconds:>10.4f}{seconds / found.step_s:>9.1%}")
+        lines.append(f"{stage:<16}{seconds:>10.4f}{100 * seconds / found.step_s:>7.1f} %")
         if stage == "sample":
-            lines += [f"  {name:<14}{part:>10.4f}{part / found.step_s:>9.1%}" for name, part in found.parts.items()]
-    lines += [f"{'all but sampling, scoring and updating':<26}: {found.overhead_frac:.1%}", ""]
+            lines += [f"  {name:<14}{part:>10.4f}{100 * part / found.step_s:>7.1f} %" for name, part in found.parts.items()]
+    lines += [f"{'all but sampling, scoring and updating':<26}: {100 * found.overhead_frac:.1f} %", ""]
     lines.append(f"sampled    {found.sampled_tokens:,.0f} tokens a step, {found.sampled_tokens / found.seconds['sample']:,.0f} a second")
     rate = found.trained_tokens / found.seconds["update"] if found.trained_tokens else 0.0
     lines.append(f"trained    {found.trained_tokens:,.0f} tokens a step, {rate:,.0f} a second")

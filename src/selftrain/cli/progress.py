@@ -13,15 +13,16 @@ WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal of a step: its name, its metric key, its value as text with the unit."""
+    """A signal of a step: its name, its metric key, its value times `scale` as text with the unit."""
 
     name: str
     key: str
     form: str
+    scale: float = 1.0
 
     def text(self, values: Mapping[str, float]) -> str:
         value = values.get(self.key)
-        return "-" if value is None else self.form.format(value)
+        return "-" if value is None else self.form.format(self.scale * value)
 
 
 SIGNALS = (
@@ -29,7 +30,7 @@ SIGNALS = (
     Signal("reward", "reward/mean_frac", "{:.3f}"),
     Signal("entropy", "policy/entropy_mean_nats", "{:.3f} nats"),
     Signal("length", "completion/length_mean_tokens", "{:.1f} tokens"),
-    Signal("admitted", "admission/admitted_frac", "{:.0%}"),
+    Signal("admitted", "admission/admitted_frac", "{:.0f} %", 100.0),
 )
 
 

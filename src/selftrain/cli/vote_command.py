@@ -132,9 +132,14 @@ def votes_in(file: str, clustering: str, judge: Judge | None) -> Iterator[GroupV
 def judged(judge: Judge) -> str:
     """What became of the pairs, for a person."""
     return (
-        f"judge: {judge.num_pairs} pairs of different answers, {judge.num_beyond} of them beyond --judge.max-pairs and not judged; "
-        f"{judge.num_unread} replies without yes or no, {judge.num_too_long} questions too long for the model"
+        f"judge: {counted(judge.num_pairs, 'pair')} of different answers, {judge.num_beyond} of them beyond --judge.max-pairs and not judged; "
+        f"{counted(judge.num_unread, 'reply', 'replies')} without yes or no, {counted(judge.num_too_long, 'question')} too long for the model"
     )
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """1 prompt, 2 prompts"""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 def check_table(table: str | None) -> None:
@@ -177,11 +182,12 @@ def as_json(group: GroupVote, bounds: Bounds) -> dict[str, Any]:
 
 def summary(overview: Overview) -> Iterator[str]:
     yield (
-        f"{overview.num_groups} prompts, {overview.num_completions} completions: "
-        f"{overview.num_ties} ties, {overview.num_empty} without any answer, {overview.num_unread} completions unread"
+        f"{counted(overview.num_groups, 'prompt')}, {counted(overview.num_completions, 'completion')}: "
+        f"{counted(overview.num_ties, 'tie')}, {overview.num_empty} without any answer, {counted(overview.num_unread, 'completion')} unread"
     )
     if overview.num_again:
-        yield f"{overview.num_again} of these are of a prompt that had a vote before: its rows do not follow each other. Sort them by prompt for one vote each."
+        these = f"{overview.num_again} of these {'is' if overview.num_again == 1 else 'are'}"
+        yield f"{these} of a prompt that had a vote before: its rows do not follow each other. Sort them by prompt for one vote each."
     for title, found in (("closest calls", overview.closest), ("ties", overview.ties), ("least read", overview.least_read)):
         if found:
             yield f"{title}:"

@@ -217,7 +217,7 @@ def run_columns(k: int) -> dict[str, Callable[[RunRow], str]]:
         "handed over": lambda run: f"{share(run.points['handed'].avg.value)} ({run.record.handed_over})",
         f"maj@{k} before -> end": lambda run: f"{share(run.points['before'].maj.value)} -> {share(run.points['end'].maj.value)}",
         "gained / lost": lambda run: f"{run.gained} / {run.lost}",
-        "guard": lambda run: " ".join([*words.rollback_sentences(run.record), words.guard_sentence(run.record)]),
+        "guard": lambda run: words.guard_and_rollbacks(run.record),
     }
 
 

@@ -63,7 +63,7 @@ def truncated(record: RunRecord) -> str | None:
     if share is None or share < NOTABLE_FRAC:
         return None
     return (
-        f"{share:.0%} of the last completions were cut off at rollout.max_new_tokens = {record.config.rollout.max_new_tokens} and had no vote. "
+        f"{100 * share:.0f} % of the last completions were cut off at rollout.max_new_tokens = {record.config.rollout.max_new_tokens} and had no vote. "
         "A higher limit may change the result."
     )
 
@@ -72,14 +72,14 @@ def unread(record: RunRecord) -> str | None:
     read = late_mean(record.steps, "vote/read_mean_frac")
     if read is None or 1 - read < NOTABLE_FRAC:
         return None
-    return f"No answer could be read in {1 - read:.0%} of the last completions: the vote speaks for the others only."
+    return f"No answer could be read in {100 * (1 - read):.0f} % of the last completions: the vote speaks for the others only."
 
 
 def undecided(record: RunRecord) -> str | None:
     decided = late_mean(record.steps, "label/decided_frac")
     if decided is None or 1 - decided < NOTABLE_FRAC:
         return None
-    return f"{1 - decided:.0%} of the last groups had no decided label and trained nothing."
+    return f"{100 * (1 - decided):.0f} % of the last groups had no decided label and trained nothing."
 
 
 def outside_code(record: RunRecord) -> str | None:

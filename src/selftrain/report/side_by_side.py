@@ -73,7 +73,7 @@ ENDED: Mapping[str, Callable[[RunRecord], str]] = {
     "status": words.status_words,
     "who decides": lambda record: str(record.config.labels.source),
     "label-free": lambda record: "yes" if record.label_free else f"no: {', '.join(record.header['truth_channels'])}",
-    "guard": words.guard_sentence,
+    "guard": words.guard_and_rollbacks,
     "handed over": lambda record: record.handed_over if record.end_reason else "no end yet",
     "vote share, last steps": late("vote/share_mean_frac", ".3f"),
     "entropy, last steps (nats)": late("policy/entropy_mean_nats", ".3g"),

@@ -106,11 +106,7 @@ class View:
     cost: Cost
     limits: tuple[str, ...]
     repeat: str
-
-    @property
-    def exact(self) -> bool:
-        """Whether a repetition gives the same record."""
-        return bool(self.record.header["class"] == "exact")
+    repetition: str
 
     @property
     def told_events(self) -> tuple[Event | None, ...]:
@@ -128,9 +124,13 @@ class View:
 
     @property
     def mood(self) -> str:
-        """How the verdict is coloured: halt, warn, open (no end yet) or good."""
-        actions = {event.action for event in self.events}
-        return next((action for action in ("halt", "roll_back", "warn") if action in actions), "good" if self.record.end_reason else "open")
+        """How the verdict is coloured: halt, warn (a finding, a rollback or a loss beyond chance), open (no end yet) or good."""
+        if any(event.action == "halt" for event in self.events):
+            return "halt"
+        lost = any(row.difference is not None and row.difference.high < 0 for row in self.outcome)
+        if self.events or self.record.ledger.branches or lost:
+            return "warn"
+        return "good" if self.record.end_reason else "open"
 
 
 def view_of(record: RunRecord) -> View:
@@ -161,6 +161,7 @@ def view_of(record: RunRecord) -> View:
         cost=cost,
         limits=limits_of(record),
         repeat=command_line(record.config),
+        repetition=words.repetition_words(record),
     )
 
 

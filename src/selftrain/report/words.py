@@ -152,6 +152,11 @@ def rollback_words(record: BranchRecord) -> str:
     return f"after {record.left_at} steps to {where}, by {record.who}: {record.reason}{remedy}"
 
 
+def guard_and_rollbacks(record: RunRecord) -> str:
+    """What the guard did, and what it saw in the steps that count."""
+    return " ".join([*rollback_sentences(record), guard_sentence(record)])
+
+
 def handover_sentence(record: RunRecord) -> str:
     """What is handed over and why."""
     if record.end_reason is None:
@@ -251,6 +256,18 @@ def verdict_sentences(record: RunRecord) -> list[str]:
     ]
 
 
+def repetition_words(record: RunRecord) -> str:
+    """What the record of a repetition has in common with this one."""
+    if record.header["class"] != "exact":
+        return "on this device completions may differ, but every vote, label, reward and verdict follows from the recorded ones"
+    asked = next(record.ledger.requests(), None)
+    if asked is not None:
+        return f"on the same kind of machine, the record is then the same until a person made a request, after {asked.step} steps"
+    if record.end_reason is None:
+        return "on the same kind of machine, the record then begins as this one, which has no end yet"
+    return "on the same kind of machine, the record then ends with the same head"
+
+
 def status_words(record: RunRecord) -> str:
     done, planned = len(record.steps), record.config.run.num_steps
     return {"done": f"finished, {done} steps", "halted": f"halted by the guard after {done} of {planned} steps"}.get(
@@ -259,13 +276,14 @@ def status_words(record: RunRecord) -> str:
 
 
 def next_commands(config: RunConfig, folder: str, handed_over: str) -> list[tuple[str, str]]:
-    """The commands a user would want next, each with what it does; the toy policy cannot be exported, and a start that is handed over need not be."""
+    """The commands a user would want next, each with what it does; the toy policy cannot be exported, and of a start that is handed over there is nothing to
+    compare or export.
+    """
     model, export_to = shlex.quote(config.policy.model), shlex.quote(f"{folder.rstrip('/')}-model")
     folder = shlex.quote(folder)
-    found = [
-        (f"selftrain evaluate {model} {folder}", "both models on the held-out problems, with paired differences"),
-        (f"selftrain verify {folder} --replay", "prove that nothing in the record was changed"),
-    ]
+    found = [(f"selftrain verify {folder} --replay", "prove that nothing in the record was changed")]
+    if handed_over != START:
+        found.insert(0, (f"selftrain evaluate {model} {folder}", "both models on the held-out problems, with paired differences"))
     if handed_over != START and config.policy.model != "toy" and not config.policy.model.startswith("toy:"):
         found.append((f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder"))
     return found
