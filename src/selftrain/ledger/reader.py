@@ -195,13 +195,17 @@ class Ledger:
         return storage.is_locked(self.folder / "ledger" / "lock")
 
     def evals(self, rolled_back: bool = False) -> list[dict[str, Any]]:
-        """The evaluations, the last of each (step, name), in order of steps; those of given-up records are left out.
+        """The evaluations, the last of each (step, name), in order of steps; those of given-up records are left out."""
+        return [record for record, _, counts in self.placed_evals() if rolled_back or counts]
+
+    def placed_evals(self) -> list[tuple[dict[str, Any], int, bool]]:
+        """Each evaluation with its branch and whether it belongs to the history of the newest one, in the order of `evals`.
 
         An evaluation comes after the steps it names, so it belongs to the last of them.
         """
         branches = {entry.hash: entry.branch for entry in self.entries}
-        known = [record for record in latest(self.folder / "evals.jsonl") if record["head"] in branches]
-        return [record for record in known if rolled_back or record["step"] == 0 or self.counts(branches[record["head"]], record["step"] - 1)]
+        known = [(record, branches[record["head"]]) for record in latest(self.folder / "evals.jsonl") if record["head"] in branches]
+        return [(record, branch, record["step"] == 0 or self.counts(branch, record["step"] - 1)) for record, branch in known]
 
     def dataset(self, table: str) -> ds.Dataset:
         """The rows of a table (`groups` or `completions`) of the chained segments as an Arrow dataset, texts escaped, of the history of the newest branch.

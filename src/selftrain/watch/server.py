@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from importlib import resources
 from typing import Any
 
@@ -89,6 +90,12 @@ def number(request: Request, name: str, default: int | None = None, most: int = 
     return min(int(text), most)
 
 
+def read_ahead(tail: RunTail) -> None:
+    """Index the groups, which are asked for next. What is damaged in them is said to who asks for them."""
+    with suppress(SelftrainError):
+        tail.index.catch_up()
+
+
 def maybe(request: Request, name: str) -> int | None:
     return number(request, name) if name in request.query_params else None
 
@@ -111,7 +118,7 @@ class Server:
     def run(self, request: Request) -> Response:
         tail = self._tail(request)
         found = answer(tail.detail())
-        found.background = BackgroundTask(tail.index.catch_up)  # the groups are asked for next
+        found.background = BackgroundTask(read_ahead, tail)
         return found
 
     def series(self, request: Request) -> Response:
@@ -190,16 +197,16 @@ class Server:
         while not self._closing():
             try:
                 seen = await run_in_threadpool(tail.advance)
-                state = await run_in_threadpool(tail.state_name)
+                if generation != tail.generation or seq > seen:
+                    yield event("reload", {})
+                    return
+                stamp = f"{await run_in_threadpool(tail.state_name)} {len(await run_in_threadpool(tail.evaluations))}"
+                change = await run_in_threadpool(tail.changes, seq) if seen > seq or stamp != before else None
             except SelftrainError as error:
                 yield event("failed", {"error": f"{error.given}: {error.why}"})
                 return
-            if generation != tail.generation or seq > seen:
-                yield event("reload", {})
-                return
-            stamp = f"{state} {len(tail.evaluations())}"
-            if seen > seq or stamp != before:
-                yield event("change", await run_in_threadpool(tail.changes, seq))
+            if change is not None:
+                yield event("change", change)
                 seq, before, quiet = seen, stamp, 0.0
             elif quiet >= BEAT_S:
                 yield ": still here\n\n"

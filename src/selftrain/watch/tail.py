@@ -89,6 +89,7 @@ class RunTail:
                 "last": {key: finite(last[key]) for key in SHOWN if key in last},
                 "action": self.verdicts[-1]["action"] if self.verdicts else None,
                 "handed_over": self.end["handed_over"] if self.end else None,
+                "head": self.ledger.head,
                 "seq": len(self.ledger.entries),
                 "generation": self.generation,
             }
@@ -145,7 +146,6 @@ class RunTail:
                 **self.summary(),
                 "config": self.config,
                 "environment": self.ledger.environment,
-                "head": self.ledger.head,
                 "class": self.ledger.header["class"],
                 "metrics": {name: {"unit": one.unit, "formula": one.formula} for name, one in METRICS.items()},
                 "evaluations": self.evaluations(),
@@ -163,21 +163,30 @@ class RunTail:
             }
 
     def checkpoints(self) -> list[dict[str, Any]]:
-        """The checkpoints on the disk, oldest first, after `start`. counts: whether one belongs to the history of the newest branch."""
+        """The checkpoints on the disk, oldest first, after `start`.
+
+        counts: whether one belongs to the history of the newest branch, as what that one began with does.
+        """
         found: list[dict[str, Any]] = [{"name": START, "branch": 0, "step": 0, "counts": True}]
         for name in checkpoint_names(self.folder / "checkpoints"):
             branch, step = place_of(name) or (-1, -1)
             if branch >= 0:
-                found.append({"name": name, "branch": branch, "step": step, "counts": self.ledger.counts(branch, max(step - 1, 0))})
+                counts = self.ledger.counts(branch, max(step - 1, 0)) or self.ledger.lineage.get(branch, (-1, None))[0] == step
+                found.append({"name": name, "branch": branch, "step": step, "counts": counts})
         return found
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """Every evaluation on the held-out problems: its name, where it stands, its measures, and how many examples it kept."""
+        """Every evaluation on the held-out problems: its name, where it stands, its measures, and how many examples it kept.
+
+        counts: whether it belongs to the history of the newest branch.
+        """
         with self.lock:
             return [
                 {
                     "name": record["name"],
                     "step": record["step"],
+                    "branch": record["branch"],
+                    "counts": record["counts"],
                     "num_samples": record["evaluation"]["num_samples"],
                     "num_problems": len(record["evaluation"]["results"]),
                     "num_examples": len(record["evaluation"]["examples"]),
@@ -202,7 +211,8 @@ class RunTail:
             except OSError:
                 stamp = 0.0
             if stamp != self._evals[0]:
-                records = [one for one in self.ledger.evals(rolled_back=True) if "results" in one.get("evaluation", {})]
+                placed = [one for one in self.ledger.placed_evals() if "results" in one[0].get("evaluation", {})]
+                records = [record | {"branch": branch, "counts": counts} for record, branch, counts in placed]
                 self._evals = (stamp, [one | {"measures": measured(Evaluation.from_json(one["evaluation"]))} for one in records])
             return self._evals[1]
 
