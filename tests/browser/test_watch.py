@@ -14,8 +14,10 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from selftrain import control
 from selftrain.ledger import read
-from selftrain.run import train_to_end
+from selftrain.run import StepReport, start, train_to_end
+from selftrain.watch.tail import RunTail
 from tests.browser.conftest import PHONE, Page
 from tests.watch import runs as made
 
@@ -330,7 +332,7 @@ def test_a_run_that_hands_over_an_earlier_checkpoint(page: Open, tmp_path: Path)
         Promise.all([module, fetch("api/run?run=a").then((one) => one.json())]).then(([{ recordTab }, run]) => {
           const evaluations = [...run.evaluations, { ...run.evaluations[0], name: "after", step: 12 }];
           recordTab(body, { run: { ...run, handed_over: "branch-01-step-000008", evaluations } });
-          done([...body.querySelectorAll("section:nth-of-type(2) tbody tr")].map((row) => [row.children[0].textContent, row.children[1].textContent]));
+          done([...body.querySelectorAll("section.evaluations tbody tr")].map((row) => [row.children[0].textContent, row.children[1].textContent]));
         }, (error) => done(String(error)));
     """
     assert shown.driver.execute_async_script(script) == [["before", "0"], ["after", "8"]]
@@ -340,6 +342,16 @@ def test_a_run_that_hands_over_an_earlier_checkpoint(page: Open, tmp_path: Path)
     assert shown.driver.execute_script(script)
     script = "const tabs = document.querySelector('.tabs'); return tabs.scrollHeight <= tabs.clientHeight || getComputedStyle(tabs).overflowY === 'hidden'"
     assert shown.driver.execute_script(script)
+    script = """
+        const done = arguments[0], module = import(new URL("record.js", document.baseURI)), body = document.createElement("div");
+        Promise.all([module, fetch("api/run?run=a").then((one) => one.json())]).then(async ([{ recordTab }, run]) => {
+          const context = { run }, tab = await recordTab(body, context), head = () => body.querySelector(".facts code").textContent, before = head();
+          context.run = { ...run, head: "f".repeat(64) };
+          tab.update({});
+          done([before, head()]);
+        }, (error) => done(String(error)));
+    """
+    assert shown.driver.execute_async_script(script) == [f"{read(outcome.folder).head[:16]}…", f"{'f' * 16}…"]
     shown.go("/run/a/curves")
     shown.wait(lambda: shown.all(".happened li"), "what happened")
     whens = shown.all(".happened li .when")
@@ -348,6 +360,119 @@ def test_a_run_that_hands_over_an_earlier_checkpoint(page: Open, tmp_path: Path)
     starts = {round(one.rect["x"]) for one in shown.all(".happened li span:last-child")}
     assert len(starts) == 1, "the words begin in one column"
     assert min(starts) >= max(one.rect["x"] + one.rect["width"] for one in whens)
+
+
+def test_every_metric_with_values_shows_them(page: Open, tmp_path: Path) -> None:
+    """Those of probes and glances too, which stand alone between steps without them."""
+    options = {"probes.num_prompts": 48, "probes.every_steps": 8, "run.num_steps": 20}
+    train_to_end(made.toy(tmp_path / "a", **options))
+    shown = page(tmp_path)
+    shown.open("/run/a/curves")
+    shown.wait(lambda: len(shown.all(".chart canvas")) >= 30, "the curves")
+    time.sleep(0.5)
+    script = """
+        const probe = document.createElement("i");
+        probe.style.color = "var(--accent)";
+        document.body.append(probe);
+        const [red, green, blue] = getComputedStyle(probe).color.match(/\\d+/g).map(Number);
+        const drawn = (canvas) => {
+          const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          let count = 0;
+          for (let at = 0; at < data.length; at += 4)
+            count += Math.abs(data[at] - red) + Math.abs(data[at + 1] - green) + Math.abs(data[at + 2] - blue) < 24 && data[at + 3] > 200;
+          return count;
+        };
+        return [...document.querySelectorAll(".chart")].map((one) => [one.title.split(":")[0], drawn(one.querySelector("canvas"))]);
+    """
+    drawn = dict(shown.driver.execute_script(script))
+    assert {"probe/base_agree_frac", "support/base_share_frac", "glance/fallen_frac", "cost/probe_tokens"} <= set(drawn)
+    assert {name: count for name, count in drawn.items() if count < 12} == {}
+
+
+def test_axes_show_all_values_and_whole_labels(page: Open, default_run: Path) -> None:
+    shown = page(default_run)
+    shown.open("/run/additions/record")
+    shown.wait(lambda: shown.find(".record"), "the record")
+    script = """
+        const done = arguments[0], load = (name) => import(new URL(name, document.baseURI));
+        Promise.all([load("chart.js"), load("format.js")]).then(async ([{ Chart, Linked, span }, { fixed, tickLabels }]) => {
+          const axis = async (values) => {
+            const chart = new Chart(new Linked(() => {}), { title: "t", unit: "", series: [{ color: "accent" }] });
+            document.body.append(chart.element);
+            chart.set([values.map((_, at) => at), values]);
+            await new Promise((next) => setTimeout(next, 100));
+            const { _values, _size, gap } = chart.plot.axes[1];
+            const longest = Math.max(..._values.map((label) => chart.plot.ctx.measureText(label).width));
+            return { labels: _values, fits: longest + gap <= _size };
+          };
+          done({
+            tiny: await axis([-1e-8, 0, 1.2e-8]), near: await axis([1, 1 + 2e-7, 1]), plain: await axis([-1.5, 0, 0.7]), large: await axis([0, 2500000, 900]),
+            below: span(-0.033, 0.03, [0, 1]), above: span(0.2, 1.1, [0, 1]), within: span(0.02, 0.03, [0, 1]), filled: span(0.1, 0.9, [0, 1]),
+            quarters: tickLabels([0, 0.025, 0.05], 0.025), halves: [0.5, 1.5, 2.5].map((one) => fixed(one, 0)),
+            ties: [31.25, 31.75, 31.3, 0.25, 100, 8.05, -31.25].map((one) => fixed(one, 1)),
+          });
+        }).catch((error) => done({ error: String(error) }));
+    """
+    found = shown.driver.execute_async_script(script)
+    for name in ("tiny", "near", "plain", "large"):
+        labels = found[name]["labels"]
+        assert found[name]["fits"]
+        assert len(set(labels)) == len(labels) >= 2, labels
+        values = [float(label.replace(",", "")) for label in labels]
+        assert values == sorted(values)
+    assert found["tiny"]["labels"][0].startswith("-")
+    assert found["below"][0] < -0.033 < 0.03 < found["below"][1]
+    assert found["above"][0] < 0.2 < 1.1 < found["above"][1]
+    assert 0 < found["within"][0] < 0.02 < 0.03 < found["within"][1] < 0.04
+    assert found["filled"] == [0, 1]
+    assert found["quarters"] == ["0", "0.025", "0.05"]
+    assert found["ties"] == [f"{one:.1f}" for one in (31.25, 31.75, 31.3, 0.25, 100.0, 8.05, -31.25)]
+    assert found["halves"] == [f"{one:.0f}" for one in (0.5, 1.5, 2.5)]
+
+
+def test_a_rollback_takes_its_evaluations_out_of_the_accuracy(page: Open, tmp_path: Path) -> None:
+    """They are drawn thin, and the record marks them; the newest one that counts is read out."""
+    run = start(made.toy(tmp_path / "a", **{"evals.every_steps": 3, "run.num_steps": 30}))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 10:
+            control.ask(run.folder, control.ROLL_BACK, "Ada", "a test", "step-000003")
+        if isinstance(event, StepReport) and event.metrics.version.branch:
+            break
+    run.ledger.close()
+    shown = page(tmp_path)
+    shown.open("/run/a/curves")
+    shown.wait(lambda: "avg@4" in shown.text(".stages"), "the accuracy")
+    measured = RunTail("a", tmp_path / "a").evaluations()
+    assert [one["name"] for one in measured if not one["counts"]] == ["step-000006", "step-000009"]
+    last = next(one for one in measured if one["name"] == "step-000003")
+    assert float(shown.text(".chart .now").split()[0]) == pytest.approx(last["measures"]["avg@4"]["value"], rel=1e-3)
+    assert any("after 11 steps" in one.text for one in shown.all(".happened .when")), shown.text(".happened")
+    shown.go("/run/a/record")
+    shown.wait(lambda: shown.all(".evaluations tbody tr"), "the evaluations")
+    rows = {one.text.split()[0]: one.text for one in shown.all(".evaluations tbody tr")}
+    assert {name for name, text in rows.items() if "left behind" in text} == {"step-000006", "step-000009"}
+    table = shown.need(".evaluations .scroll")
+    assert table.get_property("scrollWidth") <= table.get_property("clientWidth")
+    assert all(one.rect["height"] < 40 for one in shown.all(".evaluations td")), "names stand in one line"
+
+
+def test_a_damaged_record_is_named_on_the_page(page: Open, default_run: Path, tmp_path: Path) -> None:
+    made.write_empty(tmp_path / "empty")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "run.json").write_text("{")
+    shown = page(tmp_path)
+    shown.open("/")
+    shown.wait(lambda: "damaged" in shown.text(".runs"), "the damaged run")
+    assert "broken damaged" in shown.text(".runs")
+    shown.go("/run/empty/record")
+    shown.wait(lambda: shown.find(".record"), "the record")
+    with (tmp_path / "empty" / "evals.jsonl").open("a") as file:
+        file.write('{"broken\n')
+    shown.wait(lambda: "the record cannot be read" in shown.text("#link"), "the state of the connection")
+    assert "evals.jsonl" in shown.text("#says")
+    (tmp_path / "empty" / "evals.jsonl").write_text("")
+    shown.wait(lambda: shown.text("#link") == "", "going on")
+    shown.driver.get_log("browser")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -363,6 +488,27 @@ def test_on_a_phone(page: Open, default_run: Path, tmp_path: Path, keeps_picture
         assert shown.faults() == []
         if theme == "dark" and place in ("curves", "group/0/9/4"):
             shown.picture(f"watch-phone-{place.partition('/')[0]}", tmp_path, keeps_pictures)
+
+
+def test_a_long_name_and_many_visits_fit_a_phone(page: Open, tmp_path: Path) -> None:
+    name = "a-run-with-quite-a-long-name"
+    run = start(made.toy(tmp_path / name))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 7 and not event.metrics.version.branch:
+            control.ask(run.folder, control.ROLL_BACK, "Ada", "a test", "step-000003")
+    shown = page(tmp_path)
+    shown.size(*PHONE)
+    visits = RunTail(name, tmp_path / name).index
+    often = visits.prompts("", 1)["rows"][0]["id"]
+    last = visits.history(often)[-1]
+    shown.open(f"/run/{name}/group/{last['branch']}/{last['step']}/{last['index']}")
+    shown.wait(lambda: shown.all(".visits tbody tr"), "the visits")
+    time.sleep(0.3)
+    table = shown.need(".visits .scroll")
+    assert table.get_property("scrollWidth") <= table.get_property("clientWidth"), "the outcome is in sight"
+    lines = "return [...document.querySelectorAll('.bar .brand, .bar button, .crumbs a')].map((one) => one.getBoundingClientRect().height)"
+    assert max(shown.driver.execute_script(lines)) < 36, "each in one line"
+    assert shown.driver.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
 
 
 @pytest.mark.parametrize(("steps", "completions"), [(200, 100_000), pytest.param(1000, 500_000, marks=pytest.mark.slow)])

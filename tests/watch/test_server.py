@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from selftrain import control
 from selftrain.cli import call
 from selftrain.errors import RunFolderError
 from selftrain.ledger import LedgerWriter, RequestRecord, read
+from selftrain.metrics import METRICS
 from selftrain.run import StepReport, resume, start
 from selftrain.watch.runs import Runs
 from selftrain.watch.security import HEADERS, Rules
@@ -326,6 +328,7 @@ def test_a_tail_reads_on_and_not_again(tmp_path: Path, monkeypatch: pytest.Monke
             assert [one["step"] for one in change["steps"]] == [event.metrics.step]
             assert change["state"]["steps_done"] == event.metrics.step + 1
             assert change["state"]["state"] == "running"
+            assert change["state"]["head"] == read(tmp_path / "a").head
             seen = before
     size = (tmp_path / "a" / "ledger" / "chain.jsonl").stat().st_size
     offsets: list[int] = []
@@ -384,6 +387,63 @@ def test_a_damaged_record_is_named_and_hides_no_other_run(folder: Path, tmp_path
     assert "does not have the hash" in listed["back"]["error"]
     assert listed["hostile"]["state"] == "unfinished"
     assert client(tmp_path).get("/api/run?run=back").status_code == 500
+
+
+def test_damaged_groups_are_said_to_who_asks_for_them(folder: Path, tmp_path: Path) -> None:
+    """The index that is made ahead of that keeps quiet."""
+    shutil.copytree(folder / "back", tmp_path / "back")
+    (tmp_path / "back" / "ledger" / "segments" / "000005.groups.parquet").unlink()
+    page = client(tmp_path)
+    assert page.get("/api/run?run=back").json()["state"] == "done"
+    answer = page.get("/api/groups?run=back")
+    assert (answer.status_code, "000005.groups.parquet" in answer.json()["error"]) == (500, True)
+
+
+def test_a_stream_says_what_is_damaged(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "back", tmp_path / "back")
+    page = client(tmp_path)
+    assert page.get("/api/run?run=back").status_code == 200
+    with (tmp_path / "back" / "evals.jsonl").open("a") as file:
+        file.write('{"broken\n')
+    answer = page.get("/api/events?run=back")
+    name, data = answer.text.strip().split("\n")
+    assert name == "event: failed"
+    assert "evals.jsonl" in json.loads(data.removeprefix("data: "))["error"]
+
+
+def test_evaluations_that_were_left_behind_are_marked(tmp_path: Path) -> None:
+    run = start(made.toy(tmp_path / "a", **{"evals.every_steps": 3}))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 7 and not event.metrics.version.branch:
+            control.ask(run.folder, control.ROLL_BACK, "Ada", "a test", "step-000003")
+    found = [(one["name"], one["branch"], one["counts"]) for one in get(tmp_path, "run", run="a")["evaluations"]]
+    here = [("branch-01-step-000006", 1, True), ("branch-01-step-000009", 1, True), ("after", 1, True)]
+    assert sorted(found) == sorted([("before", 0, True), ("step-000003", 0, True), ("step-000006", 0, False), *here])
+
+
+def test_the_checkpoint_that_a_branch_began_with_counts(tmp_path: Path) -> None:
+    run = start(made.toy(tmp_path / "a"))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 7:
+            control.ask(run.folder, control.ROLL_BACK, "Ada", "a test", "step-000003")
+        if isinstance(event, StepReport) and event.metrics.version.branch:
+            break
+    run.ledger.close()
+    found = {one["name"]: one["counts"] for one in RunTail("a", tmp_path / "a").checkpoints()}
+    assert found["branch-01-step-000003"]
+    assert found["step-000003"]
+    assert not found["step-000006"]
+
+
+def test_every_metric_has_a_title_of_its_own() -> None:
+    source = static_files()["format.js"].decode()
+    titles = dict(re.findall(r'"(\w+/\w+)": "([^"]+)"', source))
+    assert set(titles) == set(METRICS)
+    for stage in {key.partition("/")[0] for key in METRICS}:
+        mine = [title for key, title in titles.items() if key.startswith(f"{stage}/")]
+        assert len(set(mine)) == len(mine)
+        assert re.search(rf'\b{stage}: "[A-Z]', source), f"a heading for {stage}"
+    assert all(title[0].isupper() and len(title) <= 26 and "_" not in title for title in titles.values())
 
 
 def test_long_curves_keep_their_peaks() -> None:

@@ -42,12 +42,14 @@ export const post = async (path, query, body) =>
 /**
  * Follow a stream of server-sent events until `stop()`. query: a function, so that a new connection goes on where the last one ended.
  * A page that nobody sees lets go of its connection: a browser has six for a server, and tabs are many.
+ * onLink(words, why): no words while news comes; else what is the matter, and why where the server said it.
  */
 export function follow(query, onEvent, onLink) {
   let stopped = false, connection = null, wake = () => {};
   const run = async () => {
     let wait = 500;
     while (!stopped) {
+      let why = "";
       if (document.hidden) {
         await new Promise((done) => (wake = done));
         continue;
@@ -56,15 +58,19 @@ export function follow(query, onEvent, onLink) {
       try {
         const response = await fetch(address("events", query()), { headers: headers(), signal: connection.signal });
         if (!response.ok) await checked(response);
-        onLink(true);
-        wait = 500;
-        await read(response.body, onEvent);
+        await read(response.body, (name, data) => {
+          if (name === "failed") return (why = data.error);
+          wait = 500;
+          onLink("");
+          return onEvent(name, data);
+        });
       } catch (error) {
         if (error instanceof Refused && error.status === 401) return;
         if (connection.signal.aborted) continue;
+        if (error instanceof Refused) why = error.message;
       }
       if (stopped) return;
-      onLink(false);
+      onLink(why ? "the record cannot be read, trying again" : "no connection, trying again", why);
       await new Promise((done) => setTimeout(done, wait));
       wait = Math.min(2 * wait, 8000);
     }

@@ -1,9 +1,9 @@
 // One curve: uPlot with our colours, marks on the time axis, a cursor and a zoom that all curves share, and keys.
 import { color, h, put } from "./dom.js";
-import { num, signed } from "./format.js";
+import { num, signed, tickLabels } from "./format.js";
 
 /* global uPlot */
-const HEIGHT = 132;
+const HEIGHT = 132, AXIS = 46, FONT = "11px system-ui, sans-serif";
 
 /** What the curves of a page share: the zoomed range, the step under the cursor, the marks. */
 export class Linked {
@@ -49,7 +49,7 @@ export class Linked {
 }
 
 export class Chart {
-  /** series: [{name, color, dash, width, points}], the first one is read out. onOpen(step): a click or Enter. */
+  /** series: [{name, color, dash, width}], the first one is read out. onOpen(step): a click or Enter. */
   constructor(linked, { title, unit, help, series, onOpen, limits }) {
     Object.assign(this, { linked, title, unit, series, onOpen, limits });
     this.value = h("output", { class: "now" });
@@ -65,9 +65,10 @@ export class Chart {
     this.observer.observe(this.box);
   }
 
-  /** [steps, values of each series] */
-  set(data) {
+  /** data: [steps, values of each series]. points: for each series, where in it a value is drawn as a point too; else where it stands alone. */
+  set(data, points = data.slice(1).map(lone)) {
     this.data = data;
+    this.points = points;
     if (this.plot) {
       this.plot.setData(data, false);
       this.applyRange();
@@ -83,7 +84,7 @@ export class Chart {
       this.plot = null;
       return;
     }
-    const axis = { stroke: color("soft"), grid: { stroke: color("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    const axis = { stroke: color("soft"), grid: { stroke: color("grid"), width: 1 }, ticks: { show: false }, font: FONT };
     const wide = this.limits;
     this.plot = new uPlot(
       {
@@ -95,9 +96,9 @@ export class Chart {
         scales: { x: { time: false }, y: { range: (plot, low, high) => span(low, high, wide) } },
         axes: [
           { ...axis, size: 22, gap: 4, space: 48, values: (plot, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? String(tick) : "")) },
-          { ...axis, size: 46, gap: 4, space: 26, values: (plot, ticks) => ticks.map((tick) => num(tick, 3)) },
+          { ...axis, size: roomFor, gap: 4, space: 26, values: (plot, ticks, at, space, distance) => tickLabels(ticks, distance) },
         ],
-        series: [{}, ...this.series.map((one) => ({ stroke: color(one.color), width: one.width ?? 1.6, dash: one.dash, spanGaps: one.spanGaps ?? false, points: { show: one.points ?? this.data[0].length < 3, size: 5, fill: color(one.color) } }))],
+        series: [{}, ...this.series.map((one) => ({ stroke: color(one.color), width: one.width ?? 1.6, dash: one.dash, spanGaps: true, points: { show: false, filter: (plot, at) => this.points[at - 1], size: one.width ? 4 : 5, fill: color(one.color) } }))],
         hooks: { drawClear: [(plot) => this.drawMarks(plot)], setCursor: [(plot) => this.moved(plot)], setSelect: [(plot) => this.selected(plot)] },
       },
       this.data,
@@ -152,7 +153,8 @@ export class Chart {
     if (at < 0) for (at = this.data[0].length - 1; at > 0 && this.data[1][at] == null; ) at -= 1;
     const value = this.data[1][at];
     put(this.value, num(value), this.unit ? h("small", {}, ` ${this.unit}`) : null, step === null || step === undefined ? null : h("small", { class: "soft" }, ` at ${this.data[0][at]}`));
-    this.element.setAttribute("aria-label", `${this.title}: ${num(value)} ${this.unit} at step ${this.data[0][at]}; ${signed(value - this.data[1].find((one) => one != null))} since the first`);
+    const since = value == null ? "" : `; ${signed(value - this.data[1].find((one) => one != null))} since the first`;
+    this.element.setAttribute("aria-label", `${this.title}: ${num(value)} ${this.unit} at step ${this.data[0][at]}${since}`);
   }
 
   /** Findings as bands, rollbacks and requests as lines: under the curve, in every chart alike. */
@@ -203,7 +205,6 @@ export class Chart {
     acts[event.key]();
   }
 
-
   stop() {
     clearTimeout(this.opening);
     this.observer.disconnect();
@@ -215,12 +216,24 @@ export class Chart {
 /** Of what the mouse does in one curve the others follow the moves only; a zoom goes through `Linked`. */
 const followed = (kind) => kind === "mousemove" || kind === "mouseleave";
 
-/** The range of the values with a little air; fractions keep to [0, 1] where they nearly fill it, constants get a band of their own. */
-function span(low, high, limits) {
+/** The width of the axis of values: that of its longest label, and alike in all curves whose labels are short. */
+function roomFor(plot, labels, at, cycle) {
+  const axis = plot.axes[at];
+  if (cycle > 1) return axis._size; // the ticks depend on the room, and the room on the ticks: once is enough
+  plot.ctx.font = FONT;
+  return Math.max(AXIS, ...(labels ?? []).map((label) => Math.ceil(plot.ctx.measureText(label).width) + axis.gap + 4));
+}
+
+/** Where a value stands alone, without one beside it: no line shows it. */
+export const lone = (values) => values.flatMap((value, at) => (value != null && values[at - 1] == null && values[at + 1] == null ? [at] : []));
+
+/** The range of the values with a little air; where they lie within `limits` it keeps to them, and shows all of them where the values nearly fill them. */
+export function span(low, high, limits) {
   if (low === null || high === null) return limits ?? [0, 1];
-  if (limits && high - low > 0.5 * (limits[1] - limits[0])) return limits;
+  const kept = limits && low >= limits[0] && high <= limits[1] ? limits : null;
+  if (kept && high - low > 0.5 * (kept[1] - kept[0])) return kept;
   const air = (high - low) * 0.12 || Math.abs(high) * 0.05 || 0.5;
   const range = [low - air, high + air];
-  if (limits) return [Math.max(limits[0], range[0]), Math.min(limits[1] + 0.25 * air, range[1])];
+  if (kept) return [Math.max(kept[0], range[0]), Math.min(kept[1] + 0.25 * air, range[1])];
   return low >= 0 && range[0] < 0 ? [0, range[1]] : range;
 }

@@ -73,7 +73,7 @@ async function compareEvaluations(body, context, query, evaluations) {
   const prompt = prompts.find((one) => one.id === query.prompt) ?? prompts[0];
   const sides = prompt && prompt.id !== query.prompt ? await Promise.all([a, b].map((name) => get("example", { run: context.id, name, prompt: prompt.id }))) : found;
   const to = (more) => (location.hash = context.link("compare", { kind: "evaluations", a, b, prompt: prompt?.id, ...more }));
-  const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: (event) => to({ [side]: event.target.value }) }, names.map((name) => h("option", { value: name, selected: name === value }, name, sampledBy(context.run, name))));
+  const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: (event) => to({ [side]: event.target.value }) }, evaluations.map((one) => h("option", { value: one.name, selected: one.name === value }, one.name, sampledBy(context.run, one.name), one.counts ? "" : " (left behind)")));
   put(body, kinds(context, evaluations, "evaluations"),
     h("div", { class: "row" }, h("label", { for: "problem" }, "Problem"), h("select", { id: "problem", onchange: (event) => to({ prompt: event.target.value }) }, prompts.map((one) => h("option", { value: one.id, selected: one.id === prompt?.id }, one.text.slice(0, 90))))),
     prompt ? h("section", { class: "asked" }, h("h2", {}, "Problem ", h("code", {}, prompt.id)), h("pre", {}, prompt.text), h("p", {}, "True answer: ", h("b", {}, sides[0].example.reference), h("span", { class: "soft" }, " (for evaluation only)"))) : null,

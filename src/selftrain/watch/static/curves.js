@@ -1,11 +1,11 @@
 // All metrics by stage, accuracy where it was evaluated, and what happened, on one time axis.
 import { get } from "./api.js";
-import { Chart, Linked } from "./chart.js";
+import { Chart, Linked, lone } from "./chart.js";
 import { h, put } from "./dom.js";
-import { byStage, checkpointWords, evaluatedStep, plural, span, title, unitOf } from "./format.js";
+import { STAGE_NAMES, afterSteps, byStage, checkpointWords, evaluatedStep, plural, span, title, unitOf } from "./format.js";
 
 const POINTS = 600;
-const STAGE_NAMES = { vote: "Vote", label: "Label", reward: "Reward", admission: "Admission", completion: "Completions", policy: "Policy", update: "Update", guard: "Guard" };
+const THIN = { width: 1, dash: [4, 3] };
 
 export async function curvesTab(body, context, { query }) {
   let series = await get("series", { run: context.id, points: POINTS });
@@ -22,22 +22,23 @@ export async function curvesTab(body, context, { query }) {
   const strip = h("div", { class: "lane" });
   const grid = h("div", { class: "stages" });
   put(body, h("div", { class: "lane-row" }, strip, reset), happened, grid);
-  let charts = [], accuracy = null, shownKeys = null;
+  let charts = [], accuracy = null, shown = null;
 
   function draw() {
     const keys = [...new Set([...Object.keys(series.live.values), ...series.left.flatMap((one) => Object.keys(one.values))])];
-    if (keys.join() !== shownKeys) {
+    const shape = `${keys.join()} ${series.left.length}`;
+    if (shape !== shown) {
       for (const { chart } of charts) chart.stop();
-      accuracy?.stop();
+      accuracy?.chart.stop();
       charts = [];
       accuracy = null;
       put(grid);
-      shownKeys = keys.join();
+      shown = shape;
       if (!keys.length) put(grid, h("p", { class: "soft empty" }, "No step is recorded yet. The curves begin with the first one."));
       for (const [stage, members] of byStage(keys, Object.keys(context.run.metrics))) {
         const made = members.map((key) => {
           const known = context.run.metrics[key] ?? { unit: "", formula: key };
-          const left = series.left.map(() => ({ color: "left", width: 1, dash: [4, 3] }));
+          const left = series.left.map(() => ({ color: "left", ...THIN }));
           const chart = new Chart(linked, { title: title(key), unit: unitOf(known.unit), help: `${key}: ${known.formula}`, limits: known.unit === "fraction" ? [0, 1] : null, series: [{ color: "accent" }, ...left], onOpen: open });
           charts.push({ key, chart });
           return chart.element;
@@ -45,25 +46,28 @@ export async function curvesTab(body, context, { query }) {
         grid.append(section(STAGE_NAMES[stage] ?? stage, made));
       }
     }
-    for (const { key, chart } of charts) chart.set(aligned(series, key));
+    for (const { key, chart } of charts) chart.set(...aligned(series, key));
     drawAccuracy();
   }
 
   function drawAccuracy() {
     const found = context.run.evaluations;
     if (!found.length || !charts.length) return;
-    const names = Object.keys(found[0].measures).slice(0, 3);
-    if (!accuracy) {
+    const names = Object.keys(found[0].measures).slice(0, 3), at = (one) => evaluatedStep(context.run, one);
+    const behind = Map.groupBy(found.filter((one) => !one.counts), (one) => one.branch);
+    const parts = [found.filter((one) => one.counts), ...behind.values()].map((part) => new Map(part.map((one) => [at(one), one])));
+    if (accuracy?.parts !== parts.length) {
+      accuracy?.chart.stop();
+      accuracy?.section.remove();
       const colors = ["accent", "c1", "c2"];
-      accuracy = new Chart(linked, { title: "On held-out problems", unit: names[0], help: "Evaluated with true answers; it never decides anything.", limits: [0, 1], series: names.map((name, at) => ({ name, color: colors[at], points: true, spanGaps: true })), onOpen: open });
-      grid.prepend(section("Accuracy", [accuracy.element]));
+      const series = parts.flatMap((part, each) => names.map((name, of) => ({ name: each ? null : name, color: colors[of], ...(each ? THIN : {}) })));
+      const chart = new Chart(linked, { title: "On held-out problems", unit: names[0], help: "Evaluated with true answers; it never decides anything.", limits: [0, 1], series, onOpen: open });
+      accuracy = { chart, parts: parts.length, section: section("Accuracy", [chart.element]) };
+      grid.prepend(accuracy.section);
     }
-    const at = (one) => evaluatedStep(context.run, one);
-    const live = [...new Map(found.map((one) => [at(one), one])).entries()].sort(([a], [b]) => a - b);
-    const [low, high] = charts[0].chart.extent();
-    const steps = [...new Set([low, ...live.map(([step]) => step), high])].sort((a, b) => a - b);
-    const by = new Map(live);
-    accuracy.set([steps, ...names.map((name) => steps.map((step) => by.get(step)?.measures[name]?.value ?? null))]);
+    const steps = [...new Set([...charts[0].chart.extent(), ...parts.flatMap((part) => [...part.keys()])])].sort((a, b) => a - b);
+    const values = parts.flatMap((part) => names.map((name) => steps.map((step) => part.get(step)?.measures[name]?.value ?? null)));
+    accuracy.chart.set([steps, ...values], values.map((one) => one.flatMap((value, spot) => (value === null ? [] : [spot]))));
   }
 
   function lane() {
@@ -95,7 +99,7 @@ export async function curvesTab(body, context, { query }) {
 
   const recolor = () => {
     for (const { chart } of charts) chart.draw();
-    accuracy?.draw();
+    accuracy?.chart.draw();
   };
   addEventListener("themechange", recolor);
   draw();
@@ -114,7 +118,7 @@ export async function curvesTab(body, context, { query }) {
     stop() {
       removeEventListener("themechange", recolor);
       for (const { chart } of charts) chart.stop();
-      accuracy?.stop();
+      accuracy?.chart.stop();
     },
   };
 }
@@ -137,17 +141,18 @@ function append(live, steps) {
   }
 }
 
-/** [steps, live values, values of each branch that was left] on one axis. */
+/** [steps, live values, values of each branch that was left] on one axis, and of each where its values stand alone among its own steps. */
 function aligned(series, key) {
-  if (!series.left.length) return [series.live.steps, series.live.values[key] ?? series.live.steps.map(() => null)];
-  const parts = [series.live, ...series.left];
+  const parts = [series.live, ...series.left].map((part) => ({ steps: part.steps, values: part.values[key] ?? part.steps.map(() => null) }));
+  if (parts.length === 1) return [[parts[0].steps, parts[0].values], [lone(parts[0].values)]];
   const steps = [...new Set(parts.flatMap((part) => part.steps))].sort((a, b) => a - b);
   const spot = new Map(steps.map((step, at) => [step, at]));
-  return [steps, ...parts.map((part) => {
+  const columns = parts.map((part) => {
     const values = new Array(steps.length).fill(null);
-    part.steps.forEach((step, at) => (values[spot.get(step)] = part.values[key]?.[at] ?? null));
+    part.steps.forEach((step, at) => (values[spot.get(step)] = part.values[at]));
     return values;
-  })];
+  });
+  return [[steps, ...columns], parts.map((part) => lone(part.values).map((at) => spot.get(part.steps[at])))];
 }
 
 const SERIOUS = { halt: "halts", roll_back: "rolls back" };
@@ -169,11 +174,11 @@ export function happenings(run) {
   for (const one of run.requests) {
     const what = one.action.replace("_", " ");
     const words = `${one.who} asked: ${what}${one.checkpoint ? ` to ${checkpointWords(one.checkpoint)}` : ""}${one.reason ? `, because: ${one.reason}` : ""}${one.refused ? ` (not done: ${one.refused})` : ""}`;
-    found.push({ first: one.step, last: one.step, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", order: one.step, when: `after step ${one.step}`, words });
+    found.push({ first: one.step, last: one.step, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", order: one.step, when: afterSteps(one.step), words });
   }
   for (const one of run.branches) {
     if (!run.requests.some((asked) => asked.action === "roll_back" && asked.checkpoint === one.checkpoint && asked.step === one.left_at && !asked.refused))
-      found.push({ first: one.left_at, last: one.left_at, branch: one.branch, kind: "request", told: true, draw: true, line: true, color: "note", order: one.left_at, when: `after step ${one.left_at}`, words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${value}`).join("")}` : ""}` });
+      found.push({ first: one.left_at, last: one.left_at, branch: one.branch, kind: "request", told: true, draw: true, line: true, color: "note", order: one.left_at, when: afterSteps(one.left_at), words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${value}`).join("")}` : ""}` });
   }
   for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, branch: undefined, kind: "checkpoint", told: false, order: one.step, words: `Checkpoint ${one.name}` });
   return found.sort((a, b) => a.order - b.order);

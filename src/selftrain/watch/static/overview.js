@@ -1,7 +1,7 @@
 // All runs of a folder, each a line that follows the run.
 import { follow, get } from "./api.js";
 import { h, put, spark } from "./dom.js";
-import { STATES, num, percent, plural } from "./format.js";
+import { STATES, num, percent, plural, points } from "./format.js";
 
 export async function showOverview(main) {
   const found = await get("runs");
@@ -25,7 +25,7 @@ export async function showOverview(main) {
   const stream = follow(
     () => ({}),
     (name, data) => name === "runs" && draw(data.runs),
-    (up) => put(link, up ? "" : "no connection, trying again"),
+    (words) => put(link, words),
   );
   return { stop: () => stream.stop() };
 }
@@ -35,7 +35,7 @@ const nothing = () =>
 
 function card(run) {
   const name = h("a", { href: `#/run/${encodeURIComponent(run.id)}`, "data-line": run.id, class: "name" }, run.name);
-  if (run.state === "damaged") return h("article", { class: "run" }, h("div", { class: "who" }, name, pill("damaged"), h("p", { class: "soft" }, run.error)));
+  if (run.state === "damaged") return h("article", { class: "run" }, h("div", { class: "who" }, h("div", {}, name, " ", pill("damaged")), h("p", { class: "soft" }, run.error)));
   const before = Object.entries(run.accuracy.before ?? {})[0], after = Object.entries(run.accuracy.after ?? {})[0];
   return h(
     "article", { class: "run" },
@@ -45,11 +45,10 @@ function card(run) {
       figure("vote share", percent(run.last["vote/share_mean_frac"])),
       figure("entropy", num(run.last["policy/entropy_mean_nats"], 3)),
       figure("findings", run.findings || "none")),
-    h("div", { class: "course" }, spark(run.spark), h("span", { class: "soft" }, before ? `${before[0]} ${points(before[1])}${after ? ` → ${points(after[1])}` : ""} %` : "not evaluated")),
+    h("div", { class: "course" }, spark(run.spark), h("span", { class: "soft" }, before ? `${before[0]} ${points(before[1].value)}${after ? ` → ${points(after[1].value)}` : ""} %` : "not evaluated")),
   );
 }
 
-const points = (interval) => (100 * interval.value).toFixed(1);
 const figure = (name, value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
 export const pill = (state) => h("span", { class: `pill ${state}` }, STATES[state] ?? state);
 

@@ -4,7 +4,7 @@ import { controls } from "./control.js";
 import { compareTab } from "./compare.js";
 import { curvesTab } from "./curves.js";
 import { h, put, say } from "./dom.js";
-import { plural } from "./format.js";
+import { afterSteps, plural } from "./format.js";
 import { groupTab } from "./group.js";
 import { groupsTab } from "./groups.js";
 import { pill, progress } from "./overview.js";
@@ -56,7 +56,7 @@ export async function showRun(main, id, path, query) {
     run.findings = run.verdicts.length;
     for (const request of run.requests.slice(taken)) {
       const what = request.action.replace("_", " ");
-      say(request.refused ? `Not done: ${what}: ${request.refused}.` : `The run took up: ${what}${request.checkpoint ? ` to ${request.checkpoint}` : ""}, after step ${request.step}.`, request.refused ? "bad" : "");
+      say(request.refused ? `Not done: ${what}: ${request.refused}.` : `The run took up: ${what}${request.checkpoint ? ` to ${request.checkpoint}` : ""}, ${afterSteps(request.step)}.`, request.refused ? "bad" : "");
     }
     const focused = heading.contains(document.activeElement) ? document.activeElement.id : "";
     head();
@@ -77,9 +77,11 @@ export async function showRun(main, id, path, query) {
         head();
         tab?.reload?.();
       }
-      if (name === "failed") say(data.error, "bad");
     },
-    (up) => put(link, up ? "" : "no connection, trying again"),
+    (words, why) => {
+      put(link, words);
+      if (why) say(why, "bad");
+    },
   );
   const jump = Object.fromEntries(TABS.map(([name], at) => [String(at + 1), () => (location.hash = context.link(name))]));
   return {
