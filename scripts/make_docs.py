@@ -149,6 +149,8 @@ selftrain query --list
 Rows come as a table (the first 40), CSV, JSON or Parquet: `--format`, `--output`, `--max-rows`. In Python:
 
 ```python
+from pathlib import Path
+
 from selftrain import query
 
 with query.open_run(Path("runs/train-0001")) as database:

@@ -9,7 +9,7 @@ from selftrain.checkpoints import verify_checkpoint
 from selftrain.compose import load_policy, load_sets
 from selftrain.compose_correction import check_second_turns, second_turns
 from selftrain.config import RunConfig
-from selftrain.errors import ConfigError, RunFolderError
+from selftrain.errors import ConfigError, PromptError, RunFolderError, SelftrainError
 from selftrain.evals import Evaluation, Progress
 from selftrain.evals import evaluate as evaluate_sampler
 from selftrain.handover import START
@@ -17,7 +17,7 @@ from selftrain.ledger.objects import place
 from selftrain.ledger.storage import read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
-from selftrain.prompts import load_problems
+from selftrain.prompts import check_disjoint, load_problems
 from selftrain.report import RunRecord, read_record
 from selftrain.run_folder import relocated
 from selftrain.seeds import Stream
@@ -28,10 +28,11 @@ def evaluate(config: RunConfig, model: str | None = None, progress: Progress | N
     """`model` on the config's held-out problems, as [evals] says: a name as in policy.model, or a run folder for what it hands over.
 
     Unset: policy.model. The draws are those of a run with the same seed, so models are compared on common random numbers and a run's own evaluations
-    are repeated. Raises ConfigError without problems, PromptError for problems without answers, ModelError, RunFolderError, and CheckpointError
-    for a damaged checkpoint.
+    are repeated. Raises ConfigError without problems, PromptError for problems without answers and for those that a run was trained on, ModelError,
+    RunFolderError, and CheckpointError for a damaged checkpoint.
     """
     problems = problems_of(config)
+    check_unseen(config, problems, model or config.policy.model)
     policy = policy_of(config, model or config.policy.model)
     section = config.evals
     params = SamplingParams(config.rollout.max_new_tokens, section.temperature, section.top_p, stop=config.rollout.stop)
@@ -66,6 +67,24 @@ def whole_checkpoint(record: RunRecord) -> Path:
         )
         raise RunFolderError(f"run {record.folder}, checkpoint {record.handed_over}", "what it hands over is not there any more", there)
     return verify_checkpoint(kept_checkpoints.on_disk(folder / record.handed_over)).path
+
+
+def check_unseen(config: RunConfig, problems: PromptSet, model: str) -> None:
+    """Raises PromptError where the model is a run that was trained on some of these problems. Where its prompts are not there any more, nobody can tell."""
+    if not is_run(model):
+        return
+    record = read_record(place(model))
+    try:
+        train = load_sets(relocated(record.config, Path(record.environment["cwd"]))).train
+    except SelftrainError:
+        return
+    try:
+        check_disjoint(train, problems)
+    except PromptError as error:
+        most = record.config.evals.num_problems
+        fewer = f"give --evals.num-problems {most} at most: so many were kept out of its training"
+        is_more = config.evals.file is None and config.evals.num_problems > most
+        raise PromptError(f"{error.given}, run {model}", error.why, fewer if is_more else error.do) from error
 
 
 def is_run(model: str) -> bool:

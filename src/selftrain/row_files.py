@@ -39,7 +39,9 @@ def _json_rows(path: str, torn: Callable[[], None] | None) -> Iterator[Row]:
         yield from _parsed(sys.stdin, "standard input", torn)
         return
     if not Path(path).is_file():
-        raise PromptError(path, "there is no such file", "give a file of JSON lines or Parquet, or - for standard input")
+        raise PromptError(
+            path, "it is a folder" if Path(path).is_dir() else "there is no such file", "give a file of JSON lines or Parquet, or - for standard input"
+        )
     try:
         with open(path, encoding="utf-8-sig") as lines:
             yield from _parsed(lines, path, torn)

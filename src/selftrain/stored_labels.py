@@ -108,6 +108,9 @@ def check_file(file: Path, header: Mapping[str, Any]) -> None:
     if not is_stored(first):
         raise RunFolderError(f"--out {file}", "there is another file of that name, and it does not hold stored labels", "Choose another file; it is untouched.")
     there, here = flat(read_stored(file).header), flat(json.loads(line_of(header)))
+    if there == here:
+        why = "its header is the one it was begun with but for white space (line ends of another system, or an editor's)"
+        raise RunFolderError(f"--out {file}", why, "Train on it as it is (--stored.file), or choose another file. It is untouched.")
     other = [f"{name} = {there.get(name)} there, {value} now" for name, value in here.items() if there.get(name) != value]
     why = f"it was begun with other options: {'; '.join(other)}"
     raise RunFolderError(f"--out {file}", why, "Give the options it was begun with, or choose another file.")

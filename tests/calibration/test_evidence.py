@@ -13,6 +13,7 @@ from selftrain import compose
 from selftrain.calibration import EVIDENCE, calibrate
 from selftrain.calibration.evidence import evidence_of, few_frac, follows, halves_agree, within
 from selftrain.calibration.forecast import COEFFICIENTS, INTERCEPT, LIKELY, TERMS, forecast, logistic
+from selftrain.calibration.pages import shown_of
 from selftrain.calibration.sampling import Probe, Sampled, chosen, sample, trial_config
 from selftrain.compose import load_policy, load_sets, make_scorer
 from selftrain.config import RunConfig
@@ -201,6 +202,16 @@ def test_label_free_evidence_does_not_see_true_answers(monkeypatch: pytest.Monke
     assert honest.truth != blind.truth
     assert honest.evidence["truth_frac"] in (0.0, None)
     assert calibrate(config, 32, False, nothing).evidence == honest.evidence
+
+
+def test_where_nothing_would_train_there_is_no_forecast() -> None:
+    found = calibrate(of_config(policy__model="toy"), 16, False, nothing)
+    still = replace(found, evidence={**found.evidence, "trains_frac": 0.0})
+    assert (found.has_forecast, still.has_forecast) == (True, False)
+    assert still.to_json()["forecast"] == {"verdict": "none", "gain_chance": None, "parts": []}
+    assert found.to_json()["forecast"]["gain_chance"] == found.forecast.gain_chance
+    assert [table.title for table in shown_of(still).tables] == [shown_of(found).tables[0].title]
+    assert shown_of(still).lead[1].startswith("No forecast")
 
 
 def test_prompts_without_answers_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from selftrain.ledger import objects, read
 from selftrain.ledger.objects import ObjectPath, place
 from selftrain.report import read_record
 from selftrain.report.words import next_commands
-from selftrain.run import read_config
+from selftrain.run import read_config, start
 from selftrain.types import AnswerSheet, PromptSet
 from tests.cli.conftest import QUICK, TOY, Selftrain, assert_refused
 
@@ -126,6 +126,25 @@ def test_an_empty_text_is_no_folder(command: Selftrain, run_copy: Path) -> None:
     for words in (("report", ""), ("verify", ""), ("evaluate", ""), ("resume", ""), ("export", run_copy, "")):
         assert_refused(command(*words), 2, "a folder ''", "an empty text names no place")
     assert_refused(command("train", *TOY, "--run.folder", ""), 2, "run.folder = ''", "at least 1 character", "Folder in which run folders are made")
+
+
+def test_evaluate_shows_what_it_measured_before_a_model_that_cannot_be_loaded(command: Selftrain) -> None:
+    called = command("evaluate", "toy", "./nowhere", *QUICK[4:])
+    assert called.status == 2
+    assert "avg@" in called.out
+    assert "nowhere" in called.err
+
+
+def test_evaluate_refuses_what_a_run_was_trained_on(command: Selftrain, tmp_path: Path) -> None:
+    tall = {"policy.model": "embedded:default", "prompts.task": "tall:1", "probes.num_prompts": 0, "evals.num_problems": 8}
+    run = start(load_config((), {**tall, "run.folder": str(tmp_path), "run.name": "tall"}))
+    run.ledger.append_end("done", "start")
+    run.ledger.close()
+    trained = run.problems.train.prompts[0]
+    (tmp_path / "seen.jsonl").write_text(json.dumps({"prompt": run.problems.train.questions[trained.id][0].content, "answer": "1"}) + "\n")
+    more = command("evaluate", run.folder, "--evals.num-problems", "600")
+    assert_refused(more, 2, "of 600 are training prompts", "Give --evals.num-problems 8 at most")
+    assert_refused(command("evaluate", run.folder, "--evals.file", "seen.jsonl"), 2, "1 of 1 are training prompts", "Remove them")
 
 
 def test_evaluate_checks_what_a_run_hands_over(command: Selftrain, run_copy: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from selftrain.cli import call
+from selftrain.cli.plain import Plain
 from selftrain.comparing.cells import same_start
 from selftrain.comparing.measuring import base_of
 from selftrain.comparing.plan import Cell
@@ -23,6 +24,7 @@ from selftrain.compose import load_policy
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.evaluate_model import evaluate
+from selftrain.events import Evaluated
 from selftrain.ledger import read
 from selftrain.ledger.objects import place
 from selftrain.policies.toy import ToyPolicy
@@ -238,6 +240,27 @@ def test_ctrl_c_and_the_same_command_give_the_runs_of_an_uninterrupted_compariso
     assert heads(home / "runs" / "cut") == heads(home / "runs" / "c")
     values = ["\n".join(",".join(line.split(",")[:-2]) for line in (home / "runs" / name / "comparison.csv").read_text().splitlines()) for name in ("c", "cut")]
     assert values[0] == values[1]  # all but seconds and head, which the line above compares
+
+
+def test_a_signal_while_a_run_ends_begins_no_other(home: Path, command: Selftrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = Plain.evaluated
+
+    def evaluated(self: Plain, event: Evaluated) -> None:
+        shown(self, event)
+        if event.name == "after":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Plain, "evaluated", evaluated)
+    done = command("compare", "shared.toml", *SOURCES, "--seeds", "0", "--folder", "runs/late", "--log", "plain")
+    assert done.status == 130
+    assert "run 1 of 2" in done.out
+    assert "run 2 of 2" not in done.out
+    assert read(home / "runs/late/toy-majority-seed-0").finished
+
+
+@pytest.mark.parametrize("words", [("--sources", "--folder", "x"), ("--seeds",), ("--models", "--controls")])
+def test_a_list_without_values_is_refused(home: Path, command: Selftrain, words: tuple[str, ...]) -> None:
+    assert_refused(command("compare", "shared.toml", *words), 2, f"option {words[0]}", "it needs a value")
 
 
 def test_a_run_with_another_config_is_refused_by_the_option(home: Path, command: Selftrain) -> None:

@@ -92,6 +92,13 @@ def test_killed_again_and_again_it_ends_with_the_same_file(command: Selftrain, t
     assert file.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_another_systems_line_ends_are_named(command: Selftrain, tmp_path: Path) -> None:
+    assert command(*LABEL, "--out", "labels.jsonl").status == 0
+    file = tmp_path / "labels.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert_refused(command(*LABEL, "--out", "labels.jsonl"), 2, "--out labels.jsonl", "but for white space")
+
+
 def test_ctrl_c_says_how_it_goes_on(command: Selftrain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows_of, calls = stored_labels.rows_of, []
 

@@ -117,7 +117,7 @@ def test_values_of_every_kind_arrive(command: Selftrain) -> None:
 def test_the_live_display_fits_80_columns_and_says_all(tmp_path: Path) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=80, record=True, legacy_windows=False)
     run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "probes.num_prompts": 8}))
-    assert do(run, Live(console), resumed=False) == 0
+    assert do(run, Live(console), resumed=False).status == 0
     text = console.export_text()
     for word in ("vote share", "reward", "entropy", "length", "admitted", "guard", "evaluated before", "avg@4", "pseudo-label", "Next:", "selftrain evaluate"):
         assert word in text
@@ -179,19 +179,26 @@ def test_a_signal_ends_the_run_after_the_step_and_a_resumed_run_has_the_same_rec
     tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals, status: int
 ) -> None:
     whole = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "whole"}))
-    assert do(whole, Plain(), resumed=False) == 0
+    assert do(whole, Plain(), resumed=False).status == 0
     cut = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "cut"}))
     capsys.readouterr()
-    assert do(cut, Stopper({2: [number]}), resumed=False) == status
+    assert do(cut, Stopper({2: [number]}), resumed=False).status == status
     told = capsys.readouterr().out
     assert "Stopping after the step in flight" in told
     assert f"Go on with: selftrain resume {cut.folder}" in told
     assert read(cut.folder).finished is False
     assert len(list(read(cut.folder).steps())) in (3, 4)
-    assert do(resume(cut.folder), Plain(), resumed=True) == 0
+    assert do(resume(cut.folder), Plain(), resumed=True).status == 0
     assert "Resumed from step" in capsys.readouterr().out
     assert read(cut.folder).head == read(whole.folder).head
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_after_the_last_step_is_told_though_the_run_has_its_end(tmp_path: Path) -> None:
+    run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.name": "late"}))
+    ended = do(run, Stopper({run.config.run.num_steps - 1: [signal.SIGTERM]}), resumed=False)
+    assert ended == (True, 143)
+    assert ended.status == 0
 
 
 def test_a_second_signal_stops_at_once_and_says_what_resume_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +207,7 @@ def test_a_second_signal_stops_at_once_and_says_what_resume_repeats(tmp_path: Pa
         do(run, Stopper({4: [signal.SIGINT, signal.SIGINT]}), resumed=False)
     assert f"Stopped at once. Go on with: selftrain resume '{run.folder}'; it repeats the steps since the last checkpoint." in capsys.readouterr().out
     run.ledger.close()
-    assert do(resume(run.folder), Plain(), resumed=True) == 0
+    assert do(resume(run.folder), Plain(), resumed=True).status == 0
     assert read(run.folder).finished
 
 
@@ -221,7 +228,7 @@ def test_ctrl_c_in_a_real_process(tmp_path: Path) -> None:
 
 def test_the_command_that_goes_on_can_be_pasted(command: Selftrain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path / "my runs"), "run.name": "cut"}))
-    assert do(run, Stopper({2: [signal.SIGINT]}), resumed=False) == 130
+    assert do(run, Stopper({2: [signal.SIGINT]}), resumed=False).status == 130
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Go on with: "))
     assert shlex.split(line.removeprefix("Go on with: ")) == ["selftrain", "resume", str(run.folder)]
     told = command("train", *TOY, "--run.folder", "my runs", "--run.name", "cut")
@@ -312,7 +319,7 @@ def test_a_full_disk_ends_with_an_error_and_loses_nothing(tmp_path: Path, room: 
 def test_display_without_held_out_problems_claims_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path)}))
     run.problems = type(run.problems)(run.problems.train, None)
-    assert do(run, JsonLines(), resumed=False) == 0
+    assert do(run, JsonLines(), resumed=False).status == 0
     end = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert end["outcome"] == []
     assert end["words"][-1] == "Without true answers this is no evidence of harm, and no evidence of gain either."
@@ -326,7 +333,7 @@ def test_a_request_that_cannot_be_shown_ends_no_run(tmp_path: Path, capsys: pyte
     control.ask(run.folder, control.ROLL_BACK, "Ada \x1b[2J", "cut emoji \ud83d\u202e\nand a line", "start")
     out = StringIO()
     display = {"plain": Plain, "json": JsonLines, "rich": lambda: Live(Console(file=out, width=150))}[kind]()
-    assert do(run, display, resumed=False) == 0
+    assert do(run, display, resumed=False).status == 0
     text = out.getvalue() if kind == "rich" else capsys.readouterr().out
     text.encode("utf-8")
     if kind != "json":
@@ -350,7 +357,7 @@ def test_a_display_that_fails_ends_no_run(tmp_path: Path, capsys: pytest.Capture
             raise KeyError(report.head)
 
     run = start(load_config(overrides={**OPTIONS, "run.folder": str(tmp_path), "run.name": "a"}))
-    assert do(run, Failing(), resumed=False) == 0
+    assert do(run, Failing(), resumed=False).status == 0
     said = capsys.readouterr()
     assert json.loads(said.out.splitlines()[-1])["reason"] == "done"
     assert said.err.count("note: something could not be shown (KeyError") == run.config.run.num_steps
@@ -365,7 +372,7 @@ def test_requests_are_told_in_every_display(tmp_path: Path, capsys: pytest.Captu
     control.ask(run.folder, control.RESUME, "Ada")
     out = StringIO()
     display = {"plain": Plain, "json": JsonLines, "rich": lambda: Live(Console(file=out, width=100, force_terminal=True, no_color=True))}[kind]()
-    assert do(run, display, resumed=False) == 0
+    assert do(run, display, resumed=False).status == 0
     text = out.getvalue() if kind == "rich" else capsys.readouterr().out
     if kind == "json":
         asked = [line for line in map(json.loads, text.splitlines()) if line["event"] == "request"]

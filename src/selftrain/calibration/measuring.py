@@ -44,11 +44,17 @@ class Calibration:
     truth: Truth | None
     no_truth: str
 
+    @property
+    def has_forecast(self) -> bool:
+        """Whether anything would train: a run of which nothing does can neither gain nor lose."""
+        return self.evidence["trains_frac"] != 0
+
     def to_json(self) -> dict[str, Any]:
+        known = {"verdict": self.forecast.verdict, **asdict(self.forecast)}
         return {
             "subject": dict(self.subject),
             "evidence": dict(self.evidence),
-            "forecast": {"verdict": self.forecast.verdict, **asdict(self.forecast)},
+            "forecast": known if self.has_forecast else {**known, "verdict": "none", "gain_chance": None, "parts": []},
             "truth": None if self.truth is None else asdict(self.truth),
             "no_truth": self.no_truth,
         }

@@ -78,7 +78,7 @@ def shown_of(found: Calibration) -> Shown:
             *forecast_words(found),
             *((f"Not label-free: the config's source uses the truth ({', '.join(channels)}), and so does this evidence.",) if channels else ()),
         ),
-        tables=(evidence_table(found), forecast_table(found.forecast)),
+        tables=(evidence_table(found), *((forecast_table(found.forecast),) if found.has_forecast else ())),
         known=() if found.truth is None else (known_table(found.truth), calibration_table(found.truth), threshold_table(found.truth)),
         no_truth=found.no_truth,
         notes=(
@@ -92,7 +92,7 @@ def shown_of(found: Calibration) -> Shown:
 
 def forecast_words(found: Calibration) -> tuple[str, ...]:
     subject, one = found.subject, found.forecast
-    if found.evidence["trains_frac"] == 0:
+    if not found.has_forecast:
         return (NOTHING_TRAINS,)
     run = f"labels.source = {subject['label_source']} at learning rate {subject['learning_rate']:g} for {subject['num_steps']} steps"
     strongest = max(one.parts, key=lambda part: abs(part.contribution))

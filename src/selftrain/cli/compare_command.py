@@ -21,8 +21,10 @@ class CompareCommand(ConfigCommand):
         for at, word in enumerate(args):
             if word.startswith("-"):
                 current = word if word in LISTS else None
-                if current is None or at + 1 == len(args) or args[at + 1].startswith("-"):
-                    expanded.append(word)  # a list without a value is click's to refuse
+                if current is not None and (at + 1 == len(args) or args[at + 1].startswith("-")):
+                    raise click.BadOptionUsage(current, f"Option {current!r} needs at least one value.", ctx)
+                if current is None:
+                    expanded.append(word)
             else:
                 expanded += [current, word] if current else [word]
         return super().parse_args(ctx, expanded)

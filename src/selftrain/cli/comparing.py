@@ -21,7 +21,7 @@ from selftrain.run_folder import is_there
 
 
 def compare(plan: Plan, log: str | None) -> int:
-    """Every cell as `train` does it. Returns the exit status: that of a run which was stopped, else 0."""
+    """Every cell as `train` does it. Returns the exit status: 130 or 143 where a signal came while a run was written, even past its last step, else 0."""
     remember_all(plan)
     begun, done = time.monotonic(), 0
     for number, (cell, config) in enumerate(plan.cells.items(), 1):
@@ -32,10 +32,10 @@ def compare(plan: Plan, log: str | None) -> int:
         else:
             left = (time.monotonic() - begun) / done * (len(plan.cells) - number + 1) if done else None
             note(f"{place}{f', about {words.duration(left)} left for all' if left else ''}", log)
-            status = do(found.run, display_of(log), found.resumed)
-            if status:
+            ended = do(found.run, display_of(log), found.resumed)
+            if not ended.finished or ended.signalled:
                 note(f"The comparison goes on by the same command with --folder {shlex.quote(str(plan.folder))}; finished runs are kept.", log)
-                return status
+                return ended.signalled or ended.status
             done += 1
         del found  # with the run its policy: the next one needs the memory
         measure(plan.folder, cell, lambda said: note(said, log))

@@ -19,7 +19,7 @@ from selftrain.cli.tables import fits, number_column
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, recipe
 from selftrain.evals import Evaluation
-from selftrain.evaluate_model import evaluate, is_run
+from selftrain.evaluate_model import check_unseen, evaluate, is_run, problems_of
 from selftrain.ledger import read
 from selftrain.ledger.objects import place
 from selftrain.report import words
@@ -31,18 +31,29 @@ Results = list[tuple[str, Evaluation]]
 
 
 def evaluate_all(models: Sequence[str], given: Mapping[str, Any], log: str | None) -> None:
+    """What was measured before an error, of a model that cannot be loaded for example, is shown before it is raised."""
     config = config_of(models, given)
+    problems = problems_of(config)
+    for model in models:
+        check_unseen(config, problems, model)
+    results: Results = []
+    try:
+        evaluate_each(models, config, log, results)
+    finally:
+        if results and log == "json":
+            click.echo(json.dumps(as_json(results)))
+        elif results:
+            show(results)
+
+
+def evaluate_each(models: Sequence[str], config: RunConfig, log: str | None, results: Results) -> None:
+    """One after the other, into `results`."""
     shows_bar = log == "rich" or (log is None and sys.stderr.isatty())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    results: Results = []
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shows_bar) as progress:
         for model in models:
             task = progress.add_task(f"evaluating {model}", total=config.evals.num_problems)
             results.append((model, evaluate(config, model, lambda done, whole, task=task: progress.update(task, completed=done, total=whole))))  # type: ignore[misc]
-    if log == "json":
-        click.echo(json.dumps(as_json(results)))
-    else:
-        show(results)
 
 
 def config_of(models: Sequence[str], given: Mapping[str, Any]) -> RunConfig:

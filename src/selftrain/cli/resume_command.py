@@ -20,4 +20,4 @@ def command(run: str, log: str | None) -> int:
     from selftrain.run import resume
 
     check_outside_code(folder_of(run), goes_on=True)
-    return do(resume(folder_of(run)), display_of(log), resumed=True)
+    return do(resume(folder_of(run)), display_of(log), resumed=True).status

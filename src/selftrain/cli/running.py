@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import click
 
@@ -24,7 +24,19 @@ from selftrain.run_folder import named
 from selftrain.train import StepReport
 
 
-def do(run: Run, display: Display, resumed: bool) -> int:
+class Ended(NamedTuple):
+    """finished: whether the run has its end. signalled: 128 and the signal that came first, 0 where none did."""
+
+    finished: bool
+    signalled: int
+
+    @property
+    def status(self) -> int:
+        """Of `train` and `resume`: 0 for a run with an end, whatever came meanwhile."""
+        return 0 if self.finished else self.signalled or INTERRUPTED
+
+
+def do(run: Run, display: Display, resumed: bool) -> Ended:
     """As `done`. Raises StorageError, which says how to go on, when nothing more can be told since stdout cannot be written."""
     try:
         return done(run, display, resumed)
@@ -39,8 +51,8 @@ def do(run: Run, display: Display, resumed: bool) -> int:
         raise StorageError("the output", f"it cannot be written ({why})", how) from error
 
 
-def done(run: Run, display: Display, resumed: bool) -> int:
-    """Run to its end, write the report, tell how it ended. Returns the exit status; 130 when Ctrl-C stopped it, 143 for SIGTERM."""
+def done(run: Run, display: Display, resumed: bool) -> Ended:
+    """Run to its end, write the report, tell how it ended."""
     with display, stopping(run, display.note) as came:
         shown(display.begin, run, resumed)
         outcome = watched(run, display, came)
@@ -48,9 +60,7 @@ def done(run: Run, display: Display, resumed: bool) -> int:
         if outcome.reason != "interrupted" or record.steps:
             written = report.write_report(outcome.folder)
         shown(display.end, outcome, record, written)
-    if outcome.reason != "interrupted":
-        return 0
-    return 128 + signal.SIGTERM if came and came[0] == signal.SIGTERM else INTERRUPTED
+    return Ended(outcome.reason != "interrupted", 128 + came[0] if came else 0)
 
 
 def shown(tell: Callable[..., None], *told: object) -> None:

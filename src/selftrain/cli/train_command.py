@@ -25,4 +25,4 @@ def command(files: tuple[str, ...], log: str | None, **options: Any) -> int:
     from selftrain.config_load import load_config
     from selftrain.run import start
 
-    return do(start(load_config(config_files(files), overrides(options))), display_of(log), resumed=False)
+    return do(start(load_config(config_files(files), overrides(options))), display_of(log), resumed=False).status
