@@ -106,9 +106,10 @@ def rule_row(rule: Rule) -> str:
 
 ON_A_HIT = {Kind.HARM: "health", Kind.STALL: "halts", Kind.BLOCK: "warns"}
 METRICS_INTRO = """\
-Every number that is logged about a step, in the ledger's step records and in `selftrain train --log json`. Only `label/truth_right_frac` needs true answers,
-those that the labels of a run use anyway. P is the number of prompts of a step, N the number of completions of a prompt that vote. Accuracies are not here:
-they are known only where problems with true answers are evaluated, see [evaluation.md](evaluation.md). What is made of them: [guard.md](guard.md).
+Every number that is logged about a step, in the ledger's step records and in `selftrain train --log json`. Only `label/truth_right_frac` (true answers that the
+labels of a run use anyway) and `probe/canary_right_frac` (where the config names canaries) need true answers. P is the number of prompts of a step, N the
+number of completions of a prompt that vote. Accuracies are not here: they are known only where problems with true answers are evaluated, see
+[evaluation.md](evaluation.md). What is made of them: [guard.md](guard.md).
 """
 
 

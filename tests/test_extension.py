@@ -9,12 +9,13 @@ import pytest
 
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
-from selftrain.extension import resolve, source_hash
+from selftrain.extension import checked, resolve, source_hash
 from selftrain.labels import Bounds
 from selftrain.ledger import read
+from selftrain.policies.base import ExtraRequest
 from selftrain.replay import replay
 from selftrain.run import read_config, start, train_to_end
-from selftrain.types import Label, Outcome
+from selftrain.types import Label, Outcome, Role
 from tests.builders import voted
 
 SMALL = {
@@ -28,8 +29,9 @@ SMALL = {
     "update.learning_rate": 0.1,
 }
 RULES = """
+from fractions import Fraction
 from selftrain.labels.majority import majority
-from selftrain.types import Label, Outcome
+from selftrain.types import Label, Outcome, Role
 
 def raises(*_): raise KeyError("boom")
 def none(*_): return None
@@ -48,6 +50,11 @@ def valued(voted, bounds): return [label(one, values=(1.0,), notes=("right",)) f
 def silent(voted, bounds): return [label(one, values=(1.0,) * one.vote.num_votes) for one in voted]
 def worded(voted, bounds): return [label(one, values=("1",) * one.vote.num_votes, notes=("right",) * one.vote.num_votes) for one in voted]
 def narrow(voted, bounds): return [Label(Outcome.DECIDED, ("1",), "narrow", "vote") for one in voted]
+def listed(voted, bounds): return [Label(Outcome.DECIDED, [one.vote.counts[0][0]] * one.vote.num_votes, "listed", "vote") for one in voted]
+def lettered(voted, bounds): return [Label(Outcome.DECIDED, "1" * one.vote.num_votes, "lettered", "vote") for one in voted]
+def unnamed(voted, bounds): return [Label("decided", ("1",) * one.vote.num_votes, "unnamed", "vote") for one in voted]
+def untold(voted, bounds): return [label(one, values=[1] * one.vote.num_votes, notes=[None] * one.vote.num_votes) for one in voted]
+def halved(voted, bounds): return [label(one, weight=Fraction(1, 2), values=[1] * one.vote.num_votes, notes=["why"] * one.vote.num_votes) for one in voted]
 def one_key(answers): return ("a",)
 def numbers(answers): return [1 for _ in answers]
 def all_keys(answers): return ["a" for _ in answers]
@@ -119,6 +126,9 @@ def test_a_name_without_a_module_or_a_source(name: str, words: str) -> None:
         ("labels.source", "shifted", ([voted(["1"])], Bounds()), "has weight 1.0 and offset inf"),
         ("labels.source", "valued", ([voted(["1", "2"])], Bounds()), "has 1 values and 1 notes for 2 completions"),
         ("labels.source", "silent", ([voted(["1", "2"])], Bounds()), "has 2 values and 0 notes for 2 completions"),
+        ("labels.source", "lettered", ([voted(["1", "2"])], Bounds()), "has the targets '11', not a tuple"),
+        ("labels.source", "unnamed", ([voted(["1"])], Bounds()), "has the outcome 'decided', not one of Outcome"),
+        ("labels.source", "untold", ([voted(["1"])], Bounds()), "has the note None, not a text"),
         ("labels.source", "worded", ([voted(["1"])], Bounds()), "has the value '1', not a finite number"),
         ("labels.source", "told", ([voted(["1"])], Bounds()), "says that a true answer touched it (uses_truth)"),
     ],
@@ -198,3 +208,32 @@ def test_a_function_that_is_refused_leaves_no_run_folder(rules: str, tmp_path: P
     with pytest.raises(ConfigError, match="SyntaxError"):
         start(load_config(overrides={**SMALL, "run.folder": str(tmp_path / "runs"), "reward.rule": f"{rules}_broken:f"}))
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_a_label_of_the_users_holds_is_what_the_record_reads_back(rules: str, tmp_path: Path) -> None:
+    half = resolve("labels.source", f"{rules}:halved", {})([voted(["1", "2"])], Bounds())[0]
+    assert (half.targets, half.values, half.notes, half.weight) == (("1", "1"), (1.0, 1.0), ("why", "why"), 0.5)
+    assert [type(value) for value in (half.weight, half.offset, *half.values)] == [float] * 4
+    folder = train_to_end(load_config((), {**SMALL, "run.folder": str(tmp_path), "labels.source": f"{rules}:listed"})).folder
+    assert replay(read(folder), read_config(folder)).agrees
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"role": "teacher"}, "the role 'teacher', which is not one of Role.TEACHER"),
+        ({"role": Role.PROBE}, "which is not one of Role.TEACHER"),
+        ({"policy": "start"}, "the policy 'start', which is not current, base or ema"),
+        ({"serves": "0"}, "the serves '0', which is not the index of a vote group"),
+        ({"prompt": "1+1"}, "the prompt '1+1', which is not a Prompt"),
+        ({"count": 4.0}, "the count 4.0, which is not a whole number of completions"),
+    ],
+)
+def test_a_request_that_cannot_be_drawn_names_the_option(change: dict[str, Any], words: str) -> None:
+    prompt = voted(["1"]).group.prompt
+    request = ExtraRequest(**{"serves": 0, "role": Role.TEACHER, "prompt": prompt, "count": 2, **change})
+    asks = checked("requests", "labels.source = mine:f", lambda *_: [request])
+    with pytest.raises(ConfigError) as caught:
+        asks([], Bounds())
+    assert caught.value.given == "labels.source = mine:f"
+    assert words in caught.value.why

@@ -152,12 +152,14 @@ def load_policy(config: RunConfig) -> Policy:
 def check_lengths(config: RunConfig, policy: Policy, problems: Problems) -> None:
     """Raises PromptError when a prompt is longer than `prompts.max_prompt_tokens` or than the model can take."""
     sets = [one for one in (problems.train, problems.aside, problems.held_out) if one is not None]
-    found = [one for prompts in sets for one in policy.too_long(prompts.prompts, config.prompts.max_prompt_tokens)]
+    found = list(dict.fromkeys(one for prompts in sets for one in policy.too_long(prompts.prompts, config.prompts.max_prompt_tokens)))
     if not found:
         return check_second_turns(config, policy, problems.train.prompts[0])
+    beyond = list(dict.fromkeys(one for prompts in sets for one in policy.too_long(prompts.prompts)))
+    found = beyond or found
     shown = ", ".join(f"{prompt_id} ({tokens} tokens)" for prompt_id, tokens in found[:3])
-    given = f"{len(found)} prompts: {shown}{', ...' if len(found) > 3 else ''}"
-    if any(tokens <= config.prompts.max_prompt_tokens for _, tokens in found):
+    given = f"{len(found)} prompt{'s' if len(found) > 1 else ''}: {shown}{', ...' if len(found) > 3 else ''}"
+    if beyond:
         why = f"the context of {config.policy.model} has no room for them and a completion"
         raise PromptError(given, why, "Take them out or shorten them, or train a model with a longer context.")
     raise PromptError(

@@ -8,11 +8,12 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from selftrain.errors import ConfigError, SelftrainError
-from selftrain.types import AnswerKey, Label
+from selftrain.types import AnswerKey, Label, Outcome, Prompt, Role
 
 if TYPE_CHECKING:
     from selftrain.policies.base import ExtraRequest
@@ -98,16 +99,34 @@ def labels_checked(given: str, value: Any, voted: Any, _bounds: Any) -> list[Lab
         raise ConfigError(given, f"it returned {shown(value)}, not a list of labels", MEND)
     if len(value) != len(voted):
         raise ConfigError(given, f"it returned {len(value)} labels for {len(voted)} groups", MEND)
+    found = []
     for label, one in zip(value, voted, strict=True):
         where = f"its label for prompt {one.group.prompt.id}"
         if label.uses_truth:
             do = "Take true answers out of the function, or train on them by name: --labels.source reference."
             raise ConfigError(given, f"{where} says that a true answer touched it (uses_truth), and the run is recorded as label-free", do)
+        check_sequences(given, where, label)
         if len(label.targets) != one.vote.num_votes:
             raise ConfigError(given, f"{where} has {len(label.targets)} targets for {one.vote.num_votes} completions", MEND)
         check_texts(given, where, label)
         check_numbers(given, where, label)
-    return list(value)
+        found.append(as_recorded(label))
+    return found
+
+
+def as_recorded(label: Label) -> Label:
+    """As it is read back from the record: tuples, where a list was given, and floats, where another kind of number was."""
+    values, numbers = tuple(map(float, label.values)), (float(label.weight), float(label.offset))
+    return replace(label, targets=tuple(label.targets), values=values, notes=tuple(label.notes), weight=numbers[0], offset=numbers[1])
+
+
+def check_sequences(given: str, where: str, label: Label) -> None:
+    """An outcome, and one target, value and note for each completion in a list or tuple: a text has characters and not targets."""
+    if not isinstance(label.outcome, Outcome):
+        raise ConfigError(given, f"{where} has the outcome {shown(label.outcome)}, not one of Outcome, such as Outcome.DECIDED", MEND)
+    for name in ("targets", "values", "notes"):
+        if not isinstance(getattr(label, name), list | tuple):
+            raise ConfigError(given, f"{where} has the {name} {shown(getattr(label, name))}, not a tuple", MEND)
 
 
 def check_texts(given: str, where: str, label: Label) -> None:
@@ -115,6 +134,9 @@ def check_texts(given: str, where: str, label: Label) -> None:
     wrong = [target for target in label.targets if target is not None and not isinstance(target, str)]
     if wrong:
         raise ConfigError(given, f"{where} has the target {shown(wrong[0])}, not the text of an answer key or None", MEND)
+    notes = [note for note in label.notes if not isinstance(note, str)]
+    if notes:
+        raise ConfigError(given, f"{where} has the note {shown(notes[0])}, not a text", MEND)
     if not isinstance(label.source, str) or not isinstance(label.decided_by, str):
         raise ConfigError(given, f"{where} has source {shown(label.source)} and decided_by {shown(label.decided_by)}, and both are texts", MEND)
 
@@ -137,7 +159,28 @@ def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:
 
     if not isinstance(value, list | tuple) or not all(isinstance(one, ExtraRequest) for one in value):
         raise ConfigError(given, f"its requests are {shown(value)}, not a list of ExtraRequest", MEND)
+    for one in value:
+        wrong = next((name for name, is_right in REQUESTED.items() if not is_right(getattr(one, name))), None)
+        if wrong is not None:
+            raise ConfigError(given, f"a request of it has the {wrong} {shown(getattr(one, wrong))}, which is not {ASKED_FOR[wrong]}", MEND)
     return list(value)
+
+
+REQUESTED: Mapping[str, Callable[[Any], bool]] = {
+    "serves": lambda value: isinstance(value, int),
+    "role": lambda value: isinstance(value, Role) and value in (Role.TEACHER, Role.VIEW, Role.JUDGE, Role.PARAPHRASE),
+    "prompt": lambda value: isinstance(value, Prompt),
+    "count": lambda value: isinstance(value, int) and value >= 1,
+    "policy": lambda value: value in ("current", "base", "ema"),
+}
+"""field of a request -> whether a value is right"""
+ASKED_FOR = {
+    "serves": "the index of a vote group",
+    "role": "one of Role.TEACHER, Role.VIEW, Role.JUDGE and Role.PARAPHRASE",
+    "prompt": "a Prompt",
+    "count": "a whole number of completions",
+    "policy": "current, base or ema",
+}
 
 
 def one_each(given: str, value: Any, others: Sequence[Any], words: tuple[str, str]) -> tuple[Any, ...]:

@@ -57,6 +57,8 @@ def jsonl(path: Path, rows: list[object]) -> Path:
         (["train", *TOY, "--run.name", "a" * 300], ["it has 300 characters", "has room for 200"]),
         (["train", "missing.toml"], ["config file missing.toml", "there is no such file"]),
         (["train", "questions.jsonl"], ["questions.jsonl", "looks like a file of prompts", "--prompts.file questions.jsonl"]),
+        (["train", "."], ["config file .", "it is a folder", "--policy.model ."]),
+        (["compare", "--policy.model", "toy"], ["option --policy.model", "there is no such option", "nearest one is --models"]),
         (["train", "--log", "loud"], ["--log", "loud", "plain"]),
         (["resume"], ["RUN is missing", "Usage: selftrain resume RUN"]),
         (["resume", "nowhere"], ["nowhere"]),
@@ -145,7 +147,10 @@ def test_models_that_cannot_serve(command: Selftrain, tmp_path: Path) -> None:
 def test_a_prompt_over_the_limit(command: Selftrain, tmp_path: Path) -> None:
     file = jsonl(tmp_path / "p.jsonl", [*GOOD_ROWS, {"prompt": "1+" * 100 + "1"}])
     called = command("train", "--policy.model", "embedded:default", "--prompts.file", file, "--prompts.template", "raw", "--prompts.max-prompt-tokens", "64")
-    assert_refused(called, 2, "prompts.max_prompt_tokens", "64")
+    assert_refused(called, 2, "error: 1 prompt: ", "prompts.max_prompt_tokens", "64")
+    file = jsonl(tmp_path / "q.jsonl", [*GOOD_ROWS, {"prompt": "1+" * 4000 + "1"}])  # raising the limit would not help
+    called = command("train", "--policy.model", "embedded:default", "--prompts.file", file, "--prompts.template", "raw", "--prompts.max-prompt-tokens", "64")
+    assert_refused(called, 2, "the context of embedded:default has no room", "with a longer context")
     assert not (tmp_path / "runs").exists()
 
 

@@ -17,6 +17,7 @@ from selftrain.compose import Problems, toy_sets
 from selftrain.config_load import load_config
 from selftrain.ledger import objects, read
 from selftrain.ledger.objects import ObjectPath, place
+from selftrain.models import folder as embedded_folder
 from selftrain.report import read_record
 from selftrain.report.words import next_commands
 from selftrain.run import read_config, start
@@ -58,6 +59,23 @@ def test_evaluate_names_the_models_on_a_narrow_terminal(width: int) -> None:
     for word in ("runs/[first]", "runs/second", "avg@16", "pseudo-label", "100.0 [25.0, 100.0]", "50.0 [25.0, 75.0]"):
         assert word in " ".join(text.split())
     assert "…" not in text
+
+
+def test_evaluate_makes_second_turns_of_any_model_and_cuts_no_name(command: Selftrain, tmp_path: Path) -> None:
+    model = tmp_path / ("a-long-name-" * 12)
+    model.symlink_to(embedded_folder("weak"))
+    words = ["--evals.task", "add:2", "--correction.text", "check", "--correction.mode", "own", *QUICK[4:]]
+    called = command("evaluate", model, *words, "--rollout.max-new-tokens", "8", "--prompts.template", "raw")
+    assert called.status == 0, called.err
+    assert "turn 2 - turn 1" in called.out
+    assert str(model) in called.out
+
+
+@pytest.mark.parametrize("name", ["verify", "report", "resume", "export", "query"])
+def test_a_file_where_a_run_belongs_is_no_disk_failure(command: Selftrain, tmp_path: Path, name: str) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    more = {"export": ["out"], "query": ["select 1"]}.get(name, [])
+    assert_refused(command(name, "run.json", *more), 2, "run.json")
 
 
 def test_verify_says_intact_and_replays_without_difference(command: Selftrain, run_copy: Path) -> None:

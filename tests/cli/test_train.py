@@ -130,7 +130,7 @@ def test_the_live_display_fits_80_columns_and_says_all(tmp_path: Path) -> None:
 def test_a_narrow_terminal_loses_no_name_and_no_number(tmp_path: Path, width: int) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=width, record=True, legacy_windows=False)
     run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.num_steps": 2}))
-    assert do(run, Live(console), resumed=False) == 0
+    assert do(run, Live(console), resumed=False).status == 0
     outcome = console.export_text().partition("Finished, 2 steps.")[0].rpartition("guard  ")[2]
     said = " ".join(outcome.split())
     record = read_record(run.folder)
@@ -145,7 +145,7 @@ def test_a_narrow_terminal_loses_no_name_and_no_number(tmp_path: Path, width: in
 def test_a_terminal_without_block_characters_shows_ascii(tmp_path: Path) -> None:
     written = TextIOWrapper(BytesIO(), "ascii", "backslashreplace")
     run = start(load_config((), {**OPTIONS, "run.folder": str(tmp_path), "run.num_steps": 3}))
-    assert do(run, Live(Console(file=written, force_terminal=True, width=80, legacy_windows=False)), resumed=False) == 0
+    assert do(run, Live(Console(file=written, force_terminal=True, width=80, legacy_windows=False)), resumed=False).status == 0
     written.flush()
     text = written.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
     assert "\\u2" not in text

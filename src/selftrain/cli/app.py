@@ -157,13 +157,18 @@ def as_sentence(words: str) -> str:
     return words if "." in first or "_" in first else words[:1].upper() + words[1:]
 
 
+INSTEAD = {("compare", "--policy.model"): "--models", ("compare", "--run.folder"): "--folder", ("compare", "--run.name"): "--folder"}
+"""(command, option of another one) -> what stands for it there"""
+
+
 def usage_parts(error: click.UsageError) -> tuple[str, str, str]:
     """click's mistakes in our three parts."""
     where = error.ctx.command_path if error.ctx else "selftrain"
     help_command = f"`{where} --help` lists what there is."
     if isinstance(error, click.NoSuchOption):
         known = [name for parameter in error.ctx.command.params for name in parameter.opts if name.startswith("--")] if error.ctx else []
-        near = difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
+        elsewhere = INSTEAD.get((where.rpartition(" ")[2], error.option_name))
+        near = [elsewhere] if elsewhere else difflib.get_close_matches(error.option_name, known, n=1, cutoff=0.0)
         return f"option {error.option_name}", "there is no such option", f"The nearest one is {near[0]}. {help_command}" if near else help_command
     if isinstance(error, click.exceptions.NoSuchCommand):
         near = difflib.get_close_matches(error.command_name, COMMANDS, n=1, cutoff=0.0)

@@ -23,6 +23,7 @@ OPTIONS = (
     "rollout.stop",
     "rollout.cache_mib",
     "run.seed",
+    "correction.",
 )
 
 

@@ -28,6 +28,8 @@ from selftrain.run import read_config
 from selftrain.run_folder import relocated
 
 Results = list[tuple[str, Evaluation]]
+COLUMN = 32
+"""characters that a measure takes at most, its name or its value"""
 
 
 def evaluate_all(models: Sequence[str], given: Mapping[str, Any], log: str | None) -> None:
@@ -81,8 +83,9 @@ def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def show(results: Results) -> None:
     """Tables on stdout, wide enough for what they hold: nothing is cut where stdout is no terminal."""
-    console = Console() if sys.stdout.isatty() else Console(width=200)
     first = results[0][1]
+    width = max(len(model) for model, _ in results) + COLUMN * (1 + len(measures(first)))
+    console = Console() if sys.stdout.isatty() else Console(width=width)
     click.echo(f"{len(first.results)} problems of {first.origin}, {first.num_samples} completions each, temperature {first.temperature:g}")
     names = list(measures(first))
     print_table(console, "percent [95 % interval]", names, [(model, [words.percent(value) for value in measures(one).values()]) for model, one in results])

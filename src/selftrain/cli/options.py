@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
@@ -133,6 +134,8 @@ def config_files(files: Sequence[str]) -> Sequence[str]:
     for file in files:
         if file.endswith((".jsonl", ".csv", ".parquet")):
             raise ConfigError(f"config file {file}", "config files are TOML, and this looks like a file of prompts", f"Give it with --prompts.file {file}")
+        if Path(file).is_dir():
+            raise ConfigError(f"config file {file}", "it is a folder, and config files are TOML", f"If it is a model: --policy.model {file}")
     return files
 
 

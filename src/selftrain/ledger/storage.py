@@ -119,7 +119,7 @@ def read_bytes(path: Place) -> bytes | None:
     with storage_errors(path):
         try:
             return path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # the latter where a folder of the path is a file
             return None
 
 

@@ -168,11 +168,13 @@ def handover_sentence(record: RunRecord) -> str:
     if record.handed_over == START:
         made = any(True for _ in record.ledger.checkpoints())
         why = (
-            f"the held-aside prompts say of no checkpoint{before} that it surely gained on the start"
+            f"the watched prompts say of no checkpoint{before} that it surely gained on the start"
             if made
             else f"no checkpoint was made{' since the run went back' if record.ledger.branches else ''}"
         )
-        if made and not record.doubts.supports:
+        if made and not any("update/loss" in step.values for step in record.steps):
+            why = "nothing was trained: no group of any step had a label and different rewards"
+        elif made and not record.doubts.supports:
             why = f"nothing speaks for a checkpoint{before}"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
     if first is not None:
