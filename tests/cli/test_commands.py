@@ -119,6 +119,8 @@ def test_the_toy_policy_cannot_be_exported_and_nobody_says_so(command: Selftrain
     real = load_config(overrides={"policy.model": "embedded:default", "prompts.task": "add:4"})
     assert next_commands(real, "r", "step-000012")[-1][0] == "selftrain export r r-model"
     assert [line for line, _ in next_commands(real, "r", "start")] == ["selftrain verify r --replay"]
+    unasked = load_config(overrides={"policy.model": "m", "prompts.file": "q.jsonl"})  # without held-out problems there is nothing to evaluate on yet
+    assert next_commands(unasked, "r", "step-000012")[0][0] == "selftrain evaluate m r --evals.file FILE"
     spaced = [shlex.split(line)[2:] for line, _ in next_commands(real, "my runs/r", "step-000012")]
     assert spaced == [["embedded:default", "my runs/r"], ["my runs/r", "--replay"], ["my runs/r", "my runs/r-model"]]
 

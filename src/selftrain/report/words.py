@@ -284,8 +284,12 @@ def next_commands(config: RunConfig, folder: str, handed_over: str) -> list[tupl
     model, export_to = shlex.quote(config.policy.model), shlex.quote(f"{folder.rstrip('/')}-model")
     folder = shlex.quote(folder)
     found = [(f"selftrain verify {folder} --replay", "prove that nothing in the record was changed")]
-    if handed_over != START:
+    is_toy = config.policy.model.partition(":")[0] == "toy"
+    has_problems = is_toy or any((config.evals.file, config.evals.task, config.prompts.task))
+    if handed_over != START and has_problems:
         found.insert(0, (f"selftrain evaluate {model} {folder}", "both models on the held-out problems, with paired differences"))
-    if handed_over != START and config.policy.model != "toy" and not config.policy.model.startswith("toy:"):
+    elif handed_over != START:
+        found.insert(0, (f"selftrain evaluate {model} {folder} --evals.file FILE", "both models on problems with true answers, with paired differences"))
+    if handed_over != START and not is_toy:
         found.append((f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder"))
     return found
