@@ -10,8 +10,9 @@ import pytest
 import selftrain
 from selftrain.compose import config_hash
 from selftrain.config import RunConfig
-from selftrain.config_load import load_config, option_names
+from selftrain.config_load import load_config, option_names, validate_recorded
 from selftrain.errors import ConfigError
+from selftrain.run import start
 from selftrain.schedule import learning_rate
 from tests.test_docs import METHOD_SECTIONS
 
@@ -137,3 +138,10 @@ def test_the_package_gives_its_names_when_asked() -> None:
         assert getattr(selftrain, name) is not None
     with pytest.raises(AttributeError, match="nothing_here"):
         selftrain.nothing_here  # noqa: B018
+
+
+def test_kl_in_the_loss_that_weighs_nothing_is_refused_in_new_runs_and_read_in_old_records(tmp_path: Path) -> None:
+    options = {"policy.model": "toy", "objective.kl_in": "loss", "objective.kl_estimator": "k2", "objective.kl_coef": 0, "run.folder": str(tmp_path)}
+    with pytest.raises(ConfigError, match="the start would be scored in every step"):
+        start(load_config(overrides=options))
+    assert validate_recorded(load_config(overrides=options).model_dump(mode="json")).objective.kl_coef == 0

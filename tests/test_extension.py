@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from selftrain.config_load import load_config
@@ -28,6 +30,7 @@ SMALL = {
     "evals.num_samples": 2,
     "update.learning_rate": 0.1,
 }
+RIGHT: dict[str, Any] = {"serves": np.int64(0), "role": Role.VIEW, "count": np.int64(2), "policy": "base", "params": None}
 RULES = """
 from fractions import Fraction
 from selftrain.labels.majority import majority
@@ -227,6 +230,8 @@ def test_what_a_label_of_the_users_holds_is_what_the_record_reads_back(rules: st
         ({"serves": "0"}, "the serves '0', which is not the index of a vote group"),
         ({"prompt": "1+1"}, "the prompt '1+1', which is not a Prompt"),
         ({"count": 4.0}, "the count 4.0, which is not a whole number of completions"),
+        ({"count": True}, "which is not a whole number of completions"),
+        ({"params": "hot"}, "the params 'hot', which is not SamplingParams or None"),
     ],
 )
 def test_a_request_that_cannot_be_drawn_names_the_option(change: dict[str, Any], words: str) -> None:
@@ -237,3 +242,5 @@ def test_a_request_that_cannot_be_drawn_names_the_option(change: dict[str, Any],
         asks([], Bounds())
     assert caught.value.given == "labels.source = mine:f"
     assert words in caught.value.why
+    right = checked("requests", "labels.source = mine:f", lambda *_: [replace(request, **{**change, **RIGHT, "prompt": prompt})])([], Bounds())
+    assert [(type(one.serves), type(one.count)) for one in right] == [(int, int)]

@@ -167,19 +167,6 @@ def test_past_a_damaged_checkpoint_it_goes_further_back(tmp_path: Path) -> None:
     assert verify(run.folder).status is Status.INTACT
 
 
-def test_a_damaged_checkpoint_is_not_handed_over(tmp_path: Path) -> None:
-    short = config(tmp_path, "damaged", run__num_steps=4, guard__action="warn", probes__num_prompts=0)
-    assert train_to_end(short.model_copy(update={"run": short.run.model_copy(update={"name": "whole"})})).handed_over == "step-000004"
-    run = start(short)
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 3:
-            (run.folder / "checkpoints" / "step-000004" / "toy.json").write_text("{}")
-        outcome = event
-    assert isinstance(outcome, Outcome)
-    assert outcome.handed_over == "step-000002"
-    assert outcome.after is not None
-
-
 def test_the_loop_tells_of_a_rollback(tmp_path: Path) -> None:
     events = list(start(config(tmp_path, "a", **ONCE)).events())
     at = next(number for number, event in enumerate(events) if isinstance(event, RolledBack))

@@ -220,6 +220,9 @@ def make_scorer(config: RunConfig) -> Scorer:
 
 def check_parts(config: RunConfig, problems: Problems) -> None:
     """Raises ConfigError for a label source, rule or clustering that does not exist or misses something, and for a second turn that cannot be rewarded."""
+    if (config.objective.kl_in, config.objective.kl_coef) == ("loss", 0):  # asked of new runs only: there are records of such
+        do = "Leave objective.kl_in at none; a weight of 0 in the reward measures the KL."
+        raise ConfigError("objective.kl_in = loss, objective.kl_coef = 0", "the start would be scored in every step, and nothing be done with it", do)
     check_reward_rule(config)
     check_correction(config)
     make_labelling(config, problems.train)

@@ -166,12 +166,6 @@ def check_combination(config: RunConfig) -> None:
             "the gradient of k1 in the loss has mean zero, so it would do nothing",
             "Use k2 in the loss, or k1 in the reward.",
         )
-    if objective.kl_in == "loss" and objective.kl_coef == 0:
-        raise ConfigError(
-            "objective.kl_in = loss, objective.kl_coef = 0",
-            "the start would be scored in every step, and nothing be done with it",
-            "Leave objective.kl_in at none; in the reward a weight of 0 measures the KL.",
-        )
     sources = [name for name in ("file", "dataset", "task") if getattr(config.prompts, name) is not None]
     if config.policy.model.partition(":")[0] != "toy" and len(sources) != 1:
         raise ConfigError(

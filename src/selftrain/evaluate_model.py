@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selftrain import kept_checkpoints
 from selftrain.checkpoints import verify_checkpoint
-from selftrain.compose import load_policy, load_sets
+from selftrain.compose import Problems, load_policy, load_sets, with_aside
 from selftrain.compose_correction import check_second_turns, second_turns
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError, PromptError, RunFolderError, SelftrainError
@@ -17,7 +17,8 @@ from selftrain.ledger.objects import place
 from selftrain.ledger.storage import read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
-from selftrain.prompts import check_disjoint, load_problems
+from selftrain.prompts import load_problems, load_prompts, prompt_set_hash
+from selftrain.prompts.identity import normal_text
 from selftrain.report import RunRecord, read_record
 from selftrain.run_folder import relocated
 from selftrain.seeds import Stream
@@ -31,9 +32,14 @@ def evaluate(config: RunConfig, model: str | None = None, progress: Progress | N
     are repeated. Raises ConfigError without problems, PromptError for problems without answers and for those that a run was trained on, ModelError,
     RunFolderError, and CheckpointError for a damaged checkpoint.
     """
-    problems = problems_of(config)
-    check_unseen(config, problems, model or config.policy.model)
-    policy = policy_of(config, model or config.policy.model)
+    problems, model = problems_of(config), model or config.policy.model
+    check_unseen(config, problems, model)
+    return evaluate_on(problems, config, model, progress)
+
+
+def evaluate_on(problems: PromptSet, config: RunConfig, model: str, progress: Progress | None = None) -> Evaluation:
+    """As `evaluate`, on problems that are loaded and checked."""
+    policy = policy_of(config, model)
     section = config.evals
     params = SamplingParams(config.rollout.max_new_tokens, section.temperature, section.top_p, stop=config.rollout.stop)
     check_second_turns(config, policy, problems.prompts[0])
@@ -70,21 +76,39 @@ def whole_checkpoint(record: RunRecord) -> Path:
 
 
 def check_unseen(config: RunConfig, problems: PromptSet, model: str) -> None:
-    """Raises PromptError where the model is a run that was trained on some of these problems. Where its prompts are not there any more, nobody can tell."""
-    if not is_run(model):
+    """Raises PromptError where the model is what a run made of some of these problems, by their text: ids of two files say nothing of each other.
+
+    Where its prompts are not there any more, or other ones lie in their place, nobody can tell.
+    """
+    record = read_record(place(model)) if is_run(model) else None
+    train = None if record is None or record.handed_over == START else trained_on(record)
+    if record is None or train is None:
         return
-    record = read_record(place(model))
-    try:
-        train = load_sets(relocated(record.config, Path(record.environment["cwd"]))).train
-    except SelftrainError:
-        return
-    try:
-        check_disjoint(train, problems)
-    except PromptError as error:
+    texts = {normal_text(train.questions.get(prompt.id, prompt.messages)) for prompt in train}
+    seen = [prompt.id for prompt in problems if normal_text(problems.questions.get(prompt.id, prompt.messages)) in texts]
+    if seen:
         most = record.config.evals.num_problems
-        fewer = f"give --evals.num-problems {most} at most: so many were kept out of its training"
         is_more = config.evals.file is None and config.evals.num_problems > most
-        raise PromptError(f"{error.given}, run {model}", error.why, fewer if is_more else error.do) from error
+        raise PromptError(
+            f"held-out problems of {problems.origin}, run {model}",
+            f"{len(seen)} of {len(problems)} are training prompts of the run: {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",
+            f"give --evals.num-problems {most} at most: so many were kept out of its training"
+            if is_more
+            else "take them out: what was trained on cannot show what was learned",
+        )
+
+
+def trained_on(record: RunRecord) -> PromptSet | None:
+    """The training prompts of a run; None where they cannot be had any more."""
+    config = relocated(record.config, Path(record.environment["cwd"]))
+    try:
+        if config.prompts.task is not None or is_toy(config.policy.model):
+            train = load_sets(config).train
+        else:
+            train = with_aside(config, Problems(load_prompts(config.prompts, config.run.seed), None)).train
+    except SelftrainError:
+        return None
+    return train if prompt_set_hash(train) == record.header["prompts"]["hash"] else None
 
 
 def is_run(model: str) -> bool:

@@ -9,7 +9,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from selftrain.errors import ConfigError, SelftrainError
@@ -52,9 +52,7 @@ def imported(option: str, name: str, known: Mapping[str, Any]) -> Callable[..., 
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
-        raise ConfigError(
-            given, f"it cannot be imported ({type(error).__name__}: {error})", "Check the name and that the module is installed or lies in this folder."
-        ) from error
+        raise not_imported(given, error) from error
     if not callable(found):
         raise ConfigError(given, "it is not a function", "Name a function with the signature in docs/extending.md.")
     source_of(given, module_name)
@@ -75,6 +73,13 @@ def source_of(given: str, module_name: str) -> str:
     except (OSError, TypeError) as error:
         do = "Write a function in a Python file of yours that calls it, and name that one."
         raise ConfigError(given, f"the module {module_name} has no Python source, so the record could not say which code decided", do) from error
+    except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
+        raise not_imported(given, error) from error
+
+
+def not_imported(given: str, error: BaseException) -> ConfigError:
+    do = "Check the name and that the module is installed or lies in this folder."
+    return ConfigError(given, f"it cannot be imported ({type(error).__name__}: {error})", do)
 
 
 def checked(option: str, given: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,22 +160,23 @@ def check_numbers(given: str, where: str, label: Label) -> None:
 
 
 def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:
-    from selftrain.policies.base import ExtraRequest  # with numpy, which reading answers needs not
+    from selftrain.policies.base import ExtraRequest, SamplingParams  # with numpy, which reading answers needs not
 
     if not isinstance(value, list | tuple) or not all(isinstance(one, ExtraRequest) for one in value):
         raise ConfigError(given, f"its requests are {shown(value)}, not a list of ExtraRequest", MEND)
+    rules: dict[str, Callable[[Any], bool]] = {**REQUESTED, "params": lambda params: params is None or isinstance(params, SamplingParams)}
     for one in value:
-        wrong = next((name for name, is_right in REQUESTED.items() if not is_right(getattr(one, name))), None)
+        wrong = next((name for name, is_right in rules.items() if not is_right(getattr(one, name))), None)
         if wrong is not None:
             raise ConfigError(given, f"a request of it has the {wrong} {shown(getattr(one, wrong))}, which is not {ASKED_FOR[wrong]}", MEND)
-    return list(value)
+    return [replace(one, serves=int(one.serves), count=int(one.count)) for one in value]
 
 
 REQUESTED: Mapping[str, Callable[[Any], bool]] = {
-    "serves": lambda value: isinstance(value, int),
+    "serves": lambda value: is_whole(value),
     "role": lambda value: isinstance(value, Role) and value in (Role.TEACHER, Role.VIEW, Role.JUDGE, Role.PARAPHRASE),
     "prompt": lambda value: isinstance(value, Prompt),
-    "count": lambda value: isinstance(value, int) and value >= 1,
+    "count": lambda value: is_whole(value) and value >= 1,
     "policy": lambda value: value in ("current", "base", "ema"),
 }
 """field of a request -> whether a value is right"""
@@ -180,6 +186,7 @@ ASKED_FOR = {
     "prompt": "a Prompt",
     "count": "a whole number of completions",
     "policy": "current, base or ema",
+    "params": "SamplingParams or None",
 }
 
 
@@ -235,6 +242,10 @@ CHECKS: Mapping[str, Callable[..., Any]] = {
 
 def is_finite(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
+
+
+def is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def shown(value: Any) -> str:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,12 +159,12 @@ class Run:
         remedy = remedies.remedy_of(
             self.branch_config, lambda: remedies.groups_so_far(self.folder, self.ledger.branches, self.steps_done), self.ledger.branches
         )
-        return self.roll_back(self._whole(self._healthiest), "; ".join(one.words for one in verdict.findings), remedies.GUARD, remedy)
+        return self.roll_back(self._healthy_and_whole(), "; ".join(one.words for one in verdict.findings), remedies.GUARD, remedy)
 
-    def _whole(self, choose: Callable[[Mapping[int, str]], str]) -> str:
-        """The checkpoint that is chosen among those that can be read, or `start`."""
-        there: Mapping[int, str] = self._scheduled()
-        while (name := choose(there)) != START:
+    def _healthy_and_whole(self) -> str:
+        """The healthiest checkpoint that can be read; further back where one is damaged."""
+        there = self._scheduled()
+        while (name := self._healthiest(there)) != START:
             try:
                 self.checkpoint(name)
             except CheckpointError:
@@ -283,7 +283,7 @@ class Run:
 
     def _finish(self, reason: str) -> Iterator[Event]:
         """Evaluate what is handed over, then close the record: a run that is killed before that is taken up again and ends the same."""
-        name = self._whole(self._chosen)
+        name = self._chosen(self._scheduled())
         if name == START:
             path = self.config.policy.model
             if before := self._evaluations.get("before"):

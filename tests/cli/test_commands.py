@@ -15,6 +15,8 @@ from rich.console import Console
 from selftrain.cli.evaluating import print_table
 from selftrain.compose import Problems, toy_sets
 from selftrain.config_load import load_config
+from selftrain.errors import PromptError
+from selftrain.evaluate_model import check_unseen, problems_of
 from selftrain.ledger import objects, read
 from selftrain.ledger.objects import ObjectPath, place
 from selftrain.models import folder as embedded_folder
@@ -158,13 +160,30 @@ def test_evaluate_shows_what_it_measured_before_a_model_that_cannot_be_loaded(co
 def test_evaluate_refuses_what_a_run_was_trained_on(command: Selftrain, tmp_path: Path) -> None:
     tall = {"policy.model": "embedded:default", "prompts.task": "tall:1", "probes.num_prompts": 0, "evals.num_problems": 8}
     run = start(load_config((), {**tall, "run.folder": str(tmp_path), "run.name": "tall"}))
-    run.ledger.append_end("done", "start")
+    shutil.copytree(embedded_folder("default"), run.folder / "checkpoints" / "step-000001")
+    run.ledger.append_end("done", "step-000001")
     run.ledger.close()
     trained = run.problems.train.prompts[0]
     (tmp_path / "seen.jsonl").write_text(json.dumps({"prompt": run.problems.train.questions[trained.id][0].content, "answer": "1"}) + "\n")
     more = command("evaluate", run.folder, "--evals.num-problems", "600")
     assert_refused(more, 2, "of 600 are training prompts", "Give --evals.num-problems 8 at most")
-    assert_refused(command("evaluate", run.folder, "--evals.file", "seen.jsonl"), 2, "1 of 1 are training prompts", "Remove them")
+    assert_refused(command("evaluate", run.folder, "--evals.file", "seen.jsonl"), 2, "1 of 1 are training prompts", "Take them out")
+
+
+def test_what_a_run_was_trained_on_is_told_by_texts_and_by_the_prompts_of_its_record(tmp_path: Path) -> None:
+    rows = [[{"id": at, "prompt": text.format(at)} for at in range(8)] for text in ("{0}+{0}", "{0}*9")]
+    for name, of_file in zip(("train", "other"), rows, strict=True):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({**row, "answer": "1"}) + "\n" for row in of_file))
+    options = {"policy.model": "embedded:default", "prompts.file": str(tmp_path / "train.jsonl"), "rollout.prompts_per_step": 4, "probes.num_prompts": 0}
+    run = start(load_config((), {**options, "run.folder": str(tmp_path), "run.name": "r"}))
+    run.ledger.append_end("done", "step-000001")
+    run.ledger.close()
+    asked = {name: load_config((), {**options, "evals.file": str(tmp_path / f"{name}.jsonl")}) for name in ("train", "other")}
+    check_unseen(asked["other"], problems_of(asked["other"]), str(run.folder))  # the same ids, other texts
+    with pytest.raises(PromptError, match="8 of 8 are training prompts of the run"):
+        check_unseen(asked["train"], problems_of(asked["train"]), str(run.folder))
+    shutil.copy(tmp_path / "other.jsonl", tmp_path / "train.jsonl")  # another file in the place of what was trained on: nobody can tell
+    check_unseen(asked["train"], problems_of(asked["train"]), str(run.folder))
 
 
 def test_evaluate_checks_what_a_run_hands_over(command: Selftrain, run_copy: Path) -> None:
@@ -217,6 +236,10 @@ def test_replay_names_a_function_that_is_not_the_one_of_the_run(command: Selftra
     assert "by another function than the one that decided in the run (labels.clustering = own_clusters:parity)" in other.err
     assert "own_source" not in other.out + other.err
     assert "do not trust" not in other.err
+    write("majority(", parity)
+    broken = command("verify", "runs/made", "--replay")
+    assert broken.status == 2
+    assert "own_source:vote: it cannot be imported (SyntaxError" in broken.err
 
 
 def test_replay_finds_a_reward_that_does_not_follow(command: Selftrain, run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_a_halted_run_says_why_and_what_is_handed_over(recorded_run: RecordedRun
     assert at_start.endswith(f"because nothing speaks for a checkpoint from before {until}.")
     untrained = tuple(dataclasses.replace(step, values={}) for step in record.steps)
     at_start = handover_sentence(dataclasses.replace(record, handed_over=START, steps=untrained))
-    assert at_start.endswith("because nothing was trained: no group of any step had a label and different rewards.")
+    assert at_start.endswith("because nothing was trained in the steps that count: no group had a label and an advantage other than 0.")
     assert "halt" in page.tags or 'class="card verdict halt"' in (outcome.folder / "report.html").read_text("utf-8")
     assert 'class="span halt"' in (outcome.folder / "report.html").read_text("utf-8")
 

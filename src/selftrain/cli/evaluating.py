@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from selftrain.cli.json_lines import interval, measured
@@ -19,13 +20,14 @@ from selftrain.cli.tables import fits, number_column
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, recipe
 from selftrain.evals import Evaluation
-from selftrain.evaluate_model import check_unseen, evaluate, is_run, problems_of
+from selftrain.evaluate_model import check_unseen, evaluate_on, is_run, problems_of
 from selftrain.ledger import read
 from selftrain.ledger.objects import place
 from selftrain.report import words
 from selftrain.report.comparison import differences, measures
 from selftrain.run import read_config
 from selftrain.run_folder import relocated
+from selftrain.types import PromptSet
 
 Results = list[tuple[str, Evaluation]]
 COLUMN = 32
@@ -40,7 +42,7 @@ def evaluate_all(models: Sequence[str], given: Mapping[str, Any], log: str | Non
         check_unseen(config, problems, model)
     results: Results = []
     try:
-        evaluate_each(models, config, log, results)
+        evaluate_each(models, config, problems, log, results)
     finally:
         if results and log == "json":
             click.echo(json.dumps(as_json(results)))
@@ -48,14 +50,19 @@ def evaluate_all(models: Sequence[str], given: Mapping[str, Any], log: str | Non
             show(results)
 
 
-def evaluate_each(models: Sequence[str], config: RunConfig, log: str | None, results: Results) -> None:
+def evaluate_each(models: Sequence[str], config: RunConfig, problems: PromptSet, log: str | None, results: Results) -> None:
     """One after the other, into `results`."""
     shows_bar = log == "rich" or (log is None and sys.stderr.isatty())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shows_bar) as progress:
         for model in models:
             task = progress.add_task(f"evaluating {model}", total=config.evals.num_problems)
-            results.append((model, evaluate(config, model, lambda done, whole, task=task: progress.update(task, completed=done, total=whole))))  # type: ignore[misc]
+            shown = partial(show_progress, progress, task)
+            results.append((model, evaluate_on(problems, config, model, shown)))
+
+
+def show_progress(bars: Progress, task: TaskID, done: int, whole: int) -> None:
+    bars.update(task, completed=done, total=whole)
 
 
 def config_of(models: Sequence[str], given: Mapping[str, Any]) -> RunConfig:

@@ -99,5 +99,5 @@ def replayed(folder: Place) -> None:
         do = "Replay with the version of selftrain that made the run (run.json names it); if it differs there too, do not trust the run."
         if changed:
             why += f" by another function than the one that decided in the run ({', '.join(changed)})"
-            do = "Restore the module as it was in the run, and replay again: these differences say nothing of the record."
+            do = "Restore the module as it was in the run, and replay again: the differences may come from it."
         raise LedgerError(f"run {folder}", why, do)

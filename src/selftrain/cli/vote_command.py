@@ -187,7 +187,8 @@ def summary(overview: Overview) -> Iterator[str]:
     )
     if overview.num_again:
         these = f"{overview.num_again} of these {'is' if overview.num_again == 1 else 'are'}"
-        yield f"{these} of a prompt that had a vote before: its rows do not follow each other. Sort them by prompt for one vote each."
+        yield f"{these} of a prompt that had a vote before: its completions lie in rows apart, or in lists of their own."
+        yield "Rows of one completion each, sorted by prompt, are one vote."
     for title, found in (("closest calls", overview.closest), ("ties", overview.ties), ("least read", overview.least_read)):
         if found:
             yield f"{title}:"

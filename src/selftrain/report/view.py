@@ -124,10 +124,10 @@ class View:
 
     @property
     def mood(self) -> str:
-        """How the verdict is coloured: halt, warn (a finding, a rollback or a loss beyond chance), open (no end yet) or good."""
+        """How the verdict is coloured: halt, warn (a finding, a rollback, or avg@k or maj@k lost beyond chance), open (no end yet) or good."""
         if any(event.action == "halt" for event in self.events):
             return "halt"
-        lost = any(row.difference is not None and row.difference.high < 0 for row in self.outcome)
+        lost = any(row.difference is not None and row.difference.high < 0 for row in self.outcome if row.name.startswith(("avg@", "maj@")))
         if self.events or self.record.ledger.branches or lost:
             return "warn"
         return "good" if self.record.end_reason else "open"

@@ -173,7 +173,7 @@ def handover_sentence(record: RunRecord) -> str:
             else f"no checkpoint was made{' since the run went back' if record.ledger.branches else ''}"
         )
         if made and not any("update/loss" in step.values for step in record.steps):
-            why = "nothing was trained: no group of any step had a label and different rewards"
+            why = "nothing was trained in the steps that count: no group had a label and an advantage other than 0"
         elif made and not record.doubts.supports:
             why = f"nothing speaks for a checkpoint{before}"
         return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."

@@ -45,7 +45,7 @@ class RunTail:
         self.requests: list[dict[str, Any]] = []
         self.end: Mapping[str, Any] | None = None
         self.index = GroupIndex(self.ledger)
-        self._evals: tuple[float, list[dict[str, Any]]] = (-1.0, [])
+        self._evals: tuple[tuple[int, int], list[dict[str, Any]]] = ((-1, 0), [])
 
     def advance(self) -> int:
         """Take in what was recorded since; returns how many records there are. A record that does not go on where it ended (a fork) is read anew."""
@@ -207,9 +207,9 @@ class RunTail:
         """The recorded evaluations with their measures; read again only when the file has changed or records were added."""
         with self.lock:
             try:
-                stamp = (self.folder / "evals.jsonl").stat().st_size + len(self.ledger.entries) / 1e9
+                stamp = ((self.folder / "evals.jsonl").stat().st_size, len(self.ledger.entries))
             except OSError:
-                stamp = 0.0
+                stamp = (0, 0)
             if stamp != self._evals[0]:
                 placed = [one for one in self.ledger.placed_evals() if "results" in one[0].get("evaluation", {})]
                 records = [record | {"branch": branch, "counts": counts} for record, branch, counts in placed]
