@@ -18,7 +18,8 @@ from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import CheckpointError, RunFolderError
 from selftrain.handover import START
-from selftrain.ledger import read
+from selftrain.ledger import LedgerWriter, read
+from selftrain.ledger.objects import Place
 from selftrain.policies import toy
 from selftrain.replay import replay
 from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start, train_to_end
@@ -211,6 +212,29 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> No
     assert outcome.head == expected.head
     assert again.policy.weights_hash() == whole.policy.weights_hash()
     assert outcome.after == expected.after
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_folder_that_another_run_takes_meanwhile_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool) -> None:
+    """Two runs that are started together find the same number free, and the second makes its folder after the first."""
+    create = LedgerWriter.create
+
+    def overtaken(folder: Place, header: Mapping[str, Any], environment: Mapping[str, Any]) -> LedgerWriter:
+        monkeypatch.undo()
+        others.append(create(folder, header, environment))
+        if not goes_on:
+            others[-1].close()
+        return create(folder, header, environment)
+
+    others: list[LedgerWriter] = []
+    options = config(tmp_path, "a", SMALL)
+    monkeypatch.setattr(LedgerWriter, "create", overtaken)
+    run = start(options.model_copy(update={"run": options.run.model_copy(update={"name": None})}))
+    assert run.folder == tmp_path / "train-0002"
+    assert finish(run).folder == tmp_path / "train-0002"
+    monkeypatch.setattr(LedgerWriter, "create", overtaken)
+    with pytest.raises(RunFolderError):
+        start(options)
 
 
 def test_a_finished_run_is_not_resumed(recorded_run: RecordedRuns) -> None:

@@ -37,6 +37,7 @@ from selftrain.run_folder import named_as
 from selftrain.scoring import Scorer
 from selftrain.seeds import Stream
 from selftrain.types import Message, PromptSet, Role, VotedGroup, question_of
+from selftrain.verifiers import GYM
 from selftrain.verifiers.pool import Limits, VerifierPool
 from selftrain.verifiers.verification import Verification
 
@@ -187,9 +188,10 @@ def make_verification(config: RunConfig, prompts: PromptSet) -> Verify:
     section = config.verifier
     if section.function is not None:
         imported(VERIFIER, section.function, {})
-    pool = VerifierPool(section.function or "gym", Limits(section.timeout_s, section.memory_mib))
-    pool.start()
     entries = prompts.gym_entries if section.function is None else {}
+    tasks = dict.fromkeys((entry["task"], entry["level"]) for entry in entries.values())
+    pool = VerifierPool(section.function or GYM, Limits(section.timeout_s, section.memory_mib), tasks=tuple(tasks))
+    pool.start()
     return Verification(pool, section.frac, Stream(config.run.seed), prompts.questions, entries)
 
 

@@ -49,7 +49,7 @@ from selftrain.handover import START, VALIDATED, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place
 from selftrain.policies.base import Policy, SamplingParams
-from selftrain.run_folder import environment, named, new_folder, relocated, resolved
+from selftrain.run_folder import begun, environment, named, new_folder, relocated, resolved
 from selftrain.seeds import Stream
 from selftrain.taking_up import take_up_requests
 from selftrain.train import Parts, StepReport, train, vote_params
@@ -322,7 +322,7 @@ def timing_name(branch: int) -> str:
 def start(config: RunConfig) -> Run:
     """A new run. Everything about prompts, model and options is checked before its folder is made."""
     config = resolved(config)
-    folder = new_folder(config)
+    new_folder(config)  # a name that is taken is told before anything is loaded
     problems = load_sets(config)
     check_parts(config, problems)
     if config.guard.action == "roll_back":
@@ -331,7 +331,7 @@ def start(config: RunConfig) -> Run:
     policy = load_policy(config)
     check_lengths(config, policy, problems)
     header = header_of(config, problems, policy)
-    ledger = LedgerWriter.create(folder, header, environment(config) | environment_of(problems))
+    folder, ledger = begun(config, header, environment(config) | environment_of(problems))
     return Run(config, folder, problems, policy, ledger, verify)
 
 

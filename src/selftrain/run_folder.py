@@ -6,12 +6,14 @@ import os
 import platform
 import shlex
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.errors import RunFolderError
+from selftrain.ledger import LedgerWriter
 from selftrain.ledger.objects import Place, place
 from selftrain.ledger.storage import names
 from selftrain.policies.toy import is_toy
@@ -31,6 +33,20 @@ def new_folder(config: RunConfig) -> Place:
         do = f"Go on with it by `selftrain resume {shlex.quote(str(folder))}`, or choose another --run.name."
         raise RunFolderError(f"run folder {folder}", "it exists already", do)
     return folder
+
+
+def begun(config: RunConfig, header: Mapping[str, Any], environment: Mapping[str, Any]) -> tuple[Place, LedgerWriter]:
+    """The folder of a new run with its record. Without a name of its own it takes the next number that is free now: loading the model took a while.
+
+    Raises RunFolderError where another run has the name, StorageError.
+    """
+    while True:
+        folder = new_folder(config)
+        try:
+            return folder, LedgerWriter.create(folder, header, environment)
+        except RunFolderError:
+            if config.run.name is not None or not is_there(folder):
+                raise
 
 
 def named(folder: Place) -> Place:

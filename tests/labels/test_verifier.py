@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import linecache
+import pickle
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -170,6 +172,39 @@ def test_what_a_verifier_raises_is_said_once(pool: VerifierPool) -> None:
         verification(pool)([one])
 
 
+SLOW_GYM = """
+import time
+time.sleep(2)
+
+class Task:
+    def __init__(self): time.sleep(2)
+    def score_answer(self, answer, entry): return float(answer == entry)
+
+DATASETS = {"slow": None}
+def create_dataset(name, seed, size): return Task()
+"""
+
+
+def test_making_the_tasks_of_reasoning_gym_counts_against_no_completion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package takes seconds to import on a busy machine: the first check of each process would be cut off."""
+    (tmp_path / "reasoning_gym").mkdir()
+    (tmp_path / "reasoning_gym" / "__init__.py").touch()
+    (tmp_path / "reasoning_gym" / "factory.py").write_text(SLOW_GYM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entry = {"task": "slow", "level": None, "entry": base64.b64encode(pickle.dumps("1")).decode()}
+    made = VerifierPool("gym", Limits(1.0, 1024), num_workers=1, tasks=[("slow", None)])
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("#### 1"), completion("#### 2"))))
+    assert verification(made, entries={"p0": entry})([one])[0].checks == (Check(1.0, "verified"), Check(0.0, "refuted"))
+    made.close()
+
+
+def test_a_failure_of_reasoning_gym_names_no_option_that_nobody_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reasoning_gym.py").write_text("raise ImportError('broken')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"^the verifier of reasoning-gym: it cannot be imported .*broken"):
+        VerifierPool("gym", Limits(1.0, 1024), num_workers=1, tasks=[("slow", None)]).start()
+
+
 @ANY_FAILURE
 def test_a_process_that_hangs_is_killed_with_what_it_started(pool: VerifierPool) -> None:
     one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), (completion("hang"),)))
@@ -333,6 +368,7 @@ def test_the_verifier_of_a_gym_task() -> None:
     assert truth_channels(options) == ["labels.source=verifier"]
     stage = compose.make_verification(options, prompts)
     assert isinstance(stage, Verification)
+    assert stage.pool._workers[0]._tasks == (("basic_arithmetic", None),)
     first, second = prompts.prompts[:2]
     right = str(prompts.sheet.answer_of(first.id))
     groups = [

@@ -11,12 +11,13 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any, TextIO
 
 from selftrain.types import Submission
+from selftrain.verifiers import GYM
 
 ALARM_AFTER_S = 5.0
 """how much longer than the parent's limit"""
@@ -38,7 +39,7 @@ def main() -> None:
     verifier: Verifier | None = None
     why = ""
     try:
-        verifier = imported(first["function"])
+        verifier = imported(first["function"], first["tasks"])
     except BaseException as error:  # noqa: BLE001 - whatever the module of the user's raises
         why = f"it cannot be imported in its process under verifier.memory_mib = {first['memory_mib']} ({type(error).__name__}: {error})"
     if os.getpid() != own:
@@ -61,11 +62,14 @@ def say(replies: TextIO, value: Any) -> None:
     replies.flush()
 
 
-def imported(name: str) -> Verifier:
-    if name == "gym":
-        from selftrain.verifiers.gym import score
+def imported(name: str, tasks: Sequence[tuple[str, int | None]]) -> Verifier:
+    """The verifier with all that it needs in memory. tasks: of reasoning-gym, (name, level) each, that it will be asked about."""
+    if name == GYM:
+        from selftrain.verifiers import gym
 
-        return score
+        for task, level in tasks:
+            gym.task(task, level)
+        return gym.score
     module, _, attribute = name.partition(":")
     function = getattr(importlib.import_module(module), attribute)
     return lambda submission, _: function(submission)

@@ -26,9 +26,10 @@ from typing import IO
 
 from selftrain.errors import ConfigError
 from selftrain.types import Check
+from selftrain.verifiers import GYM
 
 START_LIMIT_S = 120.0
-"""Starting a process and importing the verifier may take this long, on a machine that is busy."""
+"""Starting a process, importing the verifier and making the tasks of reasoning-gym may take this long, on a machine that is busy."""
 MAX_WORKERS = 8
 MAX_REPLY_BYTES = 65536
 
@@ -42,12 +43,14 @@ class Limits:
 
 
 class VerifierPool:
-    """function: `package.module:function`, called with a Submission; or `gym`, the verifiers of reasoning-gym."""
+    """function: `package.module:function`, called with a Submission; or `gym`, the verifiers of reasoning-gym. tasks: of reasoning-gym, (name, level) each:
+    a process makes them when it starts, so that no check pays for them.
+    """
 
-    def __init__(self, function: str, limits: Limits, num_workers: int | None = None) -> None:
+    def __init__(self, function: str, limits: Limits, num_workers: int | None = None, tasks: Sequence[tuple[str, int | None]] = ()) -> None:
         number = num_workers or min(MAX_WORKERS, os.cpu_count() or 1)
         self._function, self._has_warned = function, False
-        self._workers = [Worker(function, limits) for _ in range(number)]
+        self._workers = [Worker(function, limits, tasks) for _ in range(number)]
         self._finalizer = weakref.finalize(self, close, self._workers)
 
     def start(self) -> None:
@@ -80,7 +83,7 @@ class VerifierPool:
         if why and not self._has_warned:
             self._has_warned = True
             number = sum(check.score is None for check in found)
-            words = f"verifier.function = {self._function}: {why}. {number} of {len(found)} submissions of this step have no score; the completions get 0."
+            words = f"{given(self._function)}: {why}. {number} of {len(found)} submissions of this step have no score; the completions get 0."
             warnings.warn(words, RuntimeWarning, stacklevel=2)
 
     def close(self) -> None:
@@ -91,6 +94,11 @@ class VerifierPool:
 def close(workers: Sequence[Worker]) -> None:
     for worker in workers:
         worker.kill()
+
+
+def given(function: str) -> str:
+    """What was given, for a message."""
+    return "the verifier of reasoning-gym" if function == GYM else f"verifier.function = {function}"
 
 
 def wait_for(pipe: IO[bytes], event: int, deadline: float) -> None:
@@ -111,8 +119,8 @@ def read_check(reply: Mapping[str, object]) -> Check:
 class Worker:
     """One process, started when it is needed."""
 
-    def __init__(self, function: str, limits: Limits) -> None:
-        self._function, self._limits = function, limits
+    def __init__(self, function: str, limits: Limits, tasks: Sequence[tuple[str, int | None]]) -> None:
+        self._function, self._limits, self._tasks = function, limits, tasks
         self.first_failure = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -148,7 +156,7 @@ class Worker:
             start_new_session=True,
             bufsize=0,
         )
-        first = {"function": self._function, "memory_mib": self._limits.memory_mib, "timeout_s": self._limits.timeout_s}
+        first = {"function": self._function, "memory_mib": self._limits.memory_mib, "timeout_s": self._limits.timeout_s, "tasks": self._tasks}
         why = f"its process did not start within {START_LIMIT_S:.0f} s"
         try:
             why = str(self._ask(json.dumps(first), START_LIMIT_S)["why"])
@@ -156,7 +164,8 @@ class Worker:
             why = why if isinstance(error, TimeoutError) else f"its process ended while it was imported under verifier.memory_mib = {self._limits.memory_mib}"
         if why:
             self.kill()
-            raise ConfigError(f"verifier.function = {self._function}", why, "Mend the function, or raise --verifier.memory-mib where memory ran out.")
+            mend = "See whether `import reasoning_gym` works" if self._function == GYM else "Mend the function"
+            raise ConfigError(given(self._function), why, f"{mend}, or raise --verifier.memory-mib where memory ran out.")
 
     def _ask(self, message: str, limit_s: float) -> dict[str, object]:
         """The reply to one line. Raises TimeoutError, EOFError when the process died, OSError, ValueError for a reply that is none."""
