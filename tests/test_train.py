@@ -20,6 +20,7 @@ from selftrain.errors import CheckpointError, RunFolderError
 from selftrain.handover import START
 from selftrain.ledger import LedgerWriter, read
 from selftrain.ledger.objects import Place
+from selftrain.ledger.storage import names
 from selftrain.policies import toy
 from selftrain.replay import replay
 from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start, train_to_end
@@ -131,6 +132,25 @@ def test_a_run_cut_off_in_its_last_evaluation_ends_when_resumed(tmp_path: Path, 
     run.ledger.close()
     outcome = finish(resume(tmp_path / "cut"))
     assert (outcome.head, outcome.after) == (expected.head, expected.after)
+
+
+def test_a_run_killed_as_it_dropped_a_checkpoint_leaves_none_too_many(tmp_path: Path) -> None:
+    """Killed in its last step: what is taken up saves nothing more, and drops all the same."""
+    options = {**SMALL, "run.num_checkpoints": 1, "guard.window_steps": 2, "probes.num_prompts": 0}
+    train_to_end(config(tmp_path, "whole", options))
+    run = start(config(tmp_path, "cut", options))
+    checkpoints = tmp_path / "cut" / "checkpoints"
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 2:
+            shutil.copytree(checkpoints / "step-000003", tmp_path / "kept")
+        if isinstance(event, StepReport) and event.metrics.step == 11:
+            break
+    run.ledger.close()
+    shutil.move(tmp_path / "kept", checkpoints / "step-000003")
+    shutil.copytree(checkpoints / "step-000012", checkpoints / ".tmp-step-000006")
+    finish(resume(tmp_path / "cut"))
+    assert names(checkpoints) == names(tmp_path / "whole" / "checkpoints")
+    assert "step-000003" not in names(checkpoints)
 
 
 def test_a_run_cut_off_after_it_was_halted_stays_halted(tmp_path: Path) -> None:

@@ -254,8 +254,12 @@ class Run:
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
         state |= {"guard": self.guard.state(), "labels": self.labelling.state(), "probes": self.prober.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
+        self._prune()
+
+    def _prune(self, *more: str) -> None:
+        """Drop the oldest checkpoints but those that may be handed over or gone back to, and `more`, and what a killed process left of others."""
         there = self._scheduled()
-        keep = {self._chosen(there), self._healthiest(there), *handover.protected(there, self.steps_done, self.guard.doubts, self._schedule)}
+        keep = {self._chosen(there), self._healthiest(there), *handover.protected(there, self.steps_done, self.guard.doubts, self._schedule), *more}
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
     def _chosen(self, there: Mapping[int, str]) -> str:
@@ -293,6 +297,7 @@ class Run:
             if name != self._name():
                 self.policy.load(kept_checkpoints.on_disk(self.folder / "checkpoints" / name))
             yield from self._evaluate("after", self.steps_done)
+        self._prune(name)
         self.ledger.append_end(reason, name)
         self.ledger.close()
         yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, self._evaluations.get("before"), self._evaluations.get("after"))

@@ -59,9 +59,11 @@ def load_latest(folder: ObjectPath, objection: Objection = lambda found: None) -
 
 
 def prune(folder: ObjectPath, keep: int, protect: set[str]) -> list[str]:
-    """As `checkpoints.prune`."""
-    doomed = [name for name in names(folder)[max(1, keep) :] if name not in protect]
-    for name in reversed(doomed):
+    """As `checkpoints.prune`; a folder without a manifest is what a killed process left."""
+    whole = names(folder)
+    left = [name for name in storage.names(folder) if name not in whole]
+    doomed = [name for name in whole[max(1, keep) :] if name not in protect]
+    for name in (*left, *reversed(doomed)):
         with storage.storage_errors(folder / name):
             storage.remove(folder / name / MANIFEST)
             remove_folder(folder / name)

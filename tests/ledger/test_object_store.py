@@ -20,7 +20,7 @@ from selftrain.cli import call
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError, LedgerError, MissingExtraError, RunFolderError
 from selftrain.kept_checkpoints import load_latest, names
-from selftrain.ledger import LedgerWriter, Status, objects, read, verify
+from selftrain.ledger import LedgerWriter, Status, objects, read, storage, verify
 from selftrain.ledger.objects import ObjectLog, ObjectPath, Place, place
 from selftrain.report import read_record, write_report
 from selftrain.run import Outcome, Run, resume, start, train_to_end
@@ -275,6 +275,18 @@ def test_a_damaged_checkpoint_in_a_store_is_refused_by_name(url: str) -> None:
     objects.remove(run.folder / "checkpoints" / "step-000004" / "manifest.json")  # type: ignore[arg-type, operator]
     assert names(run.folder / "checkpoints") == ["step-000002"]
     assert read_record(run.folder).handed_over == "step-000002"
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_goes(url: str) -> None:
+    """It had put or dropped a part when it was killed: a folder of a store without a manifest."""
+    run = configured(url)
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 5:
+            break
+    run.ledger.close()
+    objects.publish(run.folder / "checkpoints" / "step-000001" / "toy.json", b"{}")  # type: ignore[arg-type, operator]
+    assert next(event for event in resume(run.folder).events() if isinstance(event, Outcome)).reason == "done"
+    assert storage.names(run.folder / "checkpoints") == ["step-000002", "step-000004", "step-000006"]
 
 
 def test_names_are_free_or_refused(url: str, tmp_path: Path) -> None:
