@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def export(run: Place, target: Place, checkpoint: str | None = None) -> Export:
     checkpoint is damaged, StorageError.
     """
     record = read_record(run)
-    name = checkpoint or record.handed_over
+    name = record.handed_over if checkpoint is None else checkpoint
     if record.config.policy.model == "toy" or record.config.policy.model.startswith("toy:"):
         why = "the toy policy is a table of numbers, which no Hugging Face folder can hold"
         raise ModelError(f"run {run}, policy.model = {record.config.policy.model}", why, "Export a run of a real model.")
@@ -98,12 +99,12 @@ def put_model(source: Path, files: Sequence[str], card: str, target: ObjectPath)
 
 
 def checkpoint_folder(record: RunRecord, name: str) -> Place:
-    """Raises RunFolderError when the run does not have it, or hands over its start."""
+    """Raises RunFolderError when the run does not have it, or it is the start, which is in no run folder."""
     present = kept_checkpoints.names(record.folder / "checkpoints")
     there = f"The run has {', '.join(present)}: name one with --checkpoint." if present else "The run has no checkpoint yet."
     if name == START:
-        why = f"what it hands over is its start, {record.config.policy.model}, unchanged"
+        why = f"{'what it hands over' if record.handed_over == START else START} is the model it began with, {record.config.policy.model}, unchanged"
         raise RunFolderError(f"run {record.folder}", why, f"Use that model. {there}")
     if name not in present:
-        raise RunFolderError(f"run {record.folder}, checkpoint {name}", "there is no such checkpoint", there)
+        raise RunFolderError(f"run {record.folder}, checkpoint {shlex.quote(name)}", "there is no such checkpoint", there)
     return record.folder / "checkpoints" / name

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,29 @@ def test_advice_begins_with_a_capital_unless_it_begins_with_an_option() -> None:
     assert as_sentence("write a prompt") == "Write a prompt"
     assert as_sentence("rollout.num_votes [completions]: N") == "rollout.num_votes [completions]: N"
     assert as_sentence("--prompts.file FILE") == "--prompts.file FILE"
+
+
+def test_what_cannot_be_written_is_told_with_advice_that_can_be_followed(command: Selftrain, run_copy: Path) -> None:
+    """The run has ended, or there is none: resuming it would mend nothing."""
+    (run_copy / "report.html").unlink()
+    (run_copy / "report.html").mkdir()
+    assert_refused(command("report", run_copy), 1, "report.html", f"then `selftrain report {run_copy}`; a copy of the folder can be reported")
+    (run_copy / "report.html").rmdir()
+    for words, advice in (
+        (("report", run_copy, run_copy, "--output", "/proc/x"), "Name another folder with --output"),
+        (("calibrate", *TOY, "--count", "4", "--folder", "/proc/x"), "Name another folder with --folder"),
+        (("compare", *TOY[2:], "--models", "toy", "--sources", "majority", "--folder", "/proc/x"), "give the command again"),
+        (("label", "--policy.model", "toy", "--prompts.count", "16", "--out", "/proc/x.jsonl"), "give the command again"),
+    ):
+        called = command(*words)
+        assert called.status == 1
+        assert "/proc/x" in called.err
+        assert advice in called.err
+        assert "resume" not in called.err
+
+
+def test_a_warning_is_coloured_on_a_terminal_only(command: Selftrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    command("--version")
+    assert warnings.formatwarning("the disk is slow", UserWarning, "", 0) == "warning: the disk is slow\n"
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert warnings.formatwarning("the disk is slow", UserWarning, "", 0) == "\x1b[33m\x1b[1mwarning:\x1b[0m the disk is slow\n"

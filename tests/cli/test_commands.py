@@ -312,6 +312,10 @@ def test_export_is_a_model_that_transformers_loads(command: Selftrain, tmp_path:
     assert "| avg@2 |" in card
     assert_refused(command("export", "runs/e", "out/model"), 2, "there is something in it already")
     assert_refused(command("export", "runs/e", "out/other", "--checkpoint", "step-000009"), 2, "there is no such checkpoint", "step-000001, step-000002")
+    assert_refused(command("export", "runs/e", "out/other", "--checkpoint", ""), 2, "checkpoint ''", "there is no such checkpoint")
+    called = command("export", "runs/e", "out/other", "--checkpoint", "start")
+    assert_refused(called, 2, "start is the model it began with", "step-000001, step-000002")
+    assert "hands over" not in called.err
     url = f"memory://{tmp_path.name}/model"
     assert command("export", "runs/e", url).out.startswith(f"{url.replace('://', ':///')}: checkpoint step-000002, ")
     store = place(url)

@@ -12,7 +12,7 @@ from selftrain.calibration.figure import shares_svg
 from selftrain.calibration.forecast import ORIGIN, Forecast
 from selftrain.calibration.measuring import Calibration, Truth
 from selftrain.ledger.objects import Place
-from selftrain.ledger.storage import make_folder, publish
+from selftrain.ledger.storage import advice, make_folder, publish
 from selftrain.report import words
 from selftrain.report.render import environment
 
@@ -57,13 +57,14 @@ class Pages:
 
 def write_pages(folder: Place, found: Calibration) -> Pages:
     """Raises StorageError, RunFolderError."""
-    make_folder(folder)
     shown = shown_of(found)
     drawn = Markup(shares_svg(found.shares, found.truth.quality.bins if found.truth else ()))  # it escapes its texts
     pages = Pages(*(folder / f"calibration.{kind}" for kind in ("md", "html", "json")))
-    publish(pages.markdown, environment(False).get_template("calibration.md.jinja").render(shown=shown).encode("utf-8", "replace"))
-    publish(pages.html, environment(True).get_template("calibration.html.jinja").render(shown=shown, figure=drawn).encode("utf-8", "replace"))
-    publish(pages.json, json.dumps(found.to_json(), indent=1).encode())
+    with advice("Name another folder with --folder, or let there be room in this one that you may write to."):
+        make_folder(folder)
+        publish(pages.markdown, environment(False).get_template("calibration.md.jinja").render(shown=shown).encode("utf-8", "replace"))
+        publish(pages.html, environment(True).get_template("calibration.html.jinja").render(shown=shown, figure=drawn).encode("utf-8", "replace"))
+        publish(pages.json, json.dumps(found.to_json(), indent=1).encode())
     return pages
 
 

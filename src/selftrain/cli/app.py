@@ -99,7 +99,7 @@ def call(args: Sequence[str]) -> int:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # after everything installed: `module:function` may name a file that lies here
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its warnings would break the display; what matters comes as an error of ours
-    warnings.formatwarning = lambda message, *_, **__: f"{click.style('warning:', fg='yellow', bold=True)} {message}\n"
+    warnings.formatwarning = warning_line
     try:
         result: Any = app.main(list(args), prog_name="selftrain", standalone_mode=False)
     except SelftrainError as error:
@@ -119,6 +119,11 @@ def call(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the outermost frame: whatever broke ends as one line and a status
         return unexpected(error, debug)
     return result if isinstance(result, int) else 0
+
+
+def warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    """How a warning is told on stderr, in colour on a terminal only."""
+    return f"{click.style('warning:', fg='yellow', bold=True) if sys.stderr.isatty() else 'warning:'} {message}\n"
 
 
 def unexpected(error: Exception, debug: bool) -> int:

@@ -18,6 +18,7 @@ from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
 from selftrain.labels import Bounds
 from selftrain.labels.rules import outcome_of
+from selftrain.ledger.storage import advice
 from selftrain.stored_file import StoredLabels, read_stored
 from selftrain.stored_labels import label, prepare
 from selftrain.types import Outcome
@@ -33,7 +34,8 @@ def write_labels(config: RunConfig, out: str | None, log: str | None) -> int:
     shows_bar = log == "rich" or (log is None and sys.stderr.isatty())
     kept = 0
     try:
-        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shows_bar) as progress:
+        do = "Let there be room in a folder that you may write to, then give the command again: it goes on from what is done."
+        with advice(do), Progress(*columns, console=Console(stderr=True), transient=True, disable=not shows_bar) as progress:
             bar = progress.add_task(f"labelling by {config.policy.model}", total=len(work.prompts))
             for state in label(work):
                 kept = state.num_kept

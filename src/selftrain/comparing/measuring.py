@@ -13,7 +13,7 @@ from typing import Any
 
 from selftrain import kept_checkpoints
 from selftrain.checkpoints import place_of, verify_checkpoint
-from selftrain.comparing.plan import Cell, slug
+from selftrain.comparing.plan import AGAIN, Cell, slug
 from selftrain.compose import HELD_OUT_ANSWERS, Problems, check_held_out_answers, load_policy, load_sets
 from selftrain.compose_correction import second_turns
 from selftrain.config import RunConfig
@@ -21,7 +21,7 @@ from selftrain.errors import RunFolderError
 from selftrain.evals import Evaluation, TrainingAccuracy, evaluate, training_accuracy
 from selftrain.handover import START
 from selftrain.ledger.objects import Place
-from selftrain.ledger.storage import make_folder, publish, read_bytes
+from selftrain.ledger.storage import advice, make_folder, publish, read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.prompts import prompt_set_hash
 from selftrain.report import RunRecord, read_record
@@ -56,7 +56,8 @@ def measure(folder: Place, cell: Cell, tell: Tell) -> None:
     problems = load_sets(config)
     check_sets(record, problems)
     policy = load_policy(config)
-    make_folder(folder / "measured")
+    with advice(AGAIN):
+        make_folder(folder / "measured")
     if needs_base:
         tell(f"evaluating the start {cell.start} {', '.join(BASE_TEMPERATURES)}")
         found = {name: evaluated(config, policy, problems, temperature).to_json() for name, temperature in BASE_TEMPERATURES.items()}
@@ -150,7 +151,8 @@ def base_file(folder: Place, cell: Cell) -> Place:
 
 
 def write(path: Place, values: Mapping[str, Any]) -> None:
-    publish(path, json.dumps(values).encode())
+    with advice(AGAIN):
+        publish(path, json.dumps(values).encode())
 
 
 def read(path: Place) -> dict[str, Any] | None:

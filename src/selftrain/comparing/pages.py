@@ -12,10 +12,11 @@ from typing import Any
 from markupsafe import Markup
 
 from selftrain.comparing.figure import Forest, charts_of, forest_svg
+from selftrain.comparing.plan import AGAIN
 from selftrain.comparing.table import POINTS, RunRow, SourceRow, StartTable, Table, mean, read_table
 from selftrain.evals import Evaluation, Interval, SecondTurnSummary, TrainingAccuracy
 from selftrain.ledger.objects import Place
-from selftrain.ledger.storage import publish
+from selftrain.ledger.storage import advice, publish
 from selftrain.remedies import by_guard
 from selftrain.report import charts, words
 from selftrain.report.render import environment
@@ -70,16 +71,17 @@ def write_pages(folder: Place) -> Pages:
     notes = (*NOTES, *missing)
     markdown, html, csv_file, json_file = (folder / f"comparison.{kind}" for kind in ("md", "html", "csv", "json"))
     pages = Pages(markdown, html, csv_file, json_file, shown, notes, missing)
-    publish(pages.markdown, environment(False).get_template("sources.md.jinja").render(starts=shown, notes=notes).encode("utf-8", "replace"))
     drawn = [
         (start, Markup(forest_svg(Forest.of(one))), [(chart, Markup(charts.svg(chart, one_last(one)))) for chart in charts_of(one)])  # both escape their texts
         for one, start in zip(table.starts, shown, strict=True)
     ]
     names = [[row.source for row in one.rows] for one in table.starts]
     page = environment(True).get_template("sources.html.jinja").render(starts=list(zip(drawn, names, strict=True)), notes=notes, title=folder.name)
-    publish(pages.html, page.encode("utf-8", "replace"))
-    publish(pages.csv, as_csv(table).encode())
-    publish(pages.json, json.dumps(as_json(table), indent=1).encode())
+    with advice(AGAIN):
+        publish(pages.markdown, environment(False).get_template("sources.md.jinja").render(starts=shown, notes=notes).encode("utf-8", "replace"))
+        publish(pages.html, page.encode("utf-8", "replace"))
+        publish(pages.csv, as_csv(table).encode())
+        publish(pages.json, json.dumps(as_json(table), indent=1).encode())
     return pages
 
 

@@ -17,7 +17,7 @@ from selftrain.config_load import load_config, read_toml, with_options
 from selftrain.errors import ConfigError, RunFolderError
 from selftrain.labels import LABEL_SOURCES
 from selftrain.ledger.objects import Place, place
-from selftrain.ledger.storage import make_folder, publish, read_bytes
+from selftrain.ledger.storage import advice, make_folder, publish, read_bytes
 from selftrain.run_folder import is_there
 
 CONTROLS = ("random", "format_only", "inverted")
@@ -27,6 +27,7 @@ EMBEDDED = "embedded:"
 SHARED = ("run", "policy", "prompts", "rollout", "update", "evals")
 """sections that all sources of a comparison share: the same prompts, budget, learning rate and evaluations"""
 PLAN_FILE = "compare.json"
+AGAIN = "Let there be room in the folder of the comparison that you may write to, then give the command again: finished runs are kept."
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +173,11 @@ def free_folder(parent: Place) -> Place:
 
 def remember(plan: Plan) -> None:
     """Write down the cells, after those that are written down already: a comparison grows by more seeds, sources or starts."""
-    make_folder(plan.folder)
     known = dict.fromkeys([*(known_cells(plan.folder) if read_bytes(plan.folder / PLAN_FILE) is not None else ()), *plan.cells])
     rows = [{"name": cell.name, "source": cell.source, "start": cell.start, "seed": cell.seed} for cell in known]
-    publish(plan.folder / PLAN_FILE, json.dumps({"format": 1, "cells": rows}, indent=1).encode())
+    with advice(AGAIN):
+        make_folder(plan.folder)
+        publish(plan.folder / PLAN_FILE, json.dumps({"format": 1, "cells": rows}, indent=1).encode())
 
 
 def known_cells(folder: Place) -> tuple[Cell, ...]:

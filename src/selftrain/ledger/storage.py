@@ -46,6 +46,15 @@ def storage_errors(path: Place) -> Iterator[None]:
         raise storage_error(path, error) from error
 
 
+@contextmanager
+def advice(do: str) -> Iterator[None]:
+    """Let a StorageError of the block say what to do about it: what is written there is not the record of a run that could be resumed."""
+    try:
+        yield
+    except StorageError as error:
+        raise StorageError(error.given, error.why, do) from error
+
+
 def make_folder(folder: Place) -> None:
     """Create a folder and its parents; fine when it exists. Raises RunFolderError when a file is in the way, StorageError."""
     if isinstance(folder, ObjectPath):

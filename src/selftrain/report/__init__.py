@@ -7,11 +7,12 @@ write_comparison([Path("runs/control"), Path("runs/train-0001")], Path("runs"))
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selftrain.ledger.objects import Place
-from selftrain.ledger.storage import make_folder, publish
+from selftrain.ledger.storage import advice, make_folder, publish
 from selftrain.report.record import RunRecord, read_record
 from selftrain.report.render import comparison_html, comparison_markdown, html, markdown
 from selftrain.report.side_by_side import compare
@@ -35,8 +36,10 @@ def write_report(folder: Place) -> Report:
     """
     view = view_of(read_record(folder))
     report = Report(folder / "report.html", folder / "report.md")
-    publish(report.html, html(view).encode("utf-8", "replace"))
-    publish(report.markdown, markdown(view).encode("utf-8", "replace"))
+    do = f"Let there be room in it that you may write to, then `selftrain report {shlex.quote(str(folder))}`; a copy of the folder can be reported as well."
+    with advice(do):
+        publish(report.html, html(view).encode("utf-8", "replace"))
+        publish(report.markdown, markdown(view).encode("utf-8", "replace"))
     return report
 
 
@@ -47,7 +50,8 @@ def write_comparison(runs: Sequence[Place], folder: Place) -> Report:
     """
     view = compare([read_record(run) for run in runs])
     report = Report(folder / "comparison.html", folder / "comparison.md")
-    make_folder(folder)
-    publish(report.html, comparison_html(view).encode("utf-8", "replace"))
-    publish(report.markdown, comparison_markdown(view).encode("utf-8", "replace"))
+    with advice("Name another folder with --output, or let there be room in this one that you may write to."):
+        make_folder(folder)
+        publish(report.html, comparison_html(view).encode("utf-8", "replace"))
+        publish(report.markdown, comparison_markdown(view).encode("utf-8", "replace"))
     return report
