@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -352,6 +353,24 @@ def test_a_damaged_checkpoint_is_not_gone_back_to(tmp_path: Path) -> None:
     other = start(config(tmp_path, "b"))
     with pytest.raises(CheckpointError, match="no checkpoint of that name"):
         other.roll_back("step-000003", "a test", "a rule")
+
+
+def test_what_is_no_file_is_refused_and_a_name_with_more_zeros_is_read(tmp_path: Path) -> None:
+    """A folder of such a name ended the run, and again when it was resumed."""
+
+    def ask(folder: Path) -> None:
+        control.file_of(folder, 1).mkdir(parents=True)
+        os.mkfifo(control.file_of(folder, 2))
+        values = {"action": "roll_back", "checkpoint": "step-000003", "reason": "it began to guess", "who": "Ada"}
+        (folder / "requests" / "0000006.json").write_text(json.dumps(values))
+
+    run = start(config(tmp_path, "a"))
+    with_requests(run, {5: ask})
+    found = [(one.number, one.action, one.refused) for one in read(run.folder).requests()]
+    odd = "it is not a file that can be read"
+    assert found == [(1, "unreadable", odd), (2, "unreadable", odd), (6, "roll_back", "")]
+    assert [one.checkpoint for one in read(run.folder).branches] == ["step-000003"]
+    assert control.ask(run.folder, control.STOP, "Ada").number == 7
 
 
 def test_requests_are_numbered_and_never_overwrite(tmp_path: Path) -> None:

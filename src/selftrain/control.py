@@ -7,9 +7,11 @@ into the run folder may ask; the run never removes or changes a request, and the
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from selftrain.errors import ConfigError
@@ -52,11 +54,12 @@ def ask(folder: Place, action: str, who: str, reason: str = "", checkpoint: str 
         raise ConfigError(
             f"the request {action!r} to {folder}", wrong, "Ask for pause, resume, stop, overrule with a reason, or roll_back with a checkpoint and a reason."
         )
-    storage.make_folder(requests_folder(folder))
-    number = max(numbers(folder), default=0) + 1
     data = json.dumps(values, sort_keys=True).encode() + b"\n"
-    while not storage.create(file_of(folder, number), data):
-        number += 1
+    with storage.advice("Let there be room in the run folder that you may write to, and ask again."):
+        storage.make_folder(requests_folder(folder))
+        number = max(numbers(folder), default=0) + 1
+        while not storage.create(file_of(folder, number), data):
+            number += 1
     return Request(number, action, checkpoint, reason, who)
 
 
@@ -67,10 +70,12 @@ def waiting(folder: Place, taken: Collection[int]) -> Request | None:
 
 
 def read_request(folder: Place, number: int) -> Request:
-    """The request in a file; its action is `unreadable`, and its reason says why, where the file holds none."""
-    data = storage.read_bytes(file_of(folder, number)) or b""
+    """The request of a number; its action is `unreadable`, and its reason says why, where its file holds none."""
+    path = requests_folder(folder) / files(folder).get(number, file_of(folder, number).name)
     try:
-        values = json.loads(data[: 8 * MAX_CHARACTERS])
+        if isinstance(path, Path) and not (path.is_file() and os.access(path, os.R_OK)):
+            return Request(number, UNREADABLE, None, "it is not a file that can be read", "unknown")
+        values = json.loads((storage.read_bytes(path) or b"")[: 8 * MAX_CHARACTERS])
         wrong = fault_of(values)
     except (ValueError, RecursionError):
         wrong = "it is not JSON"
@@ -107,8 +112,13 @@ def visible(text: str) -> str:
 
 def numbers(folder: Place) -> list[int]:
     """Numbers of the requests in a run folder, ascending."""
+    return sorted(files(folder))
+
+
+def files(folder: Place) -> dict[int, str]:
+    """Number -> name of its file. A person may write more zeros than `ask` does; of two names with one number the shorter counts."""
     found = (_NAME.fullmatch(name) for name in storage.names(requests_folder(folder)))
-    return sorted(int(match[1]) for match in found if match)
+    return {int(match[1]): match[0] for match in found if match}
 
 
 def file_of(folder: Place, number: int) -> Place:

@@ -15,7 +15,7 @@ from tests.killing import processes
 
 from selftrain.checkpoints import checkpoint_name, load_latest, save
 from selftrain.errors import RunFolderError, StorageError
-from selftrain.ledger import LedgerWriter, Status, read, verify
+from selftrain.ledger import LedgerWriter, Status, read, storage, verify
 
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EIO, "resume")])
@@ -43,6 +43,7 @@ def test_a_disk_that_fails_at_any_write_loses_nothing(tmp_path: Path, monkeypatc
         report = verify(folder, writer.head)
         assert (report.status, report.faults) == (Status.UNFINISHED, ())
         if writer.head == read(folder).entries[0].hash:
+            assert len(storage.names(folder / "ledger" / "segments")) == (2 if failing == 2 else 0)  # 2: the line of the chain
             writer.append_groups(1, groups(1))
         if len(read(folder).entries) == 2:
             writer.append_verdict(verdict(1))

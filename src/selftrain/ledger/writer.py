@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -128,10 +129,21 @@ class LedgerWriter:
         files = {name: segments.checksum(data) for name, data in encoded.items()}
         if recorded is not None and recorded.files != files:
             raise segments.damaged(segments.file_name(number, "groups"), "it cannot be written again with this version of pyarrow as it was")
-        for name, data in encoded.items():
-            storage.publish(segments_folder(self._folder) / name, data, sync=False)
-        storage.sync_folder(segments_folder(self._folder))
+        self._publish(encoded, is_new=recorded is None)
         return self._advance(recorded) if recorded is not None else self._write("segment", body, files)
+
+    def _publish(self, encoded: Mapping[str, bytes], is_new: bool) -> None:
+        """Write the files of a segment. is_new: no record names them yet, so where one cannot be written the other goes too."""
+        folder = segments_folder(self._folder)
+        try:
+            for name, data in encoded.items():
+                storage.publish(folder / name, data, sync=False)
+            storage.sync_folder(folder)
+        except BaseException:
+            for name in encoded if is_new else ():
+                with suppress(StorageError):
+                    storage.remove(folder / name)
+            raise
 
     def append_probe(self, step: int, values: Mapping[str, float]) -> str:
         """Record what the probe of a step says, before it is judged; nothing where there are no values. Returns the head."""
