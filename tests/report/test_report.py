@@ -480,6 +480,22 @@ def test_the_card_has_metadata_that_yaml_reads(recorded_run: RecordedRuns) -> No
     assert "model-index" not in other
 
 
+def test_a_run_in_which_a_person_asked_for_something_says_so(tmp_path: Path, recorded_run: RecordedRuns) -> None:
+    """In its report, and on the card of its model."""
+    run = start(config(tmp_path, {**LEARNS, "run.num_steps": 6, "run.checkpoint_every_steps": 2, "probes.num_prompts": 0}))
+    for event in run.events():
+        if isinstance(event, StepReport) and (run.ledger.branch, event.metrics.step) == (0, 4):
+            control.ask(run.folder, control.ROLL_BACK, "Ada", "it *began*\nto guess", "step-000002")
+    card = model_card(read_record(run.folder), "step-000004")
+    assert "- Rolled back once: after 5 steps to step-000002, by Ada: it \\*began\\* to guess. The steps left behind" in card
+    asked = "- Somebody asked for something while it ran (roll_back after step 5): the command alone does not repeat it.\n"
+    report = write_report(run.folder)
+    assert asked in card
+    assert asked in report.markdown.read_text("utf-8")  # type: ignore[union-attr]
+    unasked = recorded_run(LEARNS).folder
+    assert not any(words in model_card(read_record(unasked), "step-000004") for words in ("Rolled back", "asked for"))
+
+
 def test_a_long_run_is_reported_within_seconds(tmp_path: Path) -> None:
     """100 steps of 64 prompts x 16 completions: 102,400."""
     run = start(config(tmp_path, {**LEARNS, "rollout.prompts_per_step": 64, "rollout.num_votes": 16, "run.num_steps": 100, "probes.num_prompts": 0}))

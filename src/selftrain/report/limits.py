@@ -89,6 +89,13 @@ def outside_code(record: RunRecord) -> str | None:
     return f"Functions from outside the package decided part of this run ({names}); the record holds the hash of their source, not the source."
 
 
+def asked_for(record: RunRecord) -> str | None:
+    actions = [f"{one.action} after step {one.step}" for one in record.ledger.requests()]
+    if not actions:
+        return None
+    return f"Somebody asked for something while it ran ({', '.join(actions)}): the command alone does not repeat it."
+
+
 def forked(record: RunRecord) -> str | None:
     if not record.num_forks:
         return None
@@ -109,6 +116,7 @@ LIMITS: Sequence[Callable[[RunRecord], str | None]] = (
     undecided,
     few_problems,
     outside_code,
+    asked_for,
     forked,
     one_seed,
 )
