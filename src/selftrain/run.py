@@ -81,7 +81,16 @@ class Run:
         self.stopping = True
 
     def events(self) -> Iterator[Event]:
-        """Do the work: an evaluation before, a report per step, evaluations on the way, one after, the outcome last."""
+        """Do the work: an evaluation before, a report per step, evaluations on the way, one after, the outcome last.
+
+        The run is given back when it ends, by an error or because nobody asks for the next event too: then `resume` takes it up.
+        """
+        try:
+            yield from self._work()
+        finally:
+            self.ledger.close()
+
+    def _work(self) -> Iterator[Event]:
         yield from self._evaluate("before", 0)
         yield from self._validate(START, 0)
         reason = None

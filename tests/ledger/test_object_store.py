@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from samples import HEADER, groups, metrics, verdict, write_run, write_step
 from selftrain import query
 from selftrain.cli import call
 from selftrain.config_load import load_config
-from selftrain.errors import ConfigError, LedgerError, MissingExtraError, RunFolderError
+from selftrain.errors import ConfigError, LedgerError, MissingExtraError, RunFolderError, UpdateError
 from selftrain.kept_checkpoints import load_latest, names
 from selftrain.ledger import LedgerWriter, Status, objects, read, storage, verify
 from selftrain.ledger.objects import ObjectLog, ObjectPath, Place, place
@@ -108,6 +109,33 @@ def test_the_lock_of_a_dead_process_is_taken_over_and_that_of_another_machine_is
                 LedgerWriter.resume(store, head, exact=True)
         else:
             LedgerWriter.resume(store, head, exact=True).close()
+
+
+def test_the_lock_of_an_earlier_process_of_the_same_number_is_taken_over(store: ObjectPath) -> None:
+    """A container begun anew has the host name and the process number of the one that was killed."""
+    with LedgerWriter.create(store, HEADER) as writer:
+        head = write_step(writer, 1)
+    objects.publish(store / "ledger" / "lock", json.dumps({"host": socket.gethostname(), "process": os.getpid(), "token": "x"}).encode())
+    assert read(store).is_being_written is False
+    with LedgerWriter.resume(store, head, exact=True):
+        assert read(store).is_being_written is True
+    assert read(store).is_being_written is False
+
+
+def test_a_writer_that_lost_its_lock_leaves_the_files_to_the_other(store: ObjectPath) -> None:
+    one = LedgerWriter.create(store, HEADER)
+    head = write_step(one, 1)
+    objects.remove(store / "ledger" / "lock")
+    with LedgerWriter.resume(store, head, exact=True) as other:
+        other.append_verdict(verdict(2))
+        there = contents(store)
+        one.close()
+        assert contents(store) == there
+        with pytest.raises(RunFolderError, match="another process is writing this run"):
+            LedgerWriter.resume(store, head, exact=True)
+        kept = other.append_step(metrics(2), {})
+    one.close()
+    assert verify(store, kept).status is Status.UNFINISHED
 
 
 @pytest.mark.parametrize("joined", [False, True])
@@ -260,6 +288,30 @@ def test_a_whole_run_in_a_store_is_that_on_a_disk(url: str, tmp_path: Path, caps
     measured = json.loads(capsys.readouterr().out)["models"][0]
     assert outcome.after is not None
     assert measured["measures"]["avg@4"]["value"] == pytest.approx(outcome.after.avg.value)
+
+
+@pytest.mark.parametrize("by", ["an error", "a display that fails", "nobody who listens"])
+def test_a_run_that_stops_is_given_back(url: str, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    run = configured(url)
+    with suppress(UpdateError, LookupError):
+        for event in run.events():
+            if isinstance(event, StepReport) and event.metrics.step == 3:
+                if by == "nobody who listens":
+                    break
+                if by == "a display that fails":
+                    raise LookupError
+                monkeypatch.setattr(run.policy, "update", fails)
+    monkeypatch.undo()
+    del event
+    again = resume(run.folder)
+    run.ledger.close()  # it has nothing to give back any more
+    assert again.steps_done == 4
+    outcome = next(event for event in again.events() if isinstance(event, Outcome))
+    assert (outcome.reason, verify(run.folder, outcome.head).status) == ("done", Status.INTACT)
+
+
+def fails(*_: object) -> None:
+    raise UpdateError("update 3", "its gradient is not finite", "lower the rate")
 
 
 def test_a_damaged_checkpoint_in_a_store_is_refused_by_name(url: str) -> None:

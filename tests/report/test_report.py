@@ -499,7 +499,8 @@ def test_a_run_in_which_a_person_asked_for_something_says_so(tmp_path: Path, rec
 def test_a_long_run_is_reported_within_seconds(tmp_path: Path) -> None:
     """100 steps of 64 prompts x 16 completions: 102,400."""
     run = start(config(tmp_path, {**LEARNS, "rollout.prompts_per_step": 64, "rollout.num_votes": 16, "run.num_steps": 100, "probes.num_prompts": 0}))
-    reports = [event for _, event in zip(range(2), run.events(), strict=False) if isinstance(event, StepReport)]
+    events = run.events()
+    reports = [event for _, event in zip(range(2), events, strict=False) if isinstance(event, StepReport)]
     scored = reports[0].scored
     for step in range(1, 100):
         groups = [dataclasses.replace(one.voted.group, step=step) for one in scored]
@@ -518,7 +519,8 @@ def test_a_report_stays_small_however_long_and_troubled_the_run(tmp_path: Path, 
     """5,000 steps, a finding in every second one."""
     monkeypatch.setattr(os, "fsync", lambda _: None)  # this record need not survive a power cut
     run = start(config(tmp_path, {**LEARNS, "guard.action": "warn", "rollout.prompts_per_step": 1, "rollout.num_votes": 4, "run.num_steps": 5_000}))
-    first = next(event for event in run.events() if isinstance(event, StepReport))
+    events = run.events()
+    first = next(event for event in events if isinstance(event, StepReport))
     finding = Finding("constant_answer", 0.9, 0.5, 5, "different prompts get the same answer")
     for step in range(1, 5_000):
         run.ledger.append_verdict(Verdict(step, Action.WARN if step % 2 else Action.CONTINUE, (finding,) if step % 2 else ()))

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from selftrain.errors import ConfigError, MissingExtraError, RunFolderError, StorageError
 
@@ -125,10 +126,18 @@ def create_once(path: ObjectPath, data: bytes) -> bool:
 def is_held(path: ObjectPath) -> bool | None:
     """Whether a writer holds the lock of a run; None where it is one of another machine, which may have been lost with it."""
     holder = read_bytes(path)
-    if holder is None:
-        return False
+    return False if holder is None else is_there(holder)
+
+
+def is_there(holder: bytes) -> bool | None:
+    """Whether the writer that a lock names is still there; None where it is one of another machine.
+
+    A container begun anew has the process number of the one before it: of this process only what it holds itself counts.
+    """
     host, process = holder_of(holder)
-    return is_alive(process) if host == socket.gethostname() and process is not None else None
+    if host != socket.gethostname() or process is None:
+        return None
+    return holder in _held if process == os.getpid() else is_alive(process)
 
 
 def holder_of(data: bytes) -> tuple[str | None, int | None]:
@@ -291,35 +300,45 @@ def overtaken(path: ObjectPath) -> RunFolderError:
 
 
 class ObjectLock:
-    """The right to write a run: an object that says who has it. It stays after a crash; on the same machine the next writer sees that its process is gone."""
+    """The right to write a run: an object that says who has it. It stays after a crash; on the same machine the next writer sees that its writer is gone."""
 
     def __init__(self, path: ObjectPath) -> None:
         """Raises RunFolderError when another writer holds it, OSError."""
         self._path = path
         self._mine = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}).encode()
-        self._held = False
         try:
             create(path, self._mine)
         except FileExistsError:
             self._take_over()
-        self._held = True
+        _held[self._mine] = self
 
     def _take_over(self) -> None:
-        host, process = holder_of(read_bytes(self._path) or b"")
-        if host == socket.gethostname() and process is not None and not is_alive(process):
+        holder = read_bytes(self._path) or b""
+        if is_there(holder) is False:
             publish(self._path, self._mine)
             return
+        host, process = holder_of(holder)
         raise RunFolderError(
             str(self._path.parent.parent),
             f"another process is writing this run (host {host}, process {process})",
             f"Wait until it ends, or stop it. If it was lost with its machine, remove {self._path}; then `selftrain resume` the run.",
         )
 
+    def is_held(self) -> bool:
+        """Whether nobody else has it by now, and it was not given back. Raises OSError."""
+        return self._mine in _held and read_bytes(self._path) == self._mine
+
     def close(self) -> None:
         """Give the right back, unless somebody else has it by now."""
-        if self._held and read_bytes(self._path) == self._mine:
-            remove(self._path)
-        self._held = False
+        try:
+            if self.is_held():
+                remove(self._path)
+        finally:
+            _held.pop(self._mine, None)
+
+
+_held: WeakValueDictionary[bytes, ObjectLock] = WeakValueDictionary()
+"""The locks that this process holds, by what stands in them."""
 
 
 def is_alive(process: int) -> bool:

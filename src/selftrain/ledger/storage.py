@@ -214,6 +214,7 @@ class Append(Protocol):
 class Lock(Protocol):
     """The right to write a run, until `close`."""
 
+    def is_held(self) -> bool: ...
     def close(self) -> None: ...
 
 
@@ -320,6 +321,10 @@ class WriterLock:
                 raise RunFolderError(
                     str(path.parent.parent), "another process is writing this run", "wait until it ends, or stop it; then `selftrain resume` the run"
                 ) from error
+
+    def is_held(self) -> bool:
+        """Whether it was not given back: nobody can take it away."""
+        return self._descriptor >= 0
 
     def close(self) -> None:
         """Give the right back."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -187,9 +187,12 @@ class LedgerWriter:
         self._timings.append({"name": "step"} | dict(record))
 
     def close(self) -> None:
-        """Give the run back; another writer may then resume it."""
-        for part in (self._chain, self._evals, self._timings, self._lock):
-            part.close()
+        """Give the run back; another writer may then resume it. A second time it does nothing, nor where another writer has the run by now. Raises StorageError."""
+        with storage.storage_errors(self._folder), ExitStack() as parts:
+            parts.callback(self._lock.close)
+            if self._lock.is_held():
+                for part in (self._timings, self._evals, self._chain):
+                    parts.callback(part.close)
 
     def __enter__(self) -> Self:
         return self
