@@ -36,9 +36,10 @@ from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.evals import Evaluation
 from selftrain.ledger import read
+from selftrain.measured import recorded_evaluations
 from selftrain.prompts import load_problems
 from selftrain.report.record import read_record
-from selftrain.run import Outcome, recorded_evaluations, resume, start
+from selftrain.run import Outcome, resume, start
 from selftrain.stored_labels import label, prepare
 from selftrain.train import StepReport
 

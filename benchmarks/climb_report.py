@@ -11,10 +11,11 @@ from statistics import fmean
 from climb_lessons import Climb
 from selftrain.evals import Evaluation, Means, gained_and_lost, problem_values, resample
 from selftrain.ledger import read
+from selftrain.measured import recorded_evaluations
 from selftrain.prompts import load_problems
 from selftrain.report import charts
 from selftrain.report.charts import Chart, Series
-from selftrain.run import read_config, recorded_evaluations
+from selftrain.run import read_config
 
 POINTS = ("the start", "k + 1", "k + 2")
 COLOURS = ("#1f6fb2", "#b5541c", "#3c7d3f", "#7a4fa3")

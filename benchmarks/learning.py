@@ -19,8 +19,9 @@ from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.evals import Evaluation, evaluate, gained_and_lost, paired_difference
 from selftrain.ledger import read
+from selftrain.measured import recorded_evaluations
 from selftrain.policies.base import SamplingParams
-from selftrain.run import Outcome, recorded_evaluations, resume, start
+from selftrain.run import Outcome, resume, start
 from selftrain.seeds import Stream
 from selftrain.train import StepReport
 from selftrain.types import Label, VotedGroup

@@ -18,6 +18,7 @@ from selftrain.cli import messages
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import CheckpointError, ConfigError
+from selftrain.evals import Evaluation
 from selftrain.events import Taken
 from selftrain.guard import Doubts
 from selftrain.guard.doubts import Support
@@ -78,6 +79,20 @@ def test_a_rollback_goes_on_from_the_checkpoint_on_a_new_branch(tmp_path: Path) 
     assert [event.name for event in events if isinstance(event, Evaluated)][-3:] == ["branch-01-step-000006", "branch-01-step-000009", "after"]
     assert [one["name"] for one in ledger.evals()] == ["before", "step-000003", "branch-01-step-000006", "branch-01-step-000009", "after"]
     assert [one["name"] for one in ledger.evals(rolled_back=True)].count("step-000006") == 1
+
+
+def test_what_is_handed_over_is_measured_again_after_a_rollback_at_the_end(tmp_path: Path) -> None:
+    """The run was killed between its last evaluation and its end, and a person sent it back before it was taken up."""
+    run = start(config(tmp_path, "a", probes__num_prompts=8))
+    first = next(event for event in run.events() if isinstance(event, Evaluated) and event.name == "after")
+    back_to("step-000006")(run.folder)
+    events = list(resume(run.folder).events())
+    outcome, second = events[-1], events[-2]
+    assert isinstance(outcome, Outcome)
+    assert isinstance(second, Evaluated)
+    assert (second.name, outcome.handed_over) == ("after", "branch-01-step-000012")
+    assert outcome.after == second.evaluation != first.evaluation
+    assert [Evaluation.from_json(one["evaluation"]) for one in read(run.folder).evals() if one["name"] == "after"] == [outcome.after]
 
 
 def test_a_record_with_branches_verifies_replays_and_reports(tmp_path: Path) -> None:

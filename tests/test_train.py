@@ -174,6 +174,21 @@ def test_an_evaluation_on_the_way_is_made_up_for(tmp_path: Path) -> None:
     assert [event.name for event in events if isinstance(event, Evaluated)] == ["step-000004", "step-000008", "after"]
 
 
+@pytest.mark.parametrize("at", ["validation-step-000006", "step-000009", "after"])
+def test_no_evaluation_is_made_twice(tmp_path: Path, at: str) -> None:
+    """The steps since the checkpoint are done again; killed between two checkpoints, or before the end was recorded."""
+    options = {**SMALL, "run.checkpoint_every_steps": 6, "evals.every_steps": 3, "validation.task": "toy", "validation.num_problems": 8}
+    run, made = start(config(tmp_path, "a", options)), []
+    for event in run.events():
+        made += [event.name] if isinstance(event, Evaluated) else []
+        if at in made:
+            break
+    made += [event.name for event in resume(run.folder).events() if isinstance(event, Evaluated)]
+    names = ["step-000003", "step-000006", "validation-step-000006", "step-000009", "validation-step-000012"]
+    assert made == ["before", "validation-start", *names, "after"]
+    assert [one["name"] for one in read(run.folder).evals()] == made
+
+
 def test_changed_reference_answers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start(config(tmp_path, "a", SMALL, labels__source="reference")).ledger.close()
     real = compose.load_sets

@@ -48,6 +48,7 @@ from selftrain.guard import Guard
 from selftrain.handover import START, VALIDATED, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place
+from selftrain.measured import AFTER, BEFORE, Measured
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.run_folder import begun, environment, named, new_folder, relocated, resolved
 from selftrain.seeds import Stream
@@ -75,7 +76,7 @@ class Run:
         self.refused: tuple[checkpoints.Refused, ...] = ()
         self._schedule = Schedule(config.run.checkpoint_every_steps, config.run.num_steps, config.guard.window_steps)
         self.stopping = False
-        self._evaluations: dict[str, Evaluation] = {}
+        self.measured = Measured(ledger)
 
     def stop(self) -> None:
         self.stopping = True
@@ -91,7 +92,7 @@ class Run:
             self.ledger.close()
 
     def _work(self) -> Iterator[Event]:
-        yield from self._evaluate("before", 0)
+        yield from self._evaluate(BEFORE, 0)
         yield from self._validate(START, 0)
         reason = None
         while reason is None:
@@ -187,8 +188,7 @@ class Run:
 
     def know_start(self, evaluation: Evaluation, source: str) -> None:
         """Take over the evaluation `before` of another run, `source`, whose model, problems and draws are the same, instead of making it again."""
-        self._evaluations["before"] = evaluation
-        self.ledger.record_eval({"name": "before", "step": 0, "head": self.ledger.head, "evaluation": evaluation.to_json(), "taken_from": source})
+        self.measured.add(BEFORE, 0, evaluation, taken_from=source)
 
     def parts(self) -> Parts:
         """What the loop works with."""
@@ -221,15 +221,14 @@ class Run:
         return self._measure(VALIDATED + checkpoint, step, self.problems.validation, self.config.validation.num_samples)
 
     def _measure(self, name: str, step: int, problems: PromptSet | None, num_samples: int) -> Iterator[Evaluated]:
-        if problems is None or name in self._evaluations:
+        if problems is None or self.measured.get(name) is not None:
             return
         section = self.config.evals
         params = SamplingParams(self.config.rollout.max_new_tokens, section.temperature, section.top_p, stop=self.config.rollout.stop)
         # Every evaluation draws from the same streams: differences between them are paired.
         again = second_turns(self.config, self.policy) if problems is self.problems.held_out else None
         result = evaluate(self.policy, problems, params, num_samples, self.seeds.at(stream="eval"), again=again)
-        self._evaluations[name] = result
-        self.ledger.record_eval({"name": name, "step": step, "head": self.ledger.head, "evaluation": result.to_json()})
+        self.measured.add(name, step, result)
         yield Evaluated(name, step, result)
 
     def _evaluate_if_due(self) -> Iterator[Evaluated]:
@@ -275,8 +274,7 @@ class Run:
         """The checkpoint a user should take, or `start`: the best on the validation problems where there are any, else the healthiest."""
         if self.problems.validation is None:
             return self._healthiest(there)
-        avgs = {name.removeprefix(VALIDATED): one.avg.value for name, one in self._evaluations.items() if name.startswith(VALIDATED)}
-        return handover.best_validated(there, avgs)
+        return handover.best_validated(there, self.measured.validated())
 
     def _healthiest(self, there: Mapping[int, str]) -> str:
         """The checkpoint that the guard would hand over, without labels."""
@@ -290,26 +288,25 @@ class Run:
     def _interrupted(self) -> Outcome:
         self._save()
         self.ledger.close()
-        before = self._evaluations.get("before")
+        before = self.measured.get(BEFORE)
         name = self._name()
         return Outcome(self.folder, "interrupted", self.steps_done, self.ledger.head, name, str(self.folder / "checkpoints" / name), before, None)
 
     def _finish(self, reason: str) -> Iterator[Event]:
         """Evaluate what is handed over, then close the record: a run that is killed before that is taken up again and ends the same."""
-        name = self._chosen(self._scheduled())
+        name, before = self._chosen(self._scheduled()), self.measured.get(BEFORE)
         if name == START:
-            path = self.config.policy.model
-            if before := self._evaluations.get("before"):
-                self._evaluations["after"] = before
+            path, after = self.config.policy.model, before
         else:
             path = str(self.folder / "checkpoints" / name)
             if name != self._name():
                 self.policy.load(kept_checkpoints.on_disk(self.folder / "checkpoints" / name))
-            yield from self._evaluate("after", self.steps_done)
+            yield from self._evaluate(AFTER, self.steps_done)
+            after = self.measured.get(AFTER)
         self._prune(name)
         self.ledger.append_end(reason, name)
         self.ledger.close()
-        yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, self._evaluations.get("before"), self._evaluations.get("after"))
+        yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, before, after)
 
     def _remember(self, state: Mapping[str, Any], then: RunConfig) -> None:
         """What guard, probes and label source knew when a checkpoint was made; a source that is another one since has nothing to remember. then: its config."""
@@ -318,9 +315,9 @@ class Run:
         if then.labels.source == self.branch_config.labels.source:
             self.labelling.load(state["labels"])
 
-    def take_up(self, checkpoint: checkpoints.Checkpoint | None, evaluations: Mapping[str, Evaluation]) -> None:
+    def take_up(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
-        self._evaluations.update(evaluations)
+        self.measured.load(read(self.folder).evals(rolled_back=True))
         if checkpoint is not None:
             self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)
@@ -381,13 +378,8 @@ def resume(folder: Place) -> Run:
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
     run = Run(config, folder, problems, policy, ledger, make_verification(at_home, problems.train))
-    run.take_up(found, recorded_evaluations(folder))
+    run.take_up(found)
     return run
-
-
-def recorded_evaluations(folder: Place) -> dict[str, Evaluation]:
-    """Evaluations of a run by name, the last record of each."""
-    return {str(one["name"]): Evaluation.from_json(one["evaluation"]) for one in read(folder).evals(rolled_back=True)}
 
 
 def train_to_end(config: RunConfig) -> Outcome:

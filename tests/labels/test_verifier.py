@@ -17,6 +17,9 @@ from selftrain import compose
 from selftrain.compose_labels import truth_channels
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError, RunFolderError
+from selftrain.evals import Evaluation
+from selftrain.events import Evaluated
+from selftrain.events import Outcome as Ended
 from selftrain.labels import Bounds, Labelling
 from selftrain.labels.composed import FirstOf
 from selftrain.labels.majority import majority
@@ -74,6 +77,9 @@ def forks(submission):
 def returns(submission):
     return {"1": numpy.bool_(True), "2": numpy.array(0.5), "3": Decimal("0.25"), "4": 10**400, "5": numpy.float32("nan"), "6": numpy.ones(1),
             "7": Decimal("nan"), "8": [10**6000]}[submission.answer]
+
+def noisy(submission):
+    return os.urandom(1)[0] % 2
 
 def told(submission):
     return [submission.prompt_id, submission.prompt, submission.answer] == ["p0", "what?", None]
@@ -320,6 +326,30 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path: Path, modul
     assert not list(read(outcome.folder).forks())
     shares = [one.label.outcome for step in read(outcome.folder).group_steps() for one in read(outcome.folder).groups(step)]
     assert 0.3 < shares.count(Outcome.NO_VERIFIER) / len(shares) < 0.7
+
+
+def test_what_was_measured_of_records_that_are_given_up_is_measured_anew(tmp_path: Path, module: str) -> None:
+    """The verifier says something else the second time, so the resumed run makes other records, and other weights, than those that were there."""
+    options = small(module, "noisy", **{"run.num_steps": 10, "run.checkpoint_every_steps": 4, "run.num_checkpoints": 9, "evals.every_steps": 2})
+    run = start(config(tmp_path, "a", options | {"validation.task": "toy", "validation.num_problems": 16, "guard.action": "off"}))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 8:
+            break
+    there = ["before", "validation-start", "step-000002", "step-000004", "validation-step-000004"]
+    gone = ["step-000006", "step-000008", "validation-step-000008"]
+    assert [one["name"] for one in read(run.folder).evals()] == [*there, *gone]
+    (run.folder / "checkpoints" / "step-000008" / "toy.json").write_text("{}")
+    *events, outcome = resume(run.folder).events()
+    assert isinstance(outcome, Ended)
+    measured = {event.name: event.evaluation for event in events if isinstance(event, Evaluated)}
+    assert [name for name in measured if name != "after"] == [*gone, "validation-step-000010"]
+    recorded = {one["name"]: Evaluation.from_json(one["evaluation"]) for one in read(run.folder).evals()}
+    assert list(recorded) == [*there, *measured]
+    assert {name: recorded[name] for name in measured} == measured
+    avgs = {name.removeprefix("validation-"): one.avg.value for name, one in recorded.items() if name.startswith("validation-")}
+    assert avgs[outcome.handed_over] == max(avgs.values())
+    assert outcome.after == measured.get("after", recorded["before"])
+    assert verify(run.folder, outcome.head).status is Status.INTACT
 
 
 def test_changed_true_answers_do_not_reach_a_run_with_a_verifier(tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ class LedgerWriter:
         self._position = 0
         self._ended = False
         self._recorded: deque[Line] = deque()
+        self._hashes: set[str] = set()
         self.branches: list[BranchRecord] = []
         self.requests_taken: set[int] = set()
 
@@ -96,6 +97,10 @@ class LedgerWriter:
     def head(self) -> str:
         """Hash of the last record that was appended or replayed."""
         return self._head
+
+    def has(self, head: str) -> bool:
+        """Whether a record of that hash was appended or replayed: what a replay has not come to yet may still be given up."""
+        return head in self._hashes
 
     @property
     def branch(self) -> int:
@@ -187,7 +192,10 @@ class LedgerWriter:
         self._timings.append({"name": "step"} | dict(record))
 
     def close(self) -> None:
-        """Give the run back; another writer may then resume it. A second time it does nothing, nor where another writer has the run by now. Raises StorageError."""
+        """Give the run back; another writer may then resume it. It does nothing a second time, or where another writer has the run by now.
+
+        Raises StorageError.
+        """
         with storage.storage_errors(self._folder), ExitStack() as parts:
             parts.callback(self._lock.close)
             if self._lock.is_held():
@@ -239,6 +247,7 @@ class LedgerWriter:
 
     def _stand_after(self, line: Line) -> str:
         self._seq, self._head = line.seq + 1, line.hash
+        self._hashes.add(line.hash)
         self._num_segments += line.kind == "segment"
         self._ended = line.kind == "end"
         if line.kind == "branch":
