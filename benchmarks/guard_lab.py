@@ -72,7 +72,7 @@ WAYS = (
 def cells() -> Iterator[Cell]:
     """Seeds last, so that a laboratory that is stopped early has few seeds of everything; tasks of the two halves in turn."""
     tasks = [task for pair in zip(FIT, JUDGE, strict=True) for task in pair]
-    for seed, (source, rate), task, begin in product(range(21, 32), WAYS, tasks, ("default", "weak")):
+    for seed, (source, rate), task, begin in product(range(21, 33), WAYS, tasks, ("default", "weak")):
         yield Cell(begin, task, rate, source, seed)
 
 

@@ -344,7 +344,7 @@ def test_a_short_run_that_went_back_does_not_say_that_nobody_ever_judged(tmp_pat
     record = read_record(outcome.folder)
     rolled_back = rollback_sentences(record)[0]
     assert dict(compare([record, record]).ended)["guard"][1].startswith(f"{rolled_back} Since the run went back")
-    assert f"- {rolled_back} " in model_card(record, record.handed_over)
+    assert f"- {cell(rolled_back)}\n" in model_card(record, record.handed_over)
     assert view_of(record).mood == "warn"
 
 
