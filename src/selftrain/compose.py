@@ -48,6 +48,8 @@ HELD_OUT_ANSWERS = "held_out_answers_hash"
 VALIDATION_ANSWERS = "validation_answers_hash"
 """in the header of a run whose checkpoint these answers choose"""
 VERIFIER = "verifier.function"
+COMPOSED_OF = ("first_of.sources", "mixture.weights")
+"""options that name the label sources of a composition"""
 PLACE_OPTIONS = ("name", "folder")
 """options of [run] that say where a run is kept; they do not change what it does and are left out of its hash"""
 
@@ -261,16 +263,21 @@ def about_probes(probes: ProbeSet) -> Mapping[str, Any] | None:
     return {"count": len(prompts), "hash": prompt_set_hash(prompts)} if prompts else None
 
 
-def outside_functions(config: RunConfig) -> dict[str, str]:
-    """The functions of the user's that decide in a run: what the header calls each, and its `package.module:function`."""
+def outside_functions(config: RunConfig) -> list[tuple[str, str]]:
+    """(option, `package.module:function`) of the functions of the user's that decide in a run."""
     named = (
-        *((option if option == "labels.source" else f"{option}={name}", name) for option, name in config.label_sources),
+        *config.label_sources,
         ("labels.clustering", config.labels.clustering),
         ("reward.rule", config.reward.rule),
         ("advantage.rule", config.advantage.rule),
         (VERIFIER, (config.verifier.function or "") if verifies(config) else ""),
     )
-    return {option: name for option, name in named if ":" in name}
+    return [(option, name) for option, name in named if ":" in name]
+
+
+def code_key(option: str, name: str) -> str:
+    """What the header calls an outside function: compositions have several for one option."""
+    return f"{option}={name}" if option in COMPOSED_OF else option
 
 
 def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[str, Any]:
@@ -281,7 +288,7 @@ def header_of(config: RunConfig, problems: Problems, policy: Policy) -> Mapping[
         "class": "exact" if config.policy.device == "cpu" and not verifies(config) else "replayable",  # a verifier's limits depend on the clock
         "label_free": not truth_channels(config),
         "truth_channels": truth_channels(config),
-        "outside_code": {option: source_hash(name, {}) for option, name in outside_functions(config).items()},
+        "outside_code": {code_key(option, name): source_hash(name, {}) for option, name in outside_functions(config)},
         "answers_hash": answers_hash(problems.train) if uses_reference(config) else None,
         **({} if problems.validation is None else {VALIDATION_ANSWERS: answers_hash(problems.validation)}),
         **stored_header(config, problems.train),

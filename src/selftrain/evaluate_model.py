@@ -18,7 +18,7 @@ from selftrain.ledger.storage import read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
 from selftrain.prompts import load_problems, load_prompts, prompt_set_hash
-from selftrain.prompts.identity import normal_text
+from selftrain.prompts.identity import same_texts
 from selftrain.report import RunRecord, read_record
 from selftrain.run_folder import relocated
 from selftrain.seeds import Stream
@@ -84,8 +84,7 @@ def check_unseen(config: RunConfig, problems: PromptSet, model: str) -> None:
     train = None if record is None or record.handed_over == START else trained_on(record)
     if record is None or train is None:
         return
-    texts = {normal_text(train.questions.get(prompt.id, prompt.messages)) for prompt in train}
-    seen = [prompt.id for prompt in problems if normal_text(problems.questions.get(prompt.id, prompt.messages)) in texts]
+    seen = list(same_texts(train, problems))
     if seen:
         most = record.config.evals.num_problems
         is_more = config.evals.file is None and config.evals.num_problems > most

@@ -15,6 +15,7 @@ from selftrain.errors import CheckpointError, ModelError, RunFolderError, Storag
 from selftrain.handover import START
 from selftrain.ledger import objects
 from selftrain.ledger.objects import ObjectPath, Place
+from selftrain.policies.toy import is_toy
 from selftrain.report.card import model_card
 from selftrain.report.record import RunRecord, read_record
 
@@ -39,7 +40,7 @@ def export(run: Place, target: Place, checkpoint: str | None = None) -> Export:
     """
     record = read_record(run)
     name = record.handed_over if checkpoint is None else checkpoint
-    if record.config.policy.model == "toy" or record.config.policy.model.startswith("toy:"):
+    if is_toy(record.config.policy.model):
         why = "the toy policy is a table of numbers, which no Hugging Face folder can hold"
         raise ModelError(f"run {run}, policy.model = {record.config.policy.model}", why, "Export a run of a real model.")
     source = checkpoint_folder(record, name)

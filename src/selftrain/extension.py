@@ -121,8 +121,8 @@ def labels_checked(given: str, value: Any, voted: Any, _bounds: Any) -> list[Lab
 
 def as_recorded(label: Label) -> Label:
     """As it is read back from the record: tuples, where a list was given, and floats, where another kind of number was."""
-    values, numbers = tuple(map(float, label.values)), (float(label.weight), float(label.offset))
-    return replace(label, targets=tuple(label.targets), values=values, notes=tuple(label.notes), weight=numbers[0], offset=numbers[1])
+    values = tuple(map(float, label.values))
+    return replace(label, targets=tuple(label.targets), values=values, notes=tuple(label.notes), weight=float(label.weight), offset=float(label.offset))
 
 
 def check_sequences(given: str, where: str, label: Label) -> None:
@@ -164,30 +164,20 @@ def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:
 
     if not isinstance(value, list | tuple) or not all(isinstance(one, ExtraRequest) for one in value):
         raise ConfigError(given, f"its requests are {shown(value)}, not a list of ExtraRequest", MEND)
-    rules: dict[str, Callable[[Any], bool]] = {**REQUESTED, "params": lambda params: params is None or isinstance(params, SamplingParams)}
-    for one in value:
-        wrong = next((name for name, is_right in rules.items() if not is_right(getattr(one, name))), None)
-        if wrong is not None:
-            raise ConfigError(given, f"a request of it has the {wrong} {shown(getattr(one, wrong))}, which is not {ASKED_FOR[wrong]}", MEND)
+    roles = (Role.TEACHER, Role.VIEW, Role.JUDGE, Role.PARAPHRASE)
+    rules: dict[str, tuple[str, Callable[[Any], bool]]] = {
+        "serves": ("the index of a vote group", is_whole),
+        "role": ("one of Role.TEACHER, Role.VIEW, Role.JUDGE and Role.PARAPHRASE", lambda one: isinstance(one, Role) and one in roles),
+        "prompt": ("a Prompt", lambda one: isinstance(one, Prompt)),
+        "count": ("a whole number of completions", lambda one: is_whole(one) and one >= 1),
+        "policy": ("current, base or ema", lambda one: one in ("current", "base", "ema")),
+        "params": ("SamplingParams or None", lambda one: one is None or isinstance(one, SamplingParams)),
+    }
+    for request in value:
+        for name, (right, is_right) in rules.items():
+            if not is_right(getattr(request, name)):
+                raise ConfigError(given, f"a request of it has the {name} {shown(getattr(request, name))}, which is not {right}", MEND)
     return [replace(one, serves=int(one.serves), count=int(one.count)) for one in value]
-
-
-REQUESTED: Mapping[str, Callable[[Any], bool]] = {
-    "serves": lambda value: is_whole(value),
-    "role": lambda value: isinstance(value, Role) and value in (Role.TEACHER, Role.VIEW, Role.JUDGE, Role.PARAPHRASE),
-    "prompt": lambda value: isinstance(value, Prompt),
-    "count": lambda value: is_whole(value) and value >= 1,
-    "policy": lambda value: value in ("current", "base", "ema"),
-}
-"""field of a request -> whether a value is right"""
-ASKED_FOR = {
-    "serves": "the index of a vote group",
-    "role": "one of Role.TEACHER, Role.VIEW, Role.JUDGE and Role.PARAPHRASE",
-    "prompt": "a Prompt",
-    "count": "a whole number of completions",
-    "policy": "current, base or ema",
-    "params": "SamplingParams or None",
-}
 
 
 def one_each(given: str, value: Any, others: Sequence[Any], words: tuple[str, str]) -> tuple[Any, ...]:

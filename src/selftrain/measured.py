@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
-
 from selftrain.evals import Evaluation
 from selftrain.handover import VALIDATED
 from selftrain.ledger import LedgerWriter, read
@@ -21,9 +18,9 @@ class Measured:
         self._ledger = ledger
         self._made: dict[str, tuple[str, Evaluation]] = {}
 
-    def load(self, recorded: Iterable[Mapping[str, Any]]) -> None:
-        """Know what is in the record; the last of each name."""
-        self._made.update({str(one["name"]): (str(one["head"]), Evaluation.from_json(one["evaluation"])) for one in recorded})
+    def load(self, folder: Place) -> None:
+        """Know what is in the record of this run."""
+        self._made.update(recorded(folder))
 
     def add(self, name: str, step: int, evaluation: Evaluation, **more: str) -> None:
         """Record one of this moment. more: what else is to be said of it."""
@@ -44,6 +41,11 @@ class Measured:
         return {name.removeprefix(VALIDATED): one.avg.value for name, one in counted.items()}
 
 
+def recorded(folder: Place) -> dict[str, tuple[str, Evaluation]]:
+    """The evaluations of a run by name, the last record of each, with the head of the record it was made after."""
+    return {str(one["name"]): (str(one["head"]), Evaluation.from_json(one["evaluation"])) for one in read(folder).evals(rolled_back=True)}
+
+
 def recorded_evaluations(folder: Place) -> dict[str, Evaluation]:
-    """Evaluations of a run by name, the last record of each."""
-    return {str(one["name"]): Evaluation.from_json(one["evaluation"]) for one in read(folder).evals(rolled_back=True)}
+    """The evaluations alone."""
+    return {name: evaluation for name, (_, evaluation) in recorded(folder).items()}

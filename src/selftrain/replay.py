@@ -11,7 +11,7 @@ from typing import Any
 
 from selftrain import remedies
 from selftrain.admission import admit
-from selftrain.compose import VERIFIER, check_answers, load_sets, make_labelling, make_reading, make_scorer, outside_functions, role_readers
+from selftrain.compose import VERIFIER, check_answers, code_key, load_sets, make_labelling, make_reading, make_scorer, outside_functions, role_readers
 from selftrain.compose_correction import make_correction
 from selftrain.compose_labels import uses_reference
 from selftrain.compose_stored import check_recorded
@@ -60,12 +60,12 @@ def changed_functions(ledger: Ledger, config: RunConfig) -> list[str]:
 
     A verifier is not asked again: what it said is in the record.
     """
-    recorded = ledger.header["outside_code"]
-    return [
-        option if "=" in option else f"{option} = {name}"
-        for option, name in outside_functions(config).items()
-        if option != VERIFIER and option in recorded and source_hash(name, {}) != recorded[option]
-    ]
+    recorded, found = ledger.header["outside_code"], []
+    for option, name in outside_functions(config):
+        key = code_key(option, name)
+        if option != VERIFIER and key in recorded and source_hash(name, {}) != recorded[key]:
+            found.append(f"{option} = {name}" if key == option else key)
+    return found
 
 
 def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Verdict]]:

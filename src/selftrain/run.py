@@ -317,7 +317,7 @@ class Run:
 
     def take_up(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
-        self.measured.load(read(self.folder).evals(rolled_back=True))
+        self.measured.load(self.folder)
         if checkpoint is not None:
             self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)

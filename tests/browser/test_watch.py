@@ -433,12 +433,7 @@ def test_axes_show_all_values_and_whole_labels(page: Open, default_run: Path) ->
 def test_a_rollback_takes_its_evaluations_out_of_the_accuracy(page: Open, tmp_path: Path) -> None:
     """They are drawn thin, and the record marks them; the newest one that counts is read out."""
     run = start(made.toy(tmp_path / "a", **{"evals.every_steps": 3, "run.num_steps": 30}))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 10:
-            control.ask(run.folder, control.ROLL_BACK, "Ada", "a test", "step-000003")
-        if isinstance(event, StepReport) and event.metrics.version.branch:
-            break
-    run.ledger.close()
+    made.sent_back(run, 10, "step-000003")
     shown = page(tmp_path)
     shown.open("/run/a/curves")
     shown.wait(lambda: "avg@4" in shown.text(".stages"), "the accuracy")

@@ -257,16 +257,19 @@ def url(tmp_path: Path) -> Iterator[str]:
     fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)
 
 
+def left_after(run: Run, step: int) -> None:
+    """Run until a step is reported, and give the run back."""
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == step:
+            break
+    run.ledger.close()
+
+
 def test_a_whole_run_in_a_store_is_that_on_a_disk(url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     disk = train_to_end(load_config((), {**TOY, "run.folder": str(tmp_path / "runs")}))
     run = configured(url)
     assert str(run.folder) == f"{url}/train-0001".replace("memory://", "memory:///")
-    steps = 0
-    for event in run.events():
-        steps += isinstance(event, StepReport)
-        if steps == 3:
-            break
-    run.ledger.close()  # as if it had been killed: no checkpoint of step 3
+    left_after(run, 2)  # as if it had been killed: no checkpoint of step 3
     taken_up = resume(run.folder)
     assert taken_up.steps_done == 2
     outcome = next(event for event in taken_up.events() if isinstance(event, Outcome))
@@ -316,10 +319,7 @@ def fails(*_: object) -> None:
 
 def test_a_damaged_checkpoint_in_a_store_is_refused_by_name(url: str) -> None:
     run = configured(url)
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 3:
-            break
-    run.ledger.close()
+    left_after(run, 3)
     flip("checkpoints/step-000004/toy.json")(run.folder)  # type: ignore[arg-type]
     taken_up = resume(run.folder)
     taken_up.ledger.close()
@@ -332,10 +332,7 @@ def test_a_damaged_checkpoint_in_a_store_is_refused_by_name(url: str) -> None:
 def test_what_a_killed_process_left_of_a_checkpoint_goes(url: str) -> None:
     """It had put or dropped a part when it was killed: a folder of a store without a manifest."""
     run = configured(url)
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 5:
-            break
-    run.ledger.close()
+    left_after(run, 5)
     objects.publish(run.folder / "checkpoints" / "step-000001" / "toy.json", b"{}")  # type: ignore[arg-type, operator]
     assert next(event for event in resume(run.folder).events() if isinstance(event, Outcome)).reason == "done"
     assert storage.names(run.folder / "checkpoints") == ["step-000002", "step-000004", "step-000006"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.watch import write as write_large
 
+from selftrain import control
 from selftrain.config import PromptsSection, RunConfig
 from selftrain.config_load import load_config
 from selftrain.labels import LABEL_SOURCES, Bounds
@@ -14,7 +15,8 @@ from selftrain.ledger import LedgerWriter
 from selftrain.metrics import measure
 from selftrain.reward import REWARD_RULES, rewards_of
 from selftrain.rollout import read_and_count
-from selftrain.run import start, train_to_end
+from selftrain.run import Run, start, train_to_end
+from selftrain.train import StepReport
 from selftrain.types import Action, Admission, Completion, Finish, Group, Message, PolicyVersion, Prompt, ScoredGroup, Verdict
 
 HOSTILE = (
@@ -71,3 +73,13 @@ def toy(folder: Path, **more: object) -> RunConfig:
 
 
 __all__ = ["HOSTILE", "HOSTILE_PROMPT", "toy", "write_collapsed", "write_empty", "write_hostile", "write_large"]
+
+
+def sent_back(run: Run, after: int, checkpoint: str) -> None:
+    """Somebody sends the run back after a step; it is left at the first step of the new branch."""
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == after:
+            control.ask(run.folder, control.ROLL_BACK, "Ada", "a test", checkpoint)
+        if isinstance(event, StepReport) and event.metrics.version.branch:
+            break
+    run.ledger.close()

@@ -423,12 +423,7 @@ def test_evaluations_that_were_left_behind_are_marked(tmp_path: Path) -> None:
 
 def test_the_checkpoint_that_a_branch_began_with_counts(tmp_path: Path) -> None:
     run = start(made.toy(tmp_path / "a"))
-    for event in run.events():
-        if isinstance(event, StepReport) and event.metrics.step == 7:
-            control.ask(run.folder, control.ROLL_BACK, "Ada", "a test", "step-000003")
-        if isinstance(event, StepReport) and event.metrics.version.branch:
-            break
-    run.ledger.close()
+    made.sent_back(run, 7, "step-000003")
     found = {one["name"]: one["counts"] for one in RunTail("a", tmp_path / "a").checkpoints()}
     assert found["branch-01-step-000003"]
     assert found["step-000003"]

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from selftrain.cli.json_lines import interval, measured
-from selftrain.cli.tables import fits, number_column
+from selftrain.cli.tables import WIDE, fits, number_column
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, recipe
 from selftrain.evals import Evaluation
@@ -30,8 +30,6 @@ from selftrain.run_folder import relocated
 from selftrain.types import PromptSet
 
 Results = list[tuple[str, Evaluation]]
-COLUMN = 32
-"""characters that a measure takes at most, its name or its value"""
 
 
 def evaluate_all(models: Sequence[str], given: Mapping[str, Any], log: str | None) -> None:
@@ -91,8 +89,7 @@ def flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def show(results: Results) -> None:
     """Tables on stdout, wide enough for what they hold: nothing is cut where stdout is no terminal."""
     first = results[0][1]
-    width = max(len(model) for model, _ in results) + COLUMN * (1 + len(measures(first)))
-    console = Console() if sys.stdout.isatty() else Console(width=width)
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
     click.echo(f"{len(first.results)} problems of {first.origin}, {first.num_samples} completions each, temperature {first.temperature:g}")
     names = list(measures(first))
     print_table(console, "percent [95 % interval]", names, [(model, [words.percent(value) for value in measures(one).values()]) for model, one in results])

@@ -13,7 +13,7 @@ from selftrain import report
 from selftrain.cli.app import INTERRUPTED, lost_output
 from selftrain.cli.display import Display
 from selftrain.cli.interrupts import stopping
-from selftrain.compose_labels import verifies
+from selftrain.compose import VERIFIER, outside_functions
 from selftrain.control import visible
 from selftrain.errors import ConfigError, FailureError, SelftrainError, StorageError
 from selftrain.events import Taken
@@ -104,14 +104,10 @@ def check_outside_code(folder: Place, goes_on: bool) -> None:
     goes_on: whether the run is taken up; a verifier is called then only, what it said before is in the record.
     """
     record = read(folder)
-    config = read_config(folder)
-    names = [*config.label_sources, ("labels.clustering", config.labels.clustering)]
-    names += [("reward.rule", config.reward.rule), ("advantage.rule", config.advantage.rule)]
-    if goes_on and verifies(config):
-        names += [("verifier.function", config.verifier.function or "")]
-    for option, name in names:
+    for option, name in outside_functions(read_config(folder)):
         module = name.partition(":")[0].partition(".")[0]
-        if ":" in name and module and find_spec(module) is None:
+        is_called = goes_on or option != VERIFIER
+        if is_called and module and find_spec(module) is None:
             raise ConfigError(
                 f"{option} = {name}", f"there is no module {module} here", f"Call selftrain where the run was started: cd {record.environment['cwd']}"
             )

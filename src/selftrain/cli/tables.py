@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
+WIDE = 10_000
+"""characters: wider than any table"""
+
 
 def number_column(table: Table, name: str, cells: Iterable[str]) -> None:
     """A column as wide as its longest cell: none is cut."""
@@ -15,5 +18,5 @@ def number_column(table: Table, name: str, cells: Iterable[str]) -> None:
 
 def fits(console: Console, table: Table) -> bool:
     """Whether the console is wide enough for every number and every word of a table."""
-    wide = console.options.update(max_width=10_000)
+    wide = console.options.update(max_width=WIDE)
     return console.measure(table, options=wide).minimum <= console.width

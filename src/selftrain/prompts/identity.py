@@ -32,9 +32,8 @@ def check_disjoint(train: PromptSet, held_out: PromptSet) -> None:
     Two prompts are the same when their ids are, or their messages before the template, up to case and white space; a problem of a built-in task
     is the same in both its forms.
     """
-    ids = {prompt.id: prompt.id for prompt in train}
-    texts = {normal_text(train.questions.get(prompt.id, prompt.messages)): prompt.id for prompt in train}
-    shared = [(prompt.id, ids.get(prompt.id) or texts.get(normal_text(held_out.questions.get(prompt.id, prompt.messages)))) for prompt in held_out]
+    ids, texts = {prompt.id: prompt.id for prompt in train}, same_texts(train, held_out)
+    shared = [(prompt.id, ids.get(prompt.id) or texts.get(prompt.id)) for prompt in held_out]
     overlaps = [f"{held} (training: {trained})" for held, trained in shared if trained is not None]
     if overlaps:
         more = f" and {len(overlaps) - _MAX_NAMED} more" if len(overlaps) > _MAX_NAMED else ""
@@ -43,6 +42,13 @@ def check_disjoint(train: PromptSet, held_out: PromptSet) -> None:
             f"{len(overlaps)} of {len(held_out)} are training prompts of {train.origin} as well: {', '.join(overlaps[:_MAX_NAMED])}{more}",
             "remove them from one of the two sets: what was trained on cannot show what was learned",
         )
+
+
+def same_texts(train: PromptSet, held_out: PromptSet) -> dict[str, str]:
+    """Held-out id -> id of the training prompt that asks the same, whatever their ids are; in the order of the held-out ones."""
+    texts = {normal_text(train.questions.get(prompt.id, prompt.messages)): prompt.id for prompt in train}
+    asked = ((prompt.id, normal_text(held_out.questions.get(prompt.id, prompt.messages))) for prompt in held_out)
+    return {held: texts[text] for held, text in asked if text in texts}
 
 
 def normal_text(messages: tuple[Message, ...]) -> str:

@@ -12,6 +12,7 @@ from selftrain.evals import Evaluation, Interval
 from selftrain.guard.doubts import PROBE_NAMES
 from selftrain.handover import START
 from selftrain.ledger import BranchRecord
+from selftrain.policies.toy import is_toy
 from selftrain.report.comparison import differences
 from selftrain.report.record import RunRecord
 from selftrain.types import Action, Finding, Health
@@ -166,17 +167,7 @@ def handover_sentence(record: RunRecord) -> str:
     first, looked = record.harm_since_step, record.config.guard.window_steps
     before = "" if first is None else f" from before the {looked} steps up to step {first} (from there on every verdict speaks of harm)"
     if record.handed_over == START:
-        made = any(True for _ in record.ledger.checkpoints())
-        why = (
-            f"the watched prompts say of no checkpoint{before} that it surely gained on the start"
-            if made
-            else f"no checkpoint was made{' since the run went back' if record.ledger.branches else ''}"
-        )
-        if made and not any("update/loss" in step.values for step in record.steps):
-            why = "nothing was trained in the steps that count: no group had a label and an advantage other than 0"
-        elif made and not record.doubts.supports:
-            why = f"nothing speaks for a checkpoint{before}"
-        return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why}."
+        return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why_start(record, before)}."
     if first is not None:
         most = " with the largest support" if record.doubts.supports else ""
         return f"Handed over: checkpoint {record.handed_over}, of those{before} the newest{most}."
@@ -185,6 +176,17 @@ def handover_sentence(record: RunRecord) -> str:
         return f"Handed over: checkpoint {record.handed_over}: what came later has {less}a probe that is worse."
     seen = " The guard saw no evidence of harm." if any(verdict.health is not None for verdict in record.verdicts) else ""
     return f"Handed over: checkpoint {record.handed_over}, the newest one.{seen}"
+
+
+def why_start(record: RunRecord, before: str) -> str:
+    """Why the start is handed over. before: of which checkpoints one could have been, in words."""
+    if not any(True for _ in record.ledger.checkpoints()):
+        return f"no checkpoint was made{' since the run went back' if record.ledger.branches else ''}"
+    if not any("update/loss" in step.values for step in record.steps):
+        return "nothing was trained in the steps that count: no group had a label and an advantage other than 0"
+    if not record.doubts.supports:
+        return f"nothing speaks for a checkpoint{before}"
+    return f"the watched prompts say of no checkpoint{before} that it surely gained on the start"
 
 
 def newest(record: RunRecord) -> str:
@@ -283,13 +285,11 @@ def next_commands(config: RunConfig, folder: str, handed_over: str) -> list[tupl
     """
     model, export_to = shlex.quote(config.policy.model), shlex.quote(f"{folder.rstrip('/')}-model")
     folder = shlex.quote(folder)
-    found = [(f"selftrain verify {folder} --replay", "prove that nothing in the record was changed")]
-    is_toy = config.policy.model.partition(":")[0] == "toy"
-    has_problems = is_toy or any((config.evals.file, config.evals.task, config.prompts.task))
-    if handed_over != START and has_problems:
-        found.insert(0, (f"selftrain evaluate {model} {folder}", "both models on the held-out problems, with paired differences"))
-    elif handed_over != START:
-        found.insert(0, (f"selftrain evaluate {model} {folder} --evals.file FILE", "both models on problems with true answers, with paired differences"))
-    if handed_over != START and not is_toy:
-        found.append((f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder"))
-    return found
+    verify = (f"selftrain verify {folder} --replay", "prove that nothing in the record was changed")
+    if handed_over == START:
+        return [verify]
+    evaluate = (f"selftrain evaluate {model} {folder}", "both models on the held-out problems, with paired differences")
+    if not (is_toy(config.policy.model) or config.evals.file or config.evals.task or config.prompts.task):
+        evaluate = (f"{evaluate[0]} --evals.file FILE", "both models on problems with true answers, with paired differences")
+    export = (f"selftrain export {folder} {export_to}", "the model handed over, as a Hugging Face folder")
+    return [evaluate, verify] if is_toy(config.policy.model) else [evaluate, verify, export]

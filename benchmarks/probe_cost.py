@@ -1,0 +1,73 @@
+"""What a probe, a look at the support and a glance of the default run cost, part by part, in turn in one process.
+
+    python benchmarks/probe_cost.py               # 24 rounds, about a minute on 2 idle cores
+
+`selftrain profile` takes the difference of the sampling times of different steps, which is noise of the size of what is looked for; here the votes of one step
+are drawn three times in each round, alone and with what is asked beside them, in another order each time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from statistics import median
+from typing import TypeVar
+
+from selftrain.compose import load_policy, load_sets
+from selftrain.compose_probes import drawing, make_probes
+from selftrain.config_load import load_config
+from selftrain.policies.base import SampleRequest
+from selftrain.probes import ask_base, base_of, probe
+from selftrain.probes.probing import asked_of, glance, requests_of
+from selftrain.probes.support import supporting
+from selftrain.seeds import Stream
+
+T = TypeVar("T")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=24)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder:
+        config = load_config((), {"run.folder": folder})
+        problems, policy = load_sets(config), load_policy(config)
+    probe_set, how = make_probes(config, problems.aside), drawing(config)
+    base = base_of(ask_base(policy, probe_set, how))
+    asked = {
+        "votes alone": [],
+        "with a probe": requests_of(asked_of(base, probe_set, how.num_supporting), how, base),
+        "with a look at the support": requests_of(supporting(base, probe_set, how.num_supporting), how, base),
+    }
+    print({name: f"{sum(one.count for one in more)} completions to {len(more)} prompts" for name, more in asked.items()})
+    seconds: dict[str, list[float]] = defaultdict(list)
+
+    def timed(name: str, work: Callable[[], T]) -> T:
+        begun = time.perf_counter()
+        found = work()
+        seconds[name].append(time.perf_counter() - begun)
+        return found
+
+    size, names, prompts = config.rollout.prompts_per_step, list(asked), problems.train.prompts
+    for number in range(rounds):
+        first = size * number % (len(prompts) - size)
+        seeds = Stream(number)
+        votes = [SampleRequest(prompt, config.rollout.num_votes, number, at) for at, prompt in enumerate(prompts[first : first + size])]
+        for name in (*names[number % 3 :], *names[: number % 3]):
+            requests = [*votes, *asked[name]]
+            drawn = timed(name, lambda requests=requests, seeds=seeds: policy.sample(requests, how.params, seeds))  # type: ignore[misc]
+            if name == "with a probe":
+                own = drawn[size:]
+        timed("scoring of a probe", lambda own=own: probe(policy, base, probe_set, how, drawn=own))  # type: ignore[misc]
+        timed("a glance", lambda: glance(policy, base, how.params.temperature))
+    for name, found in seconds.items():
+        longer = [one - alone for one, alone in zip(found, seconds[names[0]], strict=True)]
+        more = f", {1000 * median(longer):+5.0f} ms of the same round" if name in names[1:] else ""
+        print(f"{name:28} {1000 * median(found):5.0f} ms{more}")
+
+
+if __name__ == "__main__":
+    main()
