@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,10 +14,12 @@ from selftrain import checkpoints, remedies
 from selftrain.config import GuardSection, RollbackSection, RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
-from selftrain.guard import Guard
+from selftrain.guard import Doubts, Guard
+from selftrain.guard.doubts import Support
+from selftrain.handover import START, Schedule, best_validated, healthiest, needed
 from selftrain.labels import Bounds
 from selftrain.labels.majority import majority
-from selftrain.ledger import BranchRecord, Status, read, verify
+from selftrain.ledger import BranchRecord, Status, read, storage, verify
 from selftrain.replay import replay
 from selftrain.report import write_report
 from selftrain.run import Outcome, RolledBack, read_config, resume, start, train_to_end
@@ -165,6 +169,84 @@ def test_past_a_damaged_checkpoint_it_goes_further_back(tmp_path: Path) -> None:
     assert healthy.step == 2 + found.step
     assert found.left_at == healthy.left_at
     assert verify(run.folder).status is Status.INTACT
+
+
+def test_where_it_goes_back_to_does_not_depend_on_num_checkpoints(tmp_path: Path) -> None:
+    """From step-000012, after the first rollback, it wants step-000006, and hands over one before that."""
+    twice: dict[str, Any] = {"run__seed": 1, "run__num_steps": 22, "run__checkpoint_every_steps": 3, "rollback__remedy": "ema_teacher", "prompts__count": 32}
+    twice |= {"probes__every_steps": 5, "probes__num_prompts": 0, "rollout__num_votes": 8, "rollout__prompts_per_step": 4, "update__warmup_steps": 0}
+    for number in (1, 99):
+        outcome = train_to_end(config(tmp_path, f"keeps-{number}", **twice, run__num_checkpoints=number))
+        assert [one.checkpoint for one in read(outcome.folder).branches] == ["step-000012", "step-000006"]
+        assert outcome.handed_over == "step-000003"
+
+
+@pytest.mark.parametrize("parent", ["disk", "memory://"])
+def test_a_resumed_run_knows_what_the_guard_knew_at_its_checkpoints(tmp_path: Path, parent: str) -> None:
+    run = start(config(tmp_path, "a", run__folder=str(tmp_path) if parent == "disk" else f"{parent}{tmp_path.name}"))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 4:
+            run.stop()
+    again = resume(run.folder)
+    for name in ("step-000002", "step-000004"):
+        assert again._known[name] == run._known[name] != Doubts()
+    again.ledger.close()
+    storage.publish(run.folder / "checkpoints" / "step-000002" / "manifest.json", b"{}")
+    assert resume(run.folder)._known["step-000002"] is None
+
+
+def simulated(schedule: Schedule, seed: int, keeps_all: bool, validated: bool) -> tuple[list[str], int]:
+    """A run's choices (where its two rollbacks go, what is handed over, what is best on the validation problems), and how many checkpoints were kept at most.
+
+    Its signals are drawn by seed, branch and step: runs that keep other checkpoints see the same as long as they choose the same.
+    """
+    odds = Random(seed)
+    harm_rate, fault_rate, probe_every = odds.choice([0.05, 0.2, 0.4]), odds.choice([0.0, 0.1, 0.3]), odds.choice([1, 3, 5, 10])
+    has_support, error = odds.random() < 0.7, odds.choice([0.01, 0.05])
+    there: dict[int, str] = {}
+    made: dict[str, Doubts] = {}
+    avgs: dict[str, float] = {}
+    choices: list[str] = []
+    doubts, steps, most = Doubts(), 0, 0
+    while steps < schedule.num_steps and len(choices) < 3:
+        draw, is_probed = Random(f"{seed} {len(choices)} {steps}"), steps % probe_every == 0
+        harm = draw.random() < (harm_rate if doubts.harm_since_step is None else 0.6)
+        since = (steps if doubts.harm_since_step is None else doubts.harm_since_step) if harm else None
+        is_blocked = draw.random() < fault_rate
+        seen = [Support(steps, draw.uniform(0.2, 0.8) if steps else 0.3, error if steps else 0.0)] if is_probed and has_support else []
+        blocked, cleared = [steps] if is_blocked else [], [steps] if is_probed and not is_blocked else []
+        doubts = Doubts(since, (*doubts.blocked_steps, *blocked), (*doubts.cleared_steps, *cleared), (*doubts.supports, *seen))
+        steps += 1
+        if harm and draw.random() < 0.4:
+            choices.append(healthiest(there, steps, doubts, schedule))
+            if len(choices) < 3:
+                doubts, steps = made.get(choices[-1], Doubts()), next((at for at, name in there.items() if name == choices[-1]), 0)
+                there = {at: name for at, name in there.items() if at <= steps}
+        elif schedule.is_due(steps):
+            there[steps] = f"{len(choices)}-{steps}"
+            made[there[steps]] = doubts
+        if not keeps_all:
+            keep = needed(there, steps, doubts, schedule, max(0, 2 - len(choices)), made.get, partial(best_validated, avgs=avgs))
+            there = {at: name for at, name in there.items() if name in keep or at == max(there)}
+        if validated and steps in there:
+            avgs.setdefault(there[steps], draw.random())
+        most = max(most, len(there))
+    return [*choices, healthiest(there, steps, doubts, schedule), best_validated(there, avgs)], most
+
+
+@pytest.mark.parametrize(("every", "num_steps", "num_seeds", "most"), [(10, 200, 100, (4, 5)), (5, 100, 100, (5, 7)), (1, 60, 30, (28, 37))])
+def test_choices_do_not_depend_on_num_checkpoints(every: int, num_steps: int, num_seeds: int, most: tuple[int, int]) -> None:
+    """most: how many checkpoints are kept at most, without and with validation problems."""
+    schedule, twice = Schedule(every, num_steps, window_steps=5), 0
+    kept: dict[bool, int] = {}
+    for validated in (False, True):
+        for seed in range(num_seeds):
+            choices, number = simulated(schedule, seed, False, validated)
+            assert choices == simulated(schedule, seed, True, validated)[0]
+            kept[validated] = max(kept.get(validated, 0), number)
+            twice += sum(one != START for one in choices[:-2]) > 1
+    assert twice > num_seeds // 10
+    assert (kept[False], kept[True]) == most
 
 
 def test_the_loop_tells_of_a_rollback(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 from selftrain.errors import CheckpointError, SelftrainError, StorageError
 from selftrain.ledger import storage
 from selftrain.ledger.chain import canonical, decode, plain
+from selftrain.ledger.objects import Place
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -136,6 +137,12 @@ def verify_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(manifest["name"], path, manifest["state"])
 
 
+def state_of(path: Place) -> Mapping[str, Any]:
+    """The state in a checkpoint's manifest; its files are not read. Raises CheckpointError when the manifest is damaged, StorageError."""
+    state: Mapping[str, Any] = _read_manifest(path)["state"]
+    return state
+
+
 def names(folder: Path) -> list[str]:
     """Names of the checkpoints in a folder, oldest first, damaged ones among them."""
     return [path.name for path in reversed(_candidates(folder)) if not path.name.startswith(".")]
@@ -208,7 +215,7 @@ def _manifest(name: str, folder: Path, state: Mapping[str, Any]) -> bytes:
     return canonical(content | {"sha256": hashlib.sha256(canonical(content)).hexdigest()}) + b"\n"
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Place) -> dict[str, Any]:
     data = storage.read_bytes(path / MANIFEST)
     if data is None:
         raise _damaged(path, f"{MANIFEST} is missing")
@@ -275,5 +282,5 @@ def _says_disk_full(error: BaseException, folder: Path) -> bool:
     return False
 
 
-def _damaged(path: Path, why: str) -> CheckpointError:
+def _damaged(path: Place, why: str) -> CheckpointError:
     return CheckpointError(f"the checkpoint {path}", why, "use an earlier checkpoint")

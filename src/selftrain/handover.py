@@ -1,18 +1,38 @@
-"""Which checkpoints of a run count, which of them a user should take, and which may not be deleted: pure functions of names and steps."""
+"""Which checkpoints of a run count, which of them a user should take, and which may not be deleted, from names, steps and what the guard held against them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from selftrain.checkpoints import place_of
+from selftrain.checkpoints import place_of, state_of
+from selftrain.errors import CheckpointError
 from selftrain.guard import Doubts
+from selftrain.ledger.objects import Place
 
 START = "start"
 """name of the model as it was before the first step, among the things that can be handed over"""
 
 VALIDATED = "validation-"
 """evaluations of checkpoints (or the start) on the validation problems are named by this and the checkpoint's name"""
+
+Best = Callable[[Mapping[int, str]], str]
+"""steps done -> name of some checkpoints, to the name of the one that a user should take, or `start`"""
+
+
+class Known(dict[str, Doubts | None]):
+    """What the guard held against checkpoints when each of a run's was made, by name; None where a checkpoint is damaged. Raises StorageError."""
+
+    def __init__(self, folder: Place) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Doubts | None:
+        try:
+            self[name] = Doubts.loaded(state_of(self.folder / name)["guard"])
+        except CheckpointError:
+            self[name] = None
+        return self[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +75,30 @@ def healthiest(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedu
     return there.get(chosen_until(limit, there, doubts), START)
 
 
+def needed(
+    there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule, num_rollbacks: int, made_with: Callable[[str], Doubts | None], best: Best
+) -> set[str]:
+    """Checkpoints that may be handed over or gone back to at this or a later step, after at most so many rollbacks more.
+
+    A rollback gives the guard back what it knew when the checkpoint was made: from there on it chooses among those before that one, and otherwise than now.
+    made_with: that knowledge, by name; None where it cannot be read, so that nothing goes back there.
+    """
+    found: set[str] = set()
+    places: list[tuple[int, Doubts | None]] = [(steps_done, doubts)]
+    for _ in range(num_rollbacks + 1):
+        new: set[str] = set()
+        for place, known in places:
+            if known is not None:
+                earlier = {steps: name for steps, name in there.items() if steps <= place}
+                new |= {best(earlier), healthiest(earlier, place, known, schedule)} | protected(earlier, place, known, schedule)
+        places = [(steps, made_with(name)) for steps, name in there.items() if name in new - found]
+        found |= new
+    return found - {START}
+
+
 def protected(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> set[str]:
-    """Checkpoints that a finding at this or a later step could hand over: those of the last window, and what would be handed over before it: harm may begin
-    anywhere in the window, or be seen by the next probe only.
+    """Checkpoints that a finding at this or a later step could hand over, or go back to, without a rollback before: those of the last window, and what would be
+    handed over before it: harm may begin anywhere in the window, or be seen by the next probe only.
     """
     edge = steps_done - schedule.window_steps
     looked = 1 + max((one.step for one in doubts.supports if one.step < edge), default=edge - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class Run:
         self._schedule = Schedule(config.run.checkpoint_every_steps, config.run.num_steps, config.guard.window_steps)
         self.stopping = False
         self.measured = Measured(ledger)
+        self._known = handover.Known(self.folder / "checkpoints")
 
     def stop(self) -> None:
         self.stopping = True
@@ -262,12 +264,13 @@ class Run:
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
         state |= {"guard": self.guard.state(), "labels": self.labelling.state(), "probes": self.prober.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
+        self._known[self._name()] = self.guard.doubts
         self._prune()
 
     def _prune(self, *more: str) -> None:
         """Drop the oldest checkpoints but those that may be handed over or gone back to, and `more`, and what a killed process left of others."""
-        there = self._scheduled()
-        keep = {self._chosen(there), self._healthiest(there), *handover.protected(there, self.steps_done, self.guard.doubts, self._schedule), *more}
+        left, best = self.guard.rollbacks_left, partial(handover.best_validated, avgs=self.measured.validated())
+        keep = handover.needed(self._scheduled(), self.steps_done, self.guard.doubts, self._schedule, left, self._known.__getitem__, best) | set(more)
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
     def _chosen(self, there: Mapping[int, str]) -> str:

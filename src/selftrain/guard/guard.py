@@ -110,10 +110,15 @@ class Guard:
         self._base, self._best, self._probes = self._probe, best_of(self._probe), []
         self._num_low, self.doubts = 0, Doubts()
 
+    @property
+    def rollbacks_left(self) -> int:
+        """How often it may still roll back."""
+        return max(0, self._rollback.max_rollbacks - self.num_rollbacks) if self._section.action == "roll_back" else 0
+
     def _action(self, harmed: bool, stalled: bool, over: bool) -> Action | None:
         """What is done about it; None: nothing. A budget that is used up halts, a standstill is not mended by going back."""
         wanted = self._section.action
-        if over or (wanted != "warn" and (stalled or (harmed and not (wanted == "roll_back" and self.num_rollbacks < self._rollback.max_rollbacks)))):
+        if over or (wanted != "warn" and (stalled or (harmed and not self.rollbacks_left))):
             return Action.HALT
         return Action.ROLL_BACK if harmed and wanted == "roll_back" else None
 
