@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ ROOM_BYTES = 2**30
 
 
 def pytest_configure() -> None:
-    """Temporary folders lie in memory where there is room: a run syncs a hundred files, and no test cuts the power."""
+    """Temporary folders lie in memory where there is room: a run syncs a hundred files, and no test cuts the power.
+
+    Ctrl-C ends what is tested even where a shell started the tests in the background, for which it sets the signal to be ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 

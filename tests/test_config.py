@@ -145,3 +145,19 @@ def test_kl_in_the_loss_that_weighs_nothing_is_refused_in_new_runs_and_read_in_o
     with pytest.raises(ConfigError, match="the start would be scored in every step"):
         start(load_config(overrides=options))
     assert validate_recorded(load_config(overrides=options).model_dump(mode="json")).objective.kl_coef == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"update.schedule": "cosine", "run.num_steps": 10}, "the rate falls after the warm-up only"),
+        ({"labels.source": "gate", "gate.conditions": ["halves"], "gate.min_share_frac": 0.7}, "only the condition share looks at it"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused_in_new_runs_and_read_in_old_records(tmp_path: Path, options: dict[str, Any], why: str) -> None:
+    whole = load_config(overrides={"policy.model": "toy", "run.folder": str(tmp_path), **options})
+    with pytest.raises(ConfigError, match=why):
+        start(whole)
+    assert not list(tmp_path.iterdir())
+    assert validate_recorded(whole.model_dump(mode="json")) == whole
+    start(load_config(overrides={"policy.model": "toy", "run.folder": str(tmp_path), **options, "update.warmup_steps": 9, "gate.min_share_frac": 0.5}))

@@ -224,9 +224,7 @@ def make_scorer(config: RunConfig) -> Scorer:
 
 def check_parts(config: RunConfig, problems: Problems) -> None:
     """Raises ConfigError for a label source, rule or clustering that does not exist or misses something, and for a second turn that cannot be rewarded."""
-    if (config.objective.kl_in, config.objective.kl_coef) == ("loss", 0):  # asked of new runs only: there are records of such
-        do = "Leave objective.kl_in at none; a weight of 0 in the reward measures the KL."
-        raise ConfigError("objective.kl_in = loss, objective.kl_coef = 0", "the start would be scored in every step, and nothing be done with it", do)
+    check_idle(config)
     check_reward_rule(config)
     check_correction(config)
     make_labelling(config, problems.train)
@@ -234,6 +232,22 @@ def check_parts(config: RunConfig, problems: Problems) -> None:
     make_scorer(config)
     make_reading(config, problems.train.questions)
     make_probes(config, problems.aside)
+
+
+def check_idle(config: RunConfig) -> None:
+    """Raises ConfigError for options that would do nothing. Asked of new runs only: there are records of such."""
+    update, num_steps = config.update, config.run.num_steps
+    if (config.objective.kl_in, config.objective.kl_coef) == ("loss", 0):
+        do = "Leave objective.kl_in at none; a weight of 0 in the reward measures the KL."
+        raise ConfigError("objective.kl_in = loss, objective.kl_coef = 0", "the start would be scored in every step, and nothing be done with it", do)
+    if update.schedule != "constant" and update.warmup_steps >= num_steps:
+        given = f"update.schedule = {update.schedule}, update.warmup_steps = {update.warmup_steps}, run.num_steps = {num_steps}"
+        do = f"Give an update.warmup_steps below {num_steps}, more steps, or leave update.schedule at constant."
+        raise ConfigError(given, "the rate falls after the warm-up only, which is as long as the run", do)
+    gate, is_asked = config.gate, any(name == "gate" for _, name in config.label_sources)
+    if is_asked and "share" not in gate.conditions and gate.min_share_frac != type(gate)().min_share_frac:
+        given = f"gate.min_share_frac = {gate.min_share_frac}, gate.conditions = {', '.join(gate.conditions)}"
+        raise ConfigError(given, "only the condition share looks at it", "Add share to gate.conditions, or leave gate.min_share_frac out.")
 
 
 def deciding(config: RunConfig) -> dict[str, Any]:

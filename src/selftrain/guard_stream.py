@@ -153,11 +153,11 @@ def steps_of_groups(rows: Iterable[Row], origin: str, per_step: int | None, seen
             if step <= given:
                 raise PromptError(origin, f"step {step} comes after step {given}", RESTARTED)
             given = step
-            yield measured(step, list(groups))
+            yield measured(step, list(groups), seen)
         else:
             while len(held := list(islice(groups, per_step))) == per_step:
                 given += 1
-                yield measured(given, held)
+                yield measured(given, held, seen)
             seen.left = len(held)
 
 
@@ -168,11 +168,12 @@ def counted(groups: Iterable[RawGroup], seen: Seen) -> Iterator[RawGroup]:
         yield group
 
 
-def measured(step: int, groups: Sequence[RawGroup]) -> Step:
+def measured(step: int, groups: Sequence[RawGroup], seen: Seen) -> Step:
     """The signals of a step that texts alone give. Lengths are in characters, which rules take for tokens: they look at ratios."""
     texts = [text for group in groups for text in group.texts]
     voted = [vote_of(group, read_answers) for group in groups]
     votes = [one.vote for one in voted]
+    seen.has_answer |= any(vote.num_read for vote in votes)
     values = {
         "vote/share_mean_frac": mean([vote.share_frac for vote in votes]),
         "vote/margin_mean_frac": mean([vote.margin_frac for vote in votes]),

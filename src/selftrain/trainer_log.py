@@ -41,7 +41,7 @@ class Seen:
 
     kind: `signals` or `groups`. judged: steps with a verdict that a rule had the signals for; rules: these rules. fields: those of `--map` that were there;
     nowhere: its options whose field was not. not_finite: by field, rows whose value is no finite number. single, left: groups of one completion or none, and
-    those that were too few for a step.
+    those that were too few for a step. has_answer: whether an answer was read in any completion of the steps.
     """
 
     kind: str = ""
@@ -54,6 +54,7 @@ class Seen:
     groups: int = 0
     single: int = 0
     left: int = 0
+    has_answer: bool = False
     is_torn: bool = False
     nowhere: list[str] = field(default_factory=list)
 

@@ -194,6 +194,9 @@ def _parts(row: Row, origin: str, number: int) -> tuple[str, list[str], bool]:
     if prompt is None or (completion is None and completions is None):
         missing = f"a prompt ({', '.join(PROMPT_FIELDS)})" if prompt is None else f"completions ({', '.join(COMPLETION_FIELDS + GROUP_FIELDS)})"
         raise PromptError(f"{origin}, row {number}", f"it has no field for {missing}; it has {', '.join(row) or 'none'}", "rename the fields")
+    both = next((pair for pair in zip(COMPLETION_FIELDS, GROUP_FIELDS, strict=True) if all(row.get(name) is not None for name in pair)), None)
+    if both is not None:
+        raise PromptError(f"{origin}, row {number}", f"it has {both[0]} and {both[1]}: one completion and a list", "give one of the two")
     if completions is not None and not isinstance(completions, list | tuple):
         why = f"its list of completions is a {type(completions).__name__}"
         raise PromptError(f"{origin}, row {number}", why, f"give a list of texts, or one text as {', '.join(COMPLETION_FIELDS)}")

@@ -97,6 +97,7 @@ def test_explain_says_which_ways_of_writing_are_one(command: Selftrain, tmp_path
         ('{"completion": "1"}\n', ["row 1", "a prompt (prompt"]),
         ('{"prompt_id": "a", "completion": 5}\n', ["row 1", "not a text"]),
         ("\n", ["c.jsonl", "there is no completion in it"]),
+        ('{"prompt": "a", "response": "b", "responses": ["b"]}\n', ["row 1", "it has response and responses", "Give one of the two"]),
         ('{"prompt": "a", "completions": "abc"}\n', ["row 1", "its list of completions is a str", "Give a list of texts"]),
         ('{"prompt": "a", "completion": null}\n', ["row 1", "its completion is null", "Give the text of the completion"]),
     ],

@@ -36,6 +36,7 @@ from tests.test_train import SMALL, change_all_truth, config, files_of
 GATE = {**SMALL, "rollout.prompts_per_step": 4, "rollout.num_votes": 8, "labels.source": "gate", "gate.min_share_frac": 0.3}
 ALL = {**GATE, "gate.conditions": ["share", "second_view", "base", "ema"]}
 PARAPHRASED = {**GATE, "gate.conditions": ["second_view", "ema"], "second_view.wording": "paraphrase", "second_view.max_paraphrases": 2}
+PARAPHRASED.pop("gate.min_share_frac")
 BOTH = pytest.mark.parametrize("options", [ALL, PARAPHRASED], ids=["task", "paraphrase"])
 VIEW = SecondView(TaskWording(lambda text: f"{text} again", "{prompt}", {}), RULES["harmonic"])
 A, B = "1", "2"

@@ -121,7 +121,7 @@ def conclude(source: str, found: Found, seen: Seen, section: GuardSection, as_js
     notes, (why, do) = list(seen.notes()), unjudged(found, seen, section)
     failed = ended if isinstance(ended, SelftrainError) else None
     if as_json:
-        click.echo(json.dumps(summary(found, seen.judged, notes, f"{failed.given}: {failed.why}" if failed else why)))
+        click.echo(json.dumps(summary(found, 0 if why else seen.judged, notes, f"{failed.given}: {failed.why}" if failed else why)))
     elif not why:
         click.echo(concluded(found))
     for note in notes:

@@ -274,7 +274,7 @@ def repetition_words(record: RunRecord) -> str:
 
 def status_words(record: RunRecord) -> str:
     done, planned = len(record.steps), record.config.run.num_steps
-    return {"done": f"finished, {done} steps", "halted": f"halted by the guard after {done} of {planned} steps"}.get(
+    return {"done": f"finished, {done} step{'' if done == 1 else 's'}", "halted": f"halted by the guard after {done} of {planned} steps"}.get(
         record.end_reason or "", f"not finished: {done} of {planned} steps"
     )
 
