@@ -1,6 +1,7 @@
 """What a probe, a look at the support and a glance of the default run cost, part by part, in turn in one process.
 
     python benchmarks/probe_cost.py               # 24 rounds, about a minute on 2 idle cores
+    python benchmarks/probe_cost.py --rounds 3 policy.model=MODEL_FOLDER prompts.file=QUESTIONS.jsonl rollout.max_new_tokens=64      # any other run
 
 `selftrain profile` takes the difference of the sampling times of different steps, which is noise of the size of what is looked for; here the votes of one step
 are drawn three times in each round, alone and with what is asked beside them, in another order each time.
@@ -31,9 +32,11 @@ T = TypeVar("T")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=24)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="of the run")
+    given = parser.parse_args()
+    rounds = given.rounds
     with tempfile.TemporaryDirectory() as folder:
-        config = load_config((), {"run.folder": folder})
+        config = load_config((), {"run.folder": folder, **dict(one.split("=", 1) for one in given.options)})
         problems, policy = load_sets(config), load_policy(config)
     probe_set, how = make_probes(config, problems.aside), drawing(config)
     base = base_of(ask_base(policy, probe_set, how))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch_models import FAMILIES, groups_of, policy_of, samples_of, write_model
+from torch_models import FAMILIES, NEWER, groups_of, policy_of, samples_of, write_model
 
 from selftrain.errors import UpdateError
 from selftrain.objective import Objective
@@ -25,7 +25,7 @@ CLIPPED_KL = Objective("clipped", kl_coef=0.1, kl_estimator="k3", temperature=0.
 def gradient_of(policy: TorchPolicy, samples: Sequence[TrainingSample], objective: Objective) -> dict[str, torch.Tensor]:
     policy.learner.optimizer.zero_grad(set_to_none=True)
     policy.learner.accumulate(samples, objective)
-    return {name: weight.grad.clone() for name, weight in policy.learner.weights.items() if weight.grad is not None}
+    return {name: torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for name, weight in policy.learner.weights.items()}
 
 
 def naive_gradient(policy: TorchPolicy, samples: Sequence[TrainingSample], objective: Objective) -> dict[str, torch.Tensor]:
@@ -37,7 +37,7 @@ def naive_gradient(policy: TorchPolicy, samples: Sequence[TrainingSample], objec
         reference_T = torch.tensor(sample.ref_logprobs) if objective.kl_coef else None
         value_T = objective.token_loss(torch, logprobs_T, torch.tensor(sample.logprobs), torch.tensor(sample.advantages), reference_T).value
         (value_T * torch.tensor(sample.mask) * sample.scale).sum().backward()
-    return {name: weight.grad.clone() for name, weight in policy.learner.weights.items() if weight.grad is not None}
+    return {name: torch.zeros_like(weight) if weight.grad is None else weight.grad.clone() for name, weight in policy.learner.weights.items()}
 
 
 def largest_gap(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
@@ -59,7 +59,7 @@ def with_other_logprobs(policy: TorchPolicy, temperature: float = 1.0) -> list[T
     ]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *NEWER])
 @pytest.mark.parametrize("objective", [REINFORCE, CLIPPED_KL], ids=["reinforce", "clipped_kl"])
 def test_gradient_equals_the_naive_one(family: str, objective: Objective, tmp_path: Path) -> None:
     policy = policy_of(write_model(tmp_path, family))

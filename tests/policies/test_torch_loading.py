@@ -18,6 +18,7 @@ from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausa
 from selftrain.config import PolicySection, RunConfig
 from selftrain.errors import ModelError
 from selftrain.policies.base import SamplingParams
+from selftrain.policies.torch.forward import check_layers
 from selftrain.policies.torch.loading import check_unquantised, quiet
 from selftrain.run_folder import resolved
 from selftrain.seeds import Stream
@@ -159,6 +160,30 @@ def test_a_model_folder_that_cannot_serve(name: str, tmp_path: Path) -> None:
         policy_of(source)
     assert caught.value.do
     assert caught.value.exit_status == 2
+
+
+def test_adapters_are_refused_as_the_model_alone_is(tmp_path: Path) -> None:
+    source = write_model(tmp_path)
+    other_model(mamba)(tmp_path)
+    with pytest.raises(ModelError, match="state other than keys and values"):
+        policy_of(source, {"lora_rank": 4})
+
+
+def test_what_peft_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise ValueError("no adapters here\nmore")
+
+    monkeypatch.setattr("peft.get_peft_model", refused)
+    with pytest.raises(ModelError) as caught:
+        policy_of(write_model(tmp_path), {"lora_rank": 4})
+    assert caught.value.why == "peft refuses it: no adapters here"
+
+
+def test_windows_of_different_lengths_are_refused() -> None:
+    layers = [SimpleNamespace(sliding_window=4), SimpleNamespace(sliding_window=None), SimpleNamespace(sliding_window=8)]
+    text = SimpleNamespace(per_layer_config=layers, num_hidden_layers=3, layer_types=["sliding_attention", "full_attention", "sliding_attention"])
+    with pytest.raises(ModelError, match="windows of its layers have different lengths, 4, 8 tokens"):
+        check_layers(SimpleNamespace(get_text_config=lambda decoder: text, model_type="uneven"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU keeps 8 bits")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from test_torch_learning import REINFORCE, gradient_of, largest_gap
-from torch_models import FAMILIES, groups_of, policy_of, samples_of, write_model
+from torch_models import FAMILIES, NEWER, groups_of, policy_of, samples_of, write_model
 
 from selftrain.errors import ModelError
 from selftrain.policies.torch import TorchPolicy, recomputing
@@ -43,7 +43,7 @@ def bytes_kept(policy: TorchPolicy, samples: Any) -> int:
 
 
 @pytest.mark.parametrize("is_asked", [True, False], ids=["asked for", "by itself"])
-@pytest.mark.parametrize("family", [*FAMILIES, *RANDOM])
+@pytest.mark.parametrize("family", [*FAMILIES, *RANDOM, *NEWER])
 def test_every_update_recomputes_the_first_one_too(family: str, is_asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not is_asked:
         monkeypatch.setattr("selftrain.policies.torch.learner.sequence_room", lambda _: 100)

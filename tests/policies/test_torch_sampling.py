@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch_models import FAMILIES, PROMPTS, groups_of, policy_of, requests_for, samples_of, write_model
+from torch_models import FAMILIES, NEWER, PROMPTS, groups_of, policy_of, requests_for, samples_of, write_model
 
 from selftrain.errors import PromptError, SamplerError
 from selftrain.models import __file__ as models_file
 from selftrain.objective import Objective
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.torch import forward, prefixes, sampler
-from selftrain.policies.torch.cache import bytes_per_token
 from selftrain.policies.torch.decoding import Chunk
 from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
 from selftrain.policies.torch.hardware import default_cache_mib
+from selftrain.policies.torch.layers import bytes_per_token
 from selftrain.policies.torch.sampler import chunks_of, most_rows, rows_within
 from selftrain.seeds import Stream
 from selftrain.types import Finish, Message, Prompt
@@ -39,7 +39,7 @@ BOTH_WAYS = pytest.mark.parametrize("copied_tokens", [0, 1 << 10])
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *NEWER])
 def test_greedy_equals_generate_token_by_token(family: str, copied_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(prefixes.COPIED_TOKENS, "cpu", copied_tokens)
     policy = policy_of(write_model(tmp_path, family))
@@ -57,7 +57,7 @@ def test_greedy_equals_generate_on_the_embedded_model() -> None:
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *NEWER])
 def test_logprobs_and_entropies_are_those_of_a_plain_forward_pass(family: str, copied_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(prefixes.COPIED_TOKENS, "cpu", copied_tokens)
     policy = policy_of(write_model(tmp_path, family))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -70,6 +71,28 @@ OTHERS: dict[str, Any] = {
     "phi3_long": Phi3Config(**SIZES, original_max_position_embeddings=32, rope_parameters=LONGROPE | {"original_max_position_embeddings": 32, "factor": 4.0}),
 }
 """Families that tests name one by one."""
+GEMMA4: dict[str, Any] = {
+    **SIZES,
+    "num_hidden_layers": 4,
+    "head_dim": 8,
+    "global_head_dim": 16,
+    "sliding_window": 8,
+    "vocab_size_per_layer_input": 48,
+    "hidden_size_per_layer_input": 8,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+AFMOE: dict[str, Any] = {"head_dim": 8, "sliding_window": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_hidden_layers": 4}
+NEWER: dict[str, Any] = {
+    name: getattr(transformers, kind)(**sizes)
+    for name, kind, sizes in (
+        ("gemma4", "Gemma4TextConfig", GEMMA4),
+        ("gemma4_shared", "Gemma4TextConfig", {**GEMMA4, "num_kv_shared_layers": 2}),
+        ("gemma3n", "Gemma3nTextConfig", {**GEMMA4, "num_kv_shared_layers": 2}),
+        ("afmoe", "AfmoeConfig", {**SIZES, **AFMOE}),
+    )
+    if hasattr(transformers, kind)
+}
+"""Families that not every version of transformers has: heads of different sizes in one model; layers that use the keys of others; attention taken a view of."""
 PROMPTS = tuple(Prompt(f"p{at}", (Message("user", text),)) for at, text in enumerate(["12+5", "what is 7", "a"]))
 
 
@@ -88,7 +111,7 @@ def character_tokenizer(**special: Any) -> PreTrainedTokenizerFast:
 def write_model(folder: Path, family: str = "llama", seed: int = 0, spread: float = 0.3) -> str:
     """A random model whose next-token distributions are neither flat nor sharp; returns the folder's path."""
     generator = torch.Generator().manual_seed(seed)
-    model = AutoModelForCausalLM.from_config((FAMILIES | OTHERS)[family], dtype=torch.float32)
+    model = AutoModelForCausalLM.from_config((FAMILIES | OTHERS | NEWER)[family], dtype=torch.float32)
     with torch.no_grad():
         for name, weight in sorted(model.named_parameters()):
             noise = torch.randn(weight.shape, generator=generator) * (spread if weight.ndim > 1 else 0.1)

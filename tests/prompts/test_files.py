@@ -106,7 +106,7 @@ class TestBadJsonl:
             ("3.5", ["line 2 of", "JSON number"]),
             ('"text"', ["line 2 of", "JSON text"]),
             ("true", ["line 2 of", "JSON truth value"]),
-            ('{"question": "1+1", "answer": "2"}', ["line 2 of", "no column 'prompt'", "'question', 'answer'", "prompts.prompt_field"]),
+            ('{"question": "1+1", "answer": "2"}', ["line 2 of", "no column 'prompt'", "'question', 'answer'", "prompts.prompt_field", "held-out"]),
             ("{}", ["no column 'prompt'; its columns are none"]),
             ('{"prompt": null}', ["line 2 of", "'prompt' is empty"]),
             ('{"prompt": ""}', ["line 2 of", "is empty"]),

@@ -99,7 +99,8 @@ def _messages(row: Row, column: str, given: str) -> tuple[Message, ...]:
         if column in row.values:
             raise PromptError(given, f"its column {column!r} is empty", "write a prompt or remove the row")
         found = ", ".join(repr(name) for name in row.values) or "none"
-        raise PromptError(given, f"it has no column {column!r}; its columns are {found}", "name the column with the prompt in prompts.prompt_field")
+        do = "name the column with the prompt in prompts.prompt_field; training, held-out and validation problems have it under one name"
+        raise PromptError(given, f"it has no column {column!r}; its columns are {found}", do)
     if isinstance(value, str):
         return (Message("user", _content(value, given)),)
     if isinstance(value, list):

@@ -118,7 +118,7 @@ class Learning(NamedTuple):
             if softcap is not None:
                 scores = torch.tanh(scores / softcap) * softcap
             out = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(query_BHQD.dtype) @ values_BHLD
-        return out.transpose(1, 2)
+        return out.transpose(1, 2).contiguous()  # as transformers' own do: some models take a view of it
 
 
 class Joined(NamedTuple):

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from selftrain.policies.torch.attention import Learning, learning_masks
-from selftrain.policies.torch.cache import learning_cache, prompt_cache, sliding_layers
+from selftrain.policies.torch.cache import learning_cache, prompt_cache
 from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.layers import sliding_layers
 from selftrain.policies.torch.scoring import microbatches
 from selftrain.policies.torch.trees import Packed, TokenSequence, Tree, by_prompt, trees_of
 

@@ -16,6 +16,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from selftrain.policies.torch.attention import Decoding, Learning, Shared
+from selftrain.policies.torch.layers import sliding_layers
 
 BLOCK_TOKENS = 64
 
@@ -165,26 +166,3 @@ def prompt_cache(config: Any) -> Cache:
 def learning_cache(config: Any, prompts: Sequence[Pair], layout: Learning) -> Cache:
     """A `LearningLayer` per model layer, behind the keys and values of each."""
     return Cache(layers=[LearningLayer(is_sliding, pair, layout) for is_sliding, pair in zip(sliding_layers(config), prompts, strict=True)])
-
-
-def bytes_per_token(config: Any, element_size: int) -> int:
-    """Bytes of keys and values of one token in all layers."""
-    text = config.get_text_config(decoder=True)
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * size * element_size)
-
-
-def sliding_layers(config: Any) -> list[bool]:
-    """For each layer whether its attention has a window."""
-    text = config.get_text_config(decoder=True)
-    types = getattr(text, "layer_types", None)
-    if types is None:
-        return [getattr(text, "sliding_window", None) is not None] * text.num_hidden_layers
-    return [kind == "sliding_attention" for kind in types]
-
-
-def attends_only(config: Any) -> bool:
-    """Whether every layer is full or sliding attention, so that this cache holds all its state."""
-    types = getattr(config.get_text_config(decoder=True), "layer_types", None) or ()
-    return set(types) <= {"full_attention", "sliding_attention"}

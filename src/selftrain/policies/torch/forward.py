@@ -13,14 +13,24 @@ from transformers.cache_utils import Cache
 
 from selftrain.errors import ModelError
 from selftrain.policies.torch.attention import Decoding, shared_attention
-from selftrain.policies.torch.cache import DecodingCache, attends_only, prompt_cache
+from selftrain.policies.torch.cache import DecodingCache, prompt_cache
 from selftrain.policies.torch.fused import fuse
+from selftrain.policies.torch.layers import attends_only, windows
 from selftrain.policies.torch.loading import LoadedModel, first_line
 from selftrain.policies.torch.trees import pairs_per_token
 from selftrain.policies.torch.twin import Twin
 
 PREFILL_TOKENS = 16384
 """Padded prompt tokens of one forward pass: bounds the memory of activations, whatever the number of prompts."""
+
+
+def check_layers(config: Any) -> None:
+    """Raises ModelError for layers that sequences cannot share their prompt in."""
+    why = "" if attends_only(config) else "some of its layers keep a state other than keys and values"
+    if not why and len(windows(config)) > 1:
+        why = f"the windows of its layers have different lengths, {', '.join(map(str, sorted(windows(config))))} tokens"
+    if why:
+        raise ModelError(f"a model of type {config.model_type!r}", why, "give a model of full and sliding-window attention layers, with windows of one length")
 
 
 class Forward:
@@ -37,14 +47,8 @@ class Forward:
         self.element_size = 2 if dtype == "bfloat16" else 4
         self.max_positions = usable_positions(self.config.get_text_config(decoder=True))
         self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
-        text = self.config.get_text_config(decoder=True)
-        self.window: int = getattr(text, "sliding_window", None) or sys.maxsize
-        if not attends_only(self.config):
-            raise ModelError(
-                f"a model of type {self.config.model_type!r}",
-                "some of its layers keep a state other than keys and values",
-                "give a model of full and sliding-window attention layers",
-            )
+        check_layers(self.config)
+        self.window: int = next(iter(windows(self.config)), sys.maxsize)
         self.token_cost = pairs_per_token(self.model)
         self.running, self.adapters, self.twin = self.model, adapters, None
         self.check()

@@ -10,6 +10,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from selftrain.errors import MissingExtraError, ModelError
+from selftrain.policies.torch.loading import first_line
 
 
 def add_adapters(model: Any, rank: int, alpha: float, seed: int) -> Any:
@@ -30,7 +31,11 @@ def add_adapters(model: Any, rank: int, alpha: float, seed: int) -> Any:
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21 on transformers 5.23
         torch.manual_seed(seed % 2**63)
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)  # peft then sets what GPT-2's layers need
-        adapters = get_peft_model(model, config)
+        try:
+            adapters = get_peft_model(model, config)
+        except ValueError as error:
+            given = f"policy.lora_rank with a model of type {model.config.model_type!r}"
+            raise ModelError(given, f"peft refuses it: {first_line(error)}", "leave policy.lora_rank unset") from error
     check_mergeable(model)
     return adapters
 

@@ -16,7 +16,7 @@ from selftrain.policies.base import SampleRequest, SamplingParams, UpdateStats
 from selftrain.policies.torch import checkpoint
 from selftrain.policies.torch.average import WeightAverage, load_average
 from selftrain.policies.torch.encoding import Encoder, check_format
-from selftrain.policies.torch.forward import Forward
+from selftrain.policies.torch.forward import Forward, check_layers
 from selftrain.policies.torch.graphs import graphs_for
 from selftrain.policies.torch.hardware import default_cache_mib
 from selftrain.policies.torch.learner import TorchLearner
@@ -57,6 +57,7 @@ class TorchPolicy:
         self.adapters: Any = None
         if config.lora_rank is not None:
             adapter_seed = Stream(seed).at(stream="lora").seed()
+            check_layers(loaded.model.config)
             self.adapters = add_adapters(loaded.model, config.lora_rank, config.lora_alpha, adapter_seed)
         self.encoder = Encoder(loaded.tokenizer, config)
         self.forward = Forward(loaded, config.compute_dtype, self.adapters)

@@ -11,11 +11,11 @@ import torch
 
 from selftrain.errors import ModelError, PromptError
 from selftrain.policies.base import SampleRequest, SamplingParams
-from selftrain.policies.torch.cache import bytes_per_token
 from selftrain.policies.torch.decoding import Chunk, Drawn, Plan, RecordedDecoder
 from selftrain.policies.torch.encoding import Encoder
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.graphs import Graphs
+from selftrain.policies.torch.layers import bytes_per_token
 from selftrain.policies.torch.prefixes import PrefixDecoder, copied_tokens
 from selftrain.policies.torch.scoring import LOGITS_AT_ONCE
 from selftrain.policies.torch.stops import StopTexts

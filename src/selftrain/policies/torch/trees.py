@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from selftrain.policies.torch.layers import head_size, layer_configs
+
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 PAIR_COST = 4.0
@@ -164,10 +166,9 @@ def pairs_per_token(model: Any) -> float:
     text = model.config.get_text_config(decoder=True)
     if getattr(text, "attn_logit_softcapping", None) is not None:
         return 0.0
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     weights: int = sum(weight.numel() for weight in model.parameters() if id(weight) not in ends)
-    return float(weights / (2 * text.num_hidden_layers * text.num_attention_heads * size) / PAIR_COST)
+    return float(weights / (2 * sum(one.num_attention_heads * head_size(one) for one in layer_configs(model.config))) / PAIR_COST)
 
 
 class Packed(NamedTuple):
