@@ -77,8 +77,16 @@ def test_a_run_is_followed_paused_rolled_back_and_stopped(page: Open, running: t
     label = shown.need(".chart").get_attribute("aria-label")
     shown.wait(lambda: shown.need(".chart").get_attribute("aria-label") != label or steps_shown(shown) > before + 5, "a new value")
 
-    shown.click("#pause")
+    script = "window.kept = ['#stop', '#roll-back', '.tabs a', '#crumbs a', '.mark', '.pill'].map((one) => document.querySelector(one)); kept[2].focus()"
+    shown.driver.execute_script(script)
+    before = steps_shown(shown)
+    shown.wait(lambda: steps_shown(shown) > before + 1, "two more steps")
+    assert shown.driver.execute_script("return kept.map((one) => one.isConnected)") == [True] * 6, "a click on them is not lost"
+    assert shown.driver.execute_script("return document.activeElement === kept[2]")
+
+    shown.need("#pause").send_keys(Keys.ENTER)
     shown.wait(lambda: "paused" in shown.text(".run-head .pill"), "the pause")
+    shown.wait(lambda: shown.driver.switch_to.active_element.get_attribute("id") == "resume", "the focus on what the button has become")
     held = len(list(read(folder).steps()))
     time.sleep(0.8)
     assert len(list(read(folder).steps())) == held
@@ -428,6 +436,116 @@ def test_axes_show_all_values_and_whole_labels(page: Open, default_run: Path) ->
     assert found["quarters"] == ["0", "0.025", "0.05"]
     assert found["ties"] == [f"{one:.1f}" for one in (31.25, 31.75, 31.3, 0.25, 100.0, 8.05, -31.25)]
     assert found["halves"] == [f"{one:.0f}" for one in (0.5, 1.5, 2.5)]
+
+
+CURVES = """
+    const done = arguments[0], load = (name) => import(new URL(name, document.baseURI));
+    const rest = () => new Promise((next) => setTimeout(next, 80)), press = (chart, key) => chart.key({ key, preventDefault() {}, stopPropagation() {} });
+    Promise.all([load("chart.js"), load("curves.js"), load("format.js")]).then(async ([{ Chart, Linked }, { happenings }, { plain }]) => {
+      const linked = new Linked(() => {}), made = (steps) => {
+        const chart = new Chart(linked, { title: "t", unit: "", series: [{ color: "accent" }] });
+        document.body.append(chart.element);
+        chart.set([steps, steps.map((step) => step / 100)]);
+        return chart;
+      };
+      const chart = made([...Array(21).keys()]), coarse = made([0, 20]), found = {};
+      await rest();
+      linked.whole = [0, 20];
+      linked.point(7);
+      press(chart, "+");
+      await rest();
+      found.kept = [linked.at, chart.value.textContent, linked.range];
+      press(chart, "ArrowRight");
+      found.next = linked.at;
+      press(chart, "End");
+      press(chart, "ArrowRight");
+      found.edge = [linked.at, linked.range[1]];
+      linked.zoom([8, 12]);
+      press(chart, "-");
+      await rest();
+      found.wider = linked.range;
+      linked.zoom(null);
+      linked.at = null;
+      await rest();
+      const over = chart.plot.over, box = over.getBoundingClientRect();
+      const move = (type, x) => over.dispatchEvent(new MouseEvent(type, { bubbles: true, clientX: box.x + x * box.width, clientY: box.y + 20 }));
+      move("mouseenter", 0.15); move("mousemove", 0.15);
+      await rest();
+      found.under = [linked.at, chart.value.textContent];
+      move("mouseleave", 2);
+      await rest();
+      found.left = [linked.at, chart.value.textContent, coarse.value.textContent];
+      linked.stretches = new Map([[1, [1, 4]], [4, [1, 4]]]);
+      chart.read(4);
+      found.stretch = [chart.value.textContent, chart.element.getAttribute("aria-label")];
+      const back = { reason: "r", who: "the guard", remedy: {} };
+      const branch = (number, parent, step, left_at) => ({ branch: number, parent, step, left_at, checkpoint: `step-00000${step}`, ...back });
+      const asked = (of, step, reason) => ({ branch: of, step, action: "stop", reason, who: "Ada", refused: "" });
+      const requests = [asked(0, 7, "first"), asked(1, 5, "second"), asked(2, 4, "last")];
+      const run = { verdicts: [], checkpoints: [], branches: [branch(1, 0, 2, 9), branch(2, 1, 3, 8)], requests };
+      found.told = happenings(run).map((one) => [one.branch, one.words.replace(/.*because: /, "").replace(/ by the guard.*/, "")]);
+      found.plain = plain("12\u202e21 \u05d0");
+      done(found);
+    }).catch((error) => done({ error: `${error} ${error.stack}` }));
+"""
+
+
+def test_curves_under_keys_and_mouse(page: Open, default_run: Path) -> None:
+    shown = page(default_run)
+    shown.open("/run/additions/record")
+    shown.wait(lambda: shown.find(".record"), "the record")
+    found = shown.driver.execute_async_script(CURVES)
+    assert "error" not in found, found["error"]
+    assert found["kept"] == [7, "0.07 at 7", [2, 12]]
+    assert found["next"] == 8
+    assert found["edge"] == [12, 12]
+    assert found["wider"] == [8, 16], "about the step, and not everything at once"
+    assert found["under"] == [3, "0.03 at 3"]
+    assert found["left"] == [None, "0.2", "0.2"], "the newest again"
+    assert found["stretch"] == ["0.01–0.04 at 1–4", "t: 0.01 to 0.04  at steps 1 to 4"]
+    assert found["told"] == [[0, "first"], [0, "Rolled back to step-000002"], [1, "second"], [1, "Rolled back to step-000003"], [2, "last"]]
+    assert found["plain"] == "12\\u202e21 \u05d0"
+
+
+def test_a_series_that_could_not_be_fetched_is_asked_for_again(page: Open, default_run: Path) -> None:
+    shown = page(default_run)
+    shown.open("/run/additions/curves")
+    shown.wait(lambda: shown.find(".chart canvas"), "the curves")
+    shown.driver.execute_script("""
+        window.asked = 0;
+        const fetched = window.fetch, failed = () => Promise.reject(new TypeError("Failed to fetch"));
+        window.fetch = (address, ...more) => (String(address).includes("series") && (asked += 1) < 2 ? failed() : fetched(address, ...more));
+    """)
+    shown.need(".chart").send_keys("+")
+    shown.need(".chart").send_keys("0")
+    shown.wait(lambda: shown.driver.execute_script("return asked") >= 2, "the second try")
+
+
+def test_a_list_keeps_what_was_chosen(page: Open, tmp_path: Path) -> None:
+    run = start(made.toy(tmp_path / "a"))
+    made.sent_back(run, 8, "step-000003")
+    shown = page(tmp_path)
+    shown.open("/run/a/groups")
+    shown.wait(lambda: shown.all("#lines [data-line]"), "the groups")
+    shown.click("#rolled-back")
+    shown.wait(lambda: shown.all("#lines .left-behind"), "those of the branch that was left")
+    shown.need("#step").send_keys("5")
+    shown.wait(lambda: "step=5" in shown.driver.current_url, "the step")
+    shown.click("#lines [data-line]")
+    shown.wait(lambda: shown.find(".completion"), "the group")
+    shown.keys(Keys.ESCAPE)
+    shown.wait(lambda: shown.find("#rolled-back:checked") and shown.find("#step"), "the list as it was")
+    assert shown.need("#step").get_attribute("value") == "5"
+    shown.need("#step").send_keys("-3")
+    shown.wait(lambda: "whole number, not 5-3" in shown.text("#count"), "what is wrong")
+    shown.click("#stop")
+    shown.need("#ask-reason").send_keys("\u202ereversed")
+    shown.need("#ask-go").click()
+    shown.wait(lambda: shown.text("dialog[open] #ask-wrong"), "why it was refused, in the dialog")
+    shown.driver.get_log("browser")  # that the server refused it
+    shown.driver.execute_script("document.querySelector('dialog').close(); location.hash = '#token=other'")
+    shown.wait(lambda: shown.driver.execute_script("return sessionStorage.getItem('selftrain-token')") == "other", "the new token")
+    assert "token" not in shown.driver.current_url
 
 
 def test_a_rollback_takes_its_evaluations_out_of_the_accuracy(page: Open, tmp_path: Path) -> None:

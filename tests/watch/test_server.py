@@ -95,7 +95,7 @@ def test_curves_have_the_live_branch_and_what_was_left(folder: Path) -> None:
     assert found["live"]["values"]["vote/share_mean_frac"] == [step.metrics.values["vote/share_mean_frac"] for step in ledger.steps()]
     assert [(one["branch"], one["steps"]) for one in found["left"]] == [(0, [3, 4, 5, 6, 7])]
     assert get(folder, "series", run="back", first=4, last=6)["live"]["steps"] == [4, 5, 6]
-    assert get(folder, "series", run="empty")["live"] == {"steps": [], "values": {}, "decimated": False}
+    assert get(folder, "series", run="empty")["live"] == {"steps": [], "values": {}, "decimated": False, "stretches": []}
 
 
 def test_a_group_is_the_one_in_the_ledger(folder: Path) -> None:
@@ -178,6 +178,49 @@ def test_a_run_of_another_machine_on_a_shared_folder(folder: Path, tmp_path: Pat
     with LedgerWriter.resume(shared, read(shared).head, exact=True) as writer:
         writer.append_request(RequestRecord(1, "pause", None, "", "Ada", 4, ""))
     assert state(grew_s=10_000, begun_s=20_000) == "paused"
+
+
+def test_a_run_that_is_resumed_after_a_stop_runs_or_waits(tmp_path: Path) -> None:
+    run = start(made.toy(tmp_path / "a"))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 3:
+            control.ask(run.folder, control.STOP, "Ada", "")
+    assert RunTail("a", run.folder).state_name() == "stopped"
+    again = resume(run.folder)
+    assert RunTail("a", run.folder).state_name() == "running"
+    again.ledger.append_request(RequestRecord(2, "pause", None, "", "Ada", 5, ""))
+    assert RunTail("a", run.folder).state_name() == "paused"
+    again.ledger.close()
+    assert RunTail("a", run.folder).state_name() == "stopped"
+
+
+def test_labels_flip_against_the_history_of_their_branch(folder: Path) -> None:
+    ledger = read(folder / "back")
+    expected = set()
+    for history, own in (([(0, step) for step in range(8)], 0), ([(0, 0), (0, 1), (0, 2), *((1, step) for step in range(3, 12))], 1)):
+        last: dict[str, str] = {}
+        for branch, step in history:
+            for one in ledger.groups(step, branch):
+                name, label = one.voted.group.prompt.id, one.label.key
+                if label is not None and last.get(name, label) != label and branch == own:
+                    expected.add((branch, step, one.voted.group.index))
+                if label is not None:
+                    last[name] = label
+    found = get(folder, "groups", run="back", filters="flip", rolled_back=1, limit=200)
+    assert {(row["branch"], row["step"], row["index"]) for row in found["rows"]} == expected
+    assert len(expected) > 2
+
+
+def test_pages_of_a_list_fit_together_while_the_record_grows(folder: Path) -> None:
+    whole = [get(folder, "groups", run="back", rolled_back=1, limit=200, offset=offset) for offset in (0, 200)]
+    rows = [row for part in whole for row in part["rows"]]
+    assert whole[0]["total"] == whole[0]["until"] == len(rows) == 8 * 16 + 9 * 16
+    assert {(row["branch"], row["step"]) for row in rows if not row["counts"]} == {(0, step) for step in range(3, 8)}
+    then = get(folder, "groups", run="back", rolled_back=1, limit=5, until=20)
+    later = get(folder, "groups", run="back", rolled_back=1, limit=50, offset=5, until=then["until"])
+    places = [(row["branch"], row["step"], row["index"]) for row in [*then["rows"], *later["rows"]]]
+    assert places == sorted(places, key=lambda one: (-one[0], -one[1], one[2]))
+    assert len({*places}) == len(places) == 20
 
 
 def test_markup_and_half_characters_come_as_text(folder: Path) -> None:
@@ -450,6 +493,9 @@ def test_long_curves_keep_their_peaks() -> None:
     assert max(found["values"]["a"]) == 1.0
     assert min(value for value in found["values"]["b"] if value is not None) == -1.0
     assert found["steps"] == sorted(found["steps"])
+    assert (found["steps"][0], found["values"]["a"][0], found["steps"][-1], found["values"]["a"][-1]) == (0, 0.0, 4999, 0.4999)
+    assert [step for first, last in found["stretches"] for step in range(first, last + 1)] == list(range(5000))
+    assert set(found["steps"]) == {step for stretch in found["stretches"] for step in stretch}
     assert extremes([3.0, None, 1.0, 2.0]) == [3.0, 1.0]
     assert columns([(0, {"a": float("nan")})])["values"] == {"a": [None]}
     assert spark([0.0, None, 1.0, 1.0], points=2) == [0.5, 1.0]

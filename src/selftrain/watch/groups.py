@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any
 
 from selftrain.answers import extract_span
-from selftrain.ledger import Entry, Ledger
+from selftrain.ledger import Entry, Ledger, lineage
 
 CLOSE_MARGIN_FRAC = 0.25
 """a vote whose winner leads by less than this share of all votes is a disagreement"""
@@ -80,7 +80,7 @@ class GroupIndex:
         self._ledger = ledger
         self._rows: list[Row] = []
         self._texts: dict[str, str] = {}
-        self._labels: dict[str, str] = {}
+        self._labels: dict[str, list[tuple[int, int, str]]] = {}
         self._next_entry = 0
         self._lock = Lock()
 
@@ -95,15 +95,18 @@ class GroupIndex:
 
     def _add(self, entry: Entry) -> None:
         found = self._ledger.rows(entry, "groups", INDEXED)
+        branch, step = entry.branch, entry.step or 0
+        history = lineage(self._ledger.branches, branch)
         for at, prompt_id in enumerate(found["prompt_id"]):
             if found["role"][at] != "vote":
                 continue
             counts, votes, label = found["vote_counts"][at], found["num_votes"][at], found["label_key"][at]
             first, second = (*counts, 0, 0)[:2]
-            before = self._labels.get(prompt_id)
+            known = self._labels.setdefault(prompt_id, [])
+            before = next((one for of, when, one in reversed(known) if of in history and (of == branch or when < (history[of][1] or 0))), None)
             self._rows.append(
                 Row(
-                    place=(entry.branch, entry.step or 0, found["group_index"][at]),
+                    place=(branch, step, found["group_index"][at]),
                     prompt_id=prompt_id,
                     num_votes=votes,
                     num_read=found["num_read"][at],
@@ -117,26 +120,25 @@ class GroupIndex:
                 )
             )
             if label is not None:
-                self._labels[prompt_id] = label
+                known.append((branch, step, label))
             if prompt_id not in self._texts:
                 self._texts[prompt_id] = found["message_contents"][at][-1]
 
     def search(self, wanted: Mapping[str, Any], found_steps: Collection[tuple[int, int]]) -> dict[str, Any]:
         """Groups that fit: step, branch, text (in the prompt, its id or the label), filters (all must hold), order, offset, limit; with the number of all.
 
-        found_steps: (branch, step) in which the guard found something.
+        until: of how many groups of the record, as an answer says it, so that pages of one list fit together while the record grows. found_steps: (branch,
+        step) in which the guard found something.
         """
         self.catch_up()
-        rows = self._rows
+        rows = self._rows[: wanted.get("until")]
+        until = len(rows)
         if wanted.get("step") is not None:
             rows = [row for row in rows if row.place[1] == wanted["step"]]
+        counted = {place: self._ledger.counts(*place) for place in {row.place[:2] for row in rows}}
         if wanted.get("branch") is not None:
             rows = [row for row in rows if row.place[0] == wanted["branch"]]
         elif not wanted.get("rolled_back"):
-            counted: dict[tuple[int, int], bool] = {}
-            for row in rows:
-                if row.place[:2] not in counted:
-                    counted[row.place[:2]] = self._ledger.counts(*row.place[:2])
             rows = [row for row in rows if counted[row.place[:2]]]
         for name in wanted.get("filters", ()):
             rows = [row for row in rows if (FILTERS[name](row) if name in FILTERS else row.place[:2] in found_steps)]
@@ -145,7 +147,8 @@ class GroupIndex:
             rows = [row for row in rows if row.prompt_id in near or text in (row.label or "").casefold()]
         rows = sorted(rows, key=ORDERS[wanted.get("order") or "newest"])
         offset, limit = wanted.get("offset", 0), wanted.get("limit", 50)
-        return {"total": len(rows), "rows": [row.shown(self._texts[row.prompt_id]) for row in rows[offset : offset + limit]]}
+        page = [row.shown(self._texts[row.prompt_id]) | {"counts": counted[row.place[:2]]} for row in rows[offset : offset + limit]]
+        return {"total": len(rows), "until": until, "rows": page}
 
     def prompts(self, text: str, limit: int) -> dict[str, Any]:
         """Prompts that were visited at least twice, the most often visited first, with the number of all that fit; text: see `search`."""

@@ -14,7 +14,8 @@ def columns(rows: Sequence[Row], max_points: int = MAX_POINTS) -> dict[str, Any]
     """(step, values) rows -> `steps` and for each key a list beside it, None where a step has no value; at most about `max_points` long.
 
     A longer curve is cut into equal stretches, and of each stretch every key keeps its lowest and its highest value, in the order in which they came: no
-    peak is lost. `decimated` says so.
+    peak is lost. They stand at the first and the last step of the stretch, whichever steps they are of. `decimated` says so, and `stretches` has the first
+    and the last step of each. The first and the last row are stretches of their own.
     """
     keys = sorted({key for _, values in rows for key in values})
     if len(rows) <= max_points:
@@ -22,13 +23,15 @@ def columns(rows: Sequence[Row], max_points: int = MAX_POINTS) -> dict[str, Any]
             "steps": [step for step, _ in rows],
             "values": {key: [finite(values.get(key)) for _, values in rows] for key in keys},
             "decimated": False,
+            "stretches": [],
         }
-    size = math.ceil(2 * len(rows) / max_points)
-    stretches = [rows[at : at + size] for at in range(0, len(rows), size)]
+    size = math.ceil(2 * len(rows) / max(1, max_points - 2))
+    stretches = [rows[:1], *(rows[at : min(at + size, len(rows) - 1)] for at in range(1, len(rows) - 1, size)), rows[-1:]]
     return {
         "steps": [step for part in stretches for step in (part[0][0], part[-1][0])[: len(part)]],
         "values": {key: [value for part in stretches for value in extremes([finite(values.get(key)) for _, values in part])] for key in keys},
         "decimated": True,
+        "stretches": [[part[0][0], part[-1][0]] for part in stretches],
     }
 
 

@@ -131,7 +131,7 @@ class Server:
         unknown = sorted(set(filters) - {*groups.FILTERS, "finding"})
         if unknown or query.get("order", "newest") not in groups.ORDERS:
             raise HTTPException(400, f"there is no filter or order {', '.join(unknown) or query['order']}")
-        wanted = {name: maybe(request, name) for name in ("step", "branch")}
+        wanted = {name: maybe(request, name) for name in ("step", "branch", "until")}
         place = {"offset": number(request, "offset", 0), "limit": number(request, "limit", 50, most=MAX_ROWS)}
         found = {(one["branch"], one["step"]) for one in tail.verdicts if one["findings"]}
         text = {"text": query.get("text", "")[:500], "order": query.get("order"), "filters": filters, "rolled_back": "rolled_back" in query}

@@ -49,7 +49,7 @@ export function follow(query, onEvent, onLink) {
   const run = async () => {
     let wait = 500;
     while (!stopped) {
-      let why = "";
+      let words = "no connection, trying again", why = "";
       if (document.hidden) {
         await new Promise((done) => (wake = done));
         continue;
@@ -59,18 +59,18 @@ export function follow(query, onEvent, onLink) {
         const response = await fetch(address("events", query()), { headers: headers(), signal: connection.signal });
         if (!response.ok) await checked(response);
         await read(response.body, (name, data) => {
-          if (name === "failed") return (why = data.error);
+          if (name === "failed") return ([words, why] = ["the record cannot be read, trying again", data.error]);
           wait = 500;
           onLink("");
           return onEvent(name, data);
         });
       } catch (error) {
-        if (error instanceof Refused && error.status === 401) return;
+        if (error instanceof Refused && error.status === 401) return onLink("the token is no longer valid: open the link that selftrain watch printed");
         if (connection.signal.aborted) continue;
-        if (error instanceof Refused) why = error.message;
+        if (error instanceof Refused) [words, why] = ["the server refuses, trying again", error.message];
       }
       if (stopped) return;
-      onLink(why ? "the record cannot be read, trying again" : "no connection, trying again", why);
+      onLink(words, why);
       await new Promise((done) => setTimeout(done, wait));
       wait = Math.min(2 * wait, 8000);
     }

@@ -27,6 +27,7 @@ let wanted = 0, showing = Promise.resolve();
 
 /** Show what the address names, one page after the other; of several that were asked for meanwhile only the last. */
 function show() {
+  takeToken();
   const mine = ++wanted;
   showing = showing.then(() => (mine === wanted ? open() : undefined)).catch(console.error); // the next page is shown all the same
 }
@@ -90,7 +91,6 @@ function theme(change) {
   dispatchEvent(new Event("themechange"));
 }
 
-takeToken();
 theme(false);
 document.getElementById("theme").addEventListener("click", () => theme(true));
 document.getElementById("help").addEventListener("click", showKeys);

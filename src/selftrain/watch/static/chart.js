@@ -12,6 +12,9 @@ export class Linked {
     this.range = null;
     this.marks = [];
     this.at = null;
+    this.pointed = null; // the chart under the mouse
+    this.whole = null;
+    this.stretches = new Map();
     this.onZoom = onZoom;
     this.sync = uPlot.sync(`steps-${Math.random()}`);
   }
@@ -21,12 +24,14 @@ export class Linked {
     if (same) return;
     this.range = range;
     for (const chart of this.charts) chart.applyRange();
+    if (this.at !== null) queueMicrotask(() => this.point(this.at)); // the plots take the new range at the end of this task
     this.onZoom(range);
   }
 
+  /** The first and the last step there are, whatever is shown of them. */
   full() {
     const first = [...this.charts][0];
-    return first ? first.extent() : [0, 1];
+    return this.whole ?? (first ? first.extent() : [0, 1]);
   }
 
   /** Zoom about a step by a factor; below 1 is closer. */
@@ -39,8 +44,9 @@ export class Linked {
 
   /** Put the cursor of every curve on a step. */
   point(step) {
-    for (const { plot } of this.charts) plot?.setCursor({ left: plot.valToPos(step, "x"), top: 20 }, true, false);
+    if (step === null) return;
     this.at = step;
+    for (const { plot } of this.charts) plot?.setCursor({ left: plot.valToPos(step, "x"), top: 20 }, true, false);
   }
 
   redraw() {
@@ -104,6 +110,11 @@ export class Chart {
       this.data,
       this.box,
     );
+    this.plot.over.addEventListener("mouseenter", () => (this.linked.pointed = this));
+    this.plot.over.addEventListener("mouseleave", () => {
+      this.linked.pointed = this.linked.at = null;
+      for (const chart of this.linked.charts) chart.read(null);
+    });
     this.plot.over.addEventListener("click", () => {
       const at = this.plot.cursor.idx;
       clearTimeout(this.opening);
@@ -142,7 +153,7 @@ export class Chart {
   moved(plot) {
     const at = plot.cursor.idx ?? null;
     const step = at === null || plot.cursor.left < 0 ? null : this.data[0][at];
-    if (step !== null) this.linked.at = step;
+    if (step !== null && this.linked.pointed === this) this.linked.at = step;
     this.read(step);
   }
 
@@ -151,10 +162,14 @@ export class Chart {
     if (!this.data || !this.data[0].length) return put(this.value);
     let at = step === null || step === undefined ? -1 : this.data[0].indexOf(step);
     if (at < 0) for (at = this.data[0].length - 1; at > 0 && this.data[1][at] == null; ) at -= 1;
-    const value = this.data[1][at];
-    put(this.value, num(value), this.unit ? h("small", {}, ` ${this.unit}`) : null, step === null || step === undefined ? null : h("small", { class: "soft" }, ` at ${this.data[0][at]}`));
-    const since = value == null ? "" : `; ${signed(value - this.data[1].find((one) => one != null))} since the first`;
-    this.element.setAttribute("aria-label", `${this.title}: ${num(value)} ${this.unit} at step ${this.data[0][at]}${since}`);
+    const value = this.data[1][at], here = this.data[0][at], stretch = this.linked.stretches.get(here);
+    // Of a stretch of several steps the least and the greatest value are known, and not at which of its steps.
+    const both = stretch && stretch[0] !== stretch[1] ? stretch.map((end) => this.data[1][this.data[0].indexOf(end)]).filter((one) => one != null) : [];
+    const ends = both.length ? [...new Set([Math.min(...both), Math.max(...both)].map((one) => num(one)))] : [num(value)];
+    const where = both.length ? stretch : [here];
+    put(this.value, ends.join(both.some((one) => one < 0) ? " to " : "–"), this.unit ? h("small", {}, ` ${this.unit}`) : null, step === null || step === undefined ? null : h("small", { class: "soft" }, ` at ${where.join("–")}`));
+    const since = value == null || both.length ? "" : `; ${signed(value - this.data[1].find((one) => one != null))} since the first`;
+    this.element.setAttribute("aria-label", `${this.title}: ${ends.join(" to ")} ${this.unit} at step${both.length ? "s" : ""} ${where.join(" to ")}${since}`);
   }
 
   /** Findings as bands, rollbacks and requests as lines: under the curve, in every chart alike. */
@@ -185,7 +200,9 @@ export class Chart {
 
   key(event) {
     if (!this.plot || event.ctrlKey || event.metaKey || event.altKey) return;
-    const steps = this.data[0], far = event.shiftKey ? 10 : 1;
+    const [low, high] = this.linked.range ?? this.extent(), far = event.shiftKey ? 10 : 1;
+    const steps = this.data[0].filter((step) => step >= low && step <= high);
+    if (!steps.length) return;
     let at = steps.indexOf(this.linked.at);
     if (at < 0) at = steps.length - 1;
     const acts = {

@@ -1,8 +1,21 @@
 // Two moments of a run on one prompt, side by side: two visits of training, or two evaluations. Each says which checkpoint sampled there.
 import { get } from "./api.js";
 import { h, put } from "./dom.js";
-import { checkpointWords, measure, place, plural } from "./format.js";
-import { completionList, labelFacts, voteBar } from "./group.js";
+import { checkpointWords, measure, place, plain, plural } from "./format.js";
+import { SCROLLS, completionList, labelFacts, voteBar } from "./group.js";
+
+let choosing = "";
+
+/** What a choice does. The page is made anew by it, and `refocus` gives the choice the focus back. */
+const chosen = (act) => (event) => {
+  choosing = event.target.id;
+  act(event.target.value);
+};
+
+function refocus() {
+  if (choosing) document.getElementById(choosing)?.focus();
+  choosing = "";
+}
 
 export async function compareTab(body, context, { query }) {
   const evaluations = context.run.evaluations.filter((one) => one.num_examples);
@@ -13,19 +26,22 @@ export async function compareTab(body, context, { query }) {
   const keys = visits.map((one) => `${one.branch}.${one.step}.${one.index}`);
   const a = keys.includes(query.a) ? query.a : keys[0], b = keys.includes(query.b) ? query.b : keys.at(-1);
   const to = (more) => (location.hash = context.link("compare", { prompt: query.prompt, a, b, ...more }));
-  const pick = (name, value) => h("select", { id: `side-${name}`, "aria-label": `Side ${name}`, onchange: (event) => to({ [name]: event.target.value }) }, visits.map((one, at) => h("option", { value: keys[at], selected: keys[at] === value }, `${place(one.branch, one.step)}${by(context.run, one.branch, one.step)}${one.counts ? "" : " (left behind)"}`)));
+  const pick = (name, value) => h("select", { id: `side-${name}`, "aria-label": `Side ${name}`, onchange: chosen((value) => to({ [name]: value })) }, visits.map((one, at) => h("option", { value: keys[at], selected: keys[at] === value }, `${place(one.branch, one.step)}${by(context.run, one.branch, one.step)}${one.counts ? "" : " (left behind)"}`)));
   const sides = await Promise.all([a, b].map(async (name) => {
     const [branch, step, index] = name.split(".");
     return get("group", { run: context.id, branch, step, index });
   }));
+  const colours = [...new Set(sides.flatMap((group) => group.votes.map((one) => one.key)))]; // an answer has one colour on both sides
+  for (const group of sides) group.colours = colours;
   put(body, kinds(context, evaluations, "steps"),
-    h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, query.prompt)), h("pre", {}, sides[0].messages.at(-1).content)),
+    h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, query.prompt)), h("pre", SCROLLS, plain(sides[0].messages.at(-1).content))),
     h("div", { class: "sides" }, sides.map((group, at) => {
       const list = h("div", { class: "completions" });
       const picker = completionList(list, context, group, 12);
       picker.show();
       return h("section", { class: "side" }, h("h2", {}, pick("ab"[at], [a, b][at])), voteBar(group, picker), labelFacts(group), picker.state, list);
     })));
+  refocus();
   return {};
 }
 
@@ -73,17 +89,18 @@ async function compareEvaluations(body, context, query, evaluations) {
   const prompt = prompts.find((one) => one.id === query.prompt) ?? prompts[0];
   const sides = prompt && prompt.id !== query.prompt ? await Promise.all([a, b].map((name) => get("example", { run: context.id, name, prompt: prompt.id }))) : found;
   const to = (more) => (location.hash = context.link("compare", { kind: "evaluations", a, b, prompt: prompt?.id, ...more }));
-  const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: (event) => to({ [side]: event.target.value }) }, evaluations.map((one) => h("option", { value: one.name, selected: one.name === value }, one.name, sampledBy(context.run, one.name), one.counts ? "" : " (left behind)")));
+  const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: chosen((value) => to({ [side]: value })) }, evaluations.map((one) => h("option", { value: one.name, selected: one.name === value }, one.name, sampledBy(context.run, one.name), one.counts ? "" : " (left behind)")));
   put(body, kinds(context, evaluations, "evaluations"),
-    h("div", { class: "row" }, h("label", { for: "problem" }, "Problem"), h("select", { id: "problem", onchange: (event) => to({ prompt: event.target.value }) }, prompts.map((one) => h("option", { value: one.id, selected: one.id === prompt?.id }, one.text.slice(0, 90))))),
-    prompt ? h("section", { class: "asked" }, h("h2", {}, "Problem ", h("code", {}, prompt.id)), h("pre", {}, prompt.text), h("p", {}, "True answer: ", h("b", {}, sides[0].example.reference), h("span", { class: "soft" }, " (for evaluation only)"))) : null,
+    h("div", { class: "row" }, h("label", { for: "problem" }, "Problem"), h("select", { id: "problem", onchange: chosen((value) => to({ prompt: value })) }, prompts.map((one) => h("option", { value: one.id, selected: one.id === prompt?.id }, one.text.slice(0, 90))))),
+    prompt ? h("section", { class: "asked" }, h("h2", {}, "Problem ", h("code", {}, prompt.id)), h("pre", SCROLLS, plain(prompt.text)), h("p", {}, "True answer: ", h("b", {}, sides[0].example.reference), h("span", { class: "soft" }, " (for evaluation only)"))) : null,
     h("div", { class: "sides" }, sides.map((side, at) => {
       const whole = evaluations.find((one) => one.name === [a, b][at]);
       return h("section", { class: "side" }, h("h2", {}, pick("ab"[at], [a, b][at])),
         h("dl", { class: "facts" }, Object.entries(whole.measures).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, measure(value))))),
         h("div", { class: "completions" }, (side.example?.completions ?? []).map((one, number) => h("article", { class: "completion" },
           h("header", {}, h("span", { class: "soft number" }, number + 1), h("span", { class: `reward ${one.is_right ? "good" : "none"}` }, one.is_right ? "right" : "wrong"), h("span", { class: "key" }, one.answer ?? "unread"), one.is_truncated ? h("span", { class: "soft" }, "truncated") : null),
-          h("pre", {}, one.text)))));
+          h("pre", SCROLLS, plain(one.text))))));
     })));
+  refocus();
   return {};
 }

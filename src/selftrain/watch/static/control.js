@@ -4,6 +4,7 @@ import { h, put, say } from "./dom.js";
 import { checkpointWords } from "./format.js";
 
 const OVER = new Set(["done", "halted", "damaged"]);
+const IDLE = new Set(["unfinished", "stopped"]);
 
 const ASKED = {
   roll_back: { title: "Roll back", go: "Roll back", danger: "", reason: true, words: "The run goes back to a checkpoint and on from there on a new branch, with other random draws. What it leaves behind stays in the record." },
@@ -19,24 +20,30 @@ export function controls(context) {
   const button = (id, label, act, kind = "") => h("button", { type: "button", id, class: kind, onclick: act }, label);
   return h(
     "div", { class: "controls", role: "group", "aria-label": "Ask the run" },
-    run.state === "unfinished" || run.state === "stopped" ? h("p", { class: "soft" }, "nobody runs it: ", h("code", {}, "selftrain resume"), " goes on") : null,
-    paused ? button("resume", "Resume", () => ask(context, { action: "resume" })) : button("pause", "Pause", () => ask(context, { action: "pause" })),
+    IDLE.has(run.state) ? h("p", { class: "soft" }, "nobody runs it: ", h("code", {}, "selftrain resume"), " goes on") : null,
+    paused ? button("resume", "Resume", () => askAtOnce(context, "resume")) : button("pause", "Pause", () => askAtOnce(context, "pause")),
     button("roll-back", "Roll back…", () => dialog(context, "roll_back")),
     run.verdicts.length ? button("overrule", "Overrule the guard…", () => dialog(context, "overrule")) : null,
     button("stop", "Stop…", () => dialog(context, "stop"), "danger"),
   );
 }
 
+/** Post a request; returns why it was refused, or nothing. */
 async function ask(context, request) {
   try {
     const who = localStorage.getItem("selftrain-who") ?? "";
     const made = await post("requests", { run: context.id }, { reason: "", who, ...request });
-    say(`Asked (request ${made.number}): ${made.action.replace("_", " ")}. The run takes it up between two steps.`);
-    return true;
+    const when = IDLE.has(context.run.state) ? "It waits until the run is resumed." : "The run takes it up between two steps.";
+    say(`Asked (request ${made.number}): ${made.action.replace("_", " ")}. ${when}`);
+    return "";
   } catch (error) {
-    say(error.message, "bad");
-    return false;
+    return error.message;
   }
+}
+
+async function askAtOnce(context, action) {
+  const refused = await ask(context, { action });
+  if (refused) say(refused, "bad");
 }
 
 function dialog(context, action) {
@@ -49,8 +56,11 @@ function dialog(context, action) {
     event.preventDefault();
     localStorage.setItem("selftrain-who", who.value.trim());
     const request = { action, reason: reason.value.trim(), who: who.value.trim(), ...(back ? { checkpoint: choice.value } : {}) };
-    if (await ask(context, request)) box.close();
+    const refused = await ask(context, request);
+    put(wrong, refused);
+    if (!refused) box.close();
   };
+  const wrong = h("p", { class: "bad", role: "alert", id: "ask-wrong" });
   const box = h(
     "dialog", { "aria-labelledby": "ask-title", onclose: () => box.remove() },
     h("form", { onsubmit: submit },
@@ -59,6 +69,7 @@ function dialog(context, action) {
       back ? [h("label", { for: "ask-checkpoint" }, "To"), choice] : null,
       h("label", { for: "ask-reason" }, told.reason ? "Reason, for the record" : "Reason, for the record (may be empty)"), reason,
       h("label", { for: "ask-who" }, "Your name, for the record"), who,
+      wrong,
       h("p", { class: "actions" }, h("button", { type: "button", class: "quiet", onclick: () => box.close() }, "Cancel"), h("button", { type: "submit", id: "ask-go", class: told.danger }, told.go))),
   );
   document.body.append(box);

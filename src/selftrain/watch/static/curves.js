@@ -1,15 +1,16 @@
 // All metrics by stage, accuracy where it was evaluated, and what happened, on one time axis.
 import { get } from "./api.js";
 import { Chart, Linked, lone } from "./chart.js";
-import { h, put } from "./dom.js";
+import { h, keep, put } from "./dom.js";
 import { STAGE_NAMES, afterSteps, byStage, checkpointWords, evaluatedStep, plural, span, title, unitOf } from "./format.js";
 
 const POINTS = 600;
+const TOLD = 12;
 const THIN = { width: 1, dash: [4, 3] };
 
 export async function curvesTab(body, context, { query }) {
   let series = await get("series", { run: context.id, points: POINTS });
-  let fetching = false, again = false;
+  let fetching = false, again = false, stopped = false, whole = [0, 1], all = false, toldBefore = "";
   const open = (step) => (location.hash = context.link("groups", { step }));
   const reset = h("button", { type: "button", class: "quiet", id: "zoom-out", hidden: true, onclick: () => linked.zoom(null) }, "Show all steps");
   const linked = new Linked((range) => {
@@ -18,6 +19,7 @@ export async function curvesTab(body, context, { query }) {
     lane();
     if (series.live.decimated || range === null) refetch();
   });
+  const marks = new Map();
   const happened = h("section", { class: "happened", "aria-label": "What happened" });
   const strip = h("div", { class: "lane" });
   const grid = h("div", { class: "stages" });
@@ -25,6 +27,11 @@ export async function curvesTab(body, context, { query }) {
   let charts = [], accuracy = null, shown = null;
 
   function draw() {
+    const known = [series.live, ...series.left].flatMap((part) => part.steps);
+    if (!linked.range) whole = [0, 1];
+    for (const step of known) whole[1] = Math.max(whole[1], step);
+    linked.whole = whole;
+    linked.stretches = new Map((series.live.stretches ?? []).flatMap(([first, last]) => [[first, [first, last]], [last, [first, last]]]));
     const keys = [...new Set([...Object.keys(series.live.values), ...series.left.flatMap((one) => Object.keys(one.values))])];
     const shape = `${keys.join()} ${series.left.length}`;
     if (shape !== shown) {
@@ -75,25 +82,49 @@ export async function curvesTab(body, context, { query }) {
     linked.marks = events.filter((one) => one.draw).map(({ first, last, color, line }) => ({ first, last, color, line }));
     const [low, high] = linked.range ?? linked.full();
     const spot = (step) => `${(100 * (step - low)) / Math.max(1, high - low)}%`;
-    put(strip, events.filter((one) => one.last >= low && one.first <= high).map((one) => {
-      const mark = h("a", { class: `mark ${one.kind}`, href: context.link("groups", { step: Math.max(0, Math.min(one.last, high)), branch: one.branch }), "aria-label": `${one.words}`, title: one.words });
-      mark.style.left = spot(Math.max(one.first, low));
-      mark.style.width = one.last > one.first ? `calc(${spot(Math.min(one.last, high))} - ${spot(Math.max(one.first, low))})` : "";
+    // What is done after the last step stands at its end. A mark stays the element it was, so that a click or the focus is not lost as steps are done.
+    const seen = events.filter((one) => one.last >= low && one.first <= high + 1);
+    keep(strip, seen.map((one, number) => {
+      const key = `${one.kind} ${one.turn} ${one.first} ${seen.slice(0, number).filter((other) => other.kind === one.kind && other.turn === one.turn && other.first === one.first).length}`;
+      if (!marks.has(key)) marks.set(key, h("a", { class: `mark ${one.kind}` }));
+      const mark = marks.get(key), begin = Math.min(Math.max(one.first, low), high);
+      mark.setAttribute("href", context.link("groups", { step: Math.max(0, Math.min(one.last, high)), branch: one.branch }));
+      mark.setAttribute("aria-label", one.words);
+      mark.title = one.words;
+      mark.style.left = spot(begin);
+      mark.style.width = one.last > one.first ? `calc(${spot(Math.min(one.last, high))} - ${spot(begin)})` : "";
       return mark;
     }));
-    const told = events.filter((one) => one.told);
-    put(happened, told.length ? [h("h2", {}, "What happened"), h("ol", {}, told.slice(-12).reverse().map((one) => h("li", { class: one.kind }, h("span", { class: "when" }, one.when), h("span", {}, one.words))))] : null);
+    tell(events.filter((one) => one.told));
     linked.redraw();
   }
 
+  /** The newest of what happened, and all of it on demand. */
+  function tell(told) {
+    const shown = all ? told : told.slice(-TOLD), words = JSON.stringify([told.length, shown.map((one) => [one.when, one.words])]);
+    if (words === toldBefore) return;
+    toldBefore = words;
+    const rest = told.length - shown.length;
+    const more = h("button", { type: "button", class: "linklike", id: "all-happened", onclick: () => { all = true; tell(told); } }, `and ${rest} before: show all`);
+    const lines = [...shown].reverse().map((one) => h("li", { class: one.kind }, h("span", { class: "when" }, one.when), h("span", {}, one.words)));
+    put(happened, told.length ? [h("h2", {}, "What happened"), h("ol", {}, lines), rest ? h("p", {}, more) : null] : null);
+  }
+
+  /** Ask for the series anew; where that fails, once more until it is there. */
   async function refetch() {
     if (fetching) return (again = true);
     fetching = true;
-    const [first, last] = linked.range ?? [];
-    series = await get("series", { run: context.id, points: POINTS, first: first === undefined ? undefined : Math.max(0, first), last });
-    fetching = false;
-    draw();
-    if (again) setTimeout(() => { again = false; refetch(); }, 800);
+    let wait = 800;
+    try {
+      const [first, last] = linked.range ?? [];
+      series = await get("series", { run: context.id, points: POINTS, first: first === undefined ? undefined : Math.max(0, first), last });
+      if (!stopped) draw();
+    } catch {
+      [again, wait] = [true, 2000]; // the line at the top says that there is no connection
+    } finally {
+      fetching = false;
+    }
+    if (again && !stopped) setTimeout(() => { again = false; if (!stopped) refetch(); }, wait);
     return undefined;
   }
 
@@ -116,6 +147,7 @@ export async function curvesTab(body, context, { query }) {
     },
     reload: refetch,
     stop() {
+      stopped = true;
       removeEventListener("themechange", recolor);
       for (const { chart } of charts) chart.stop();
       accuracy?.chart.stop();
@@ -157,7 +189,7 @@ function aligned(series, key) {
 
 const SERIOUS = { halt: "halts", roll_back: "rolls back" };
 
-/** What happened, in order: findings that last as one span, requests, rollbacks, checkpoints, evaluations. */
+/** What happened, in the order of the record, which is that of branches and of the steps of each: findings that last as one span, requests, rollbacks, checkpoints, evaluations. */
 export function happenings(run) {
   const spans = [];
   for (const verdict of run.verdicts) {
@@ -167,19 +199,19 @@ export function happenings(run) {
     else spans.push({ first: verdict.step, last: verdict.step, branch: verdict.branch, rules, action: verdict.action, findings: verdict.findings });
   }
   const found = spans.map((one) => ({
-    ...one, kind: one.action, told: true, draw: true, color: SERIOUS[one.action] ? "bad" : "warn", order: one.first,
+    ...one, kind: one.action, told: true, draw: true, color: SERIOUS[one.action] ? "bad" : "warn", turn: one.branch, order: one.first,
     when: span(one.branch, one.first, one.last),
     words: `The guard ${SERIOUS[one.action] ?? "warns"}: ${one.findings.map((each) => each.words).join("; ")}${one.last > one.first ? `, for ${plural(one.last - one.first + 1, "step")}` : ""}`,
   }));
   for (const one of run.requests) {
     const what = one.action.replace("_", " ");
     const words = `${one.who} asked: ${what}${one.checkpoint ? ` to ${checkpointWords(one.checkpoint)}` : ""}${one.reason ? `, because: ${one.reason}` : ""}${one.refused ? ` (not done: ${one.refused})` : ""}`;
-    found.push({ first: one.step, last: one.step, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", order: one.step, when: afterSteps(one.step), words });
+    found.push({ first: one.step, last: one.step, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", turn: one.branch, order: one.step, when: afterSteps(one.step), words });
   }
   for (const one of run.branches) {
     if (!run.requests.some((asked) => asked.action === "roll_back" && asked.checkpoint === one.checkpoint && asked.step === one.left_at && !asked.refused))
-      found.push({ first: one.left_at, last: one.left_at, branch: one.branch, kind: "request", told: true, draw: true, line: true, color: "note", order: one.left_at, when: afterSteps(one.left_at), words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${value}`).join("")}` : ""}` });
+      found.push({ first: one.left_at, last: one.left_at, branch: one.parent, kind: "request", told: true, draw: true, line: true, color: "note", turn: one.branch, order: -1, when: afterSteps(one.left_at), words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${typeof value === "number" ? Number(value.toPrecision(6)) : value}`).join("")}` : ""}` });
   }
-  for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, branch: undefined, kind: "checkpoint", told: false, order: one.step, words: `Checkpoint ${one.name}` });
-  return found.sort((a, b) => a.order - b.order);
+  for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, branch: undefined, kind: "checkpoint", told: false, turn: one.branch, order: one.step, words: `Checkpoint ${one.name}` });
+  return found.sort((a, b) => a.turn - b.turn || a.order - b.order);
 }

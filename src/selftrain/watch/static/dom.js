@@ -28,6 +28,14 @@ export function put(element, ...children) {
   return fill(element, children);
 }
 
+/** Make these elements what another one holds, in this order; those that stay keep the focus. */
+export function keep(element, wanted) {
+  for (const one of [...element.children]) if (!wanted.includes(one)) one.remove();
+  wanted.forEach((one, at) => {
+    if (element.children[at] !== one) element.insertBefore(one, element.children[at] ?? null);
+  });
+}
+
 const SVG = "http://www.w3.org/2000/svg";
 
 /** A small curve without axes; decorative, its numbers stand beside it. */

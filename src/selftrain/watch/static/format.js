@@ -154,3 +154,6 @@ export const evaluatedStep = (run, one) => {
   const match = /step-(\d+)$/.exec(run.handed_over ?? "");
   return one.name !== "after" ? one.step : run.handed_over === "start" ? 0 : match ? Number(match[1]) : run.steps_done;
 };
+
+/** A text with the characters that turn the reading direction of what follows written out, so that what is shown is what was read. */
+export const plain = (text) => text.replace(/[\u202a-\u202e\u2066-\u2069]/g, (one) => `\\u${one.charCodeAt(0).toString(16)}`);

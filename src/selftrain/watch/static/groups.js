@@ -1,6 +1,6 @@
 // The groups of a run: search, filters, order; a line for each.
 import { get } from "./api.js";
-import { h, put } from "./dom.js";
+import { h, put, say } from "./dom.js";
 import { admissionWords, outcomeWords, percent, plural, shortPlace } from "./format.js";
 
 const FILTERS = [
@@ -15,13 +15,14 @@ const PAGE = 50;
 
 export async function groupsTab(body, context, { query }) {
   const chosen = new Set((query.filters ?? "").split(",").filter(Boolean));
-  let rows = [], total = 0, aborter = null, fresh = false;
+  let rows = [], total = 0, until = null, aborter = null, fresh = false;
   const search = h("input", { id: "search", type: "search", placeholder: "prompt, id or label", value: query.text ?? "", oninput: () => later() });
   const step = h("input", { id: "step", inputmode: "numeric", size: 6, placeholder: "all", value: query.step ?? "", oninput: () => later() });
   const order = h("select", { id: "order", onchange: () => apply() }, ORDERS.map(([name, words]) => h("option", { value: name, selected: query.order === name }, words)));
   const chips = FILTERS.map(([name, label, help]) =>
     h("button", { type: "button", class: "chip", id: `filter-${name}`, title: help, "aria-pressed": String(chosen.has(name)), onclick: (event) => { chosen.has(name) ? chosen.delete(name) : chosen.add(name); event.currentTarget.setAttribute("aria-pressed", String(chosen.has(name))); apply(); } }, label));
-  const left = context.run.branches.length ? h("label", { class: "check" }, h("input", { type: "checkbox", id: "rolled-back", onchange: () => apply() }), "with what was rolled back") : null;
+  const behind = h("input", { type: "checkbox", id: "rolled-back", checked: query.rolled_back === "1", onchange: () => apply() });
+  const left = h("label", { class: "check", hidden: !context.run.branches.length }, behind, "with what was rolled back");
   const count = h("p", { class: "soft", id: "count", role: "status" });
   const list = h("div", { class: "lines", id: "lines" });
   const more = h("button", { type: "button", id: "more", onclick: () => load(false), hidden: true }, "Show more");
@@ -34,23 +35,27 @@ export async function groupsTab(body, context, { query }) {
 
   let timer = 0;
   const later = () => { clearTimeout(timer); timer = setTimeout(apply, 180); };
-  const fields = () => ({ text: search.value.trim(), step: /^\d+$/.test(step.value.trim()) ? step.value.trim() : "", order: order.value === "newest" ? "" : order.value, filters: [...chosen].join(","), branch: step.value === query.step ? query.branch : undefined });
+  const isStep = () => /^\d{0,9}$/.test(step.value.trim());
+  const fields = () => ({ text: search.value.trim(), step: isStep() ? step.value.trim() : "", rolled_back: behind.checked ? "1" : "", order: order.value === "newest" ? "" : order.value, filters: [...chosen].join(","), branch: step.value === query.step ? query.branch : undefined });
   const asked = () => Object.fromEntries(Object.entries(fields()).filter(([, value]) => value));
 
   function apply() {
-    history.replaceState(null, "", context.link("groups", asked()));
-    load(true);
+    step.toggleAttribute("aria-invalid", !isStep());
+    if (!isStep()) return put(count, `A step is a whole number, not ${step.value.trim()}.`);
+    context.listed = asked();
+    history.replaceState(null, "", context.link("groups", context.listed));
+    return load(true);
   }
 
   async function load(anew) {
     aborter?.abort();
     aborter = new AbortController();
     try {
-      const found = await get("groups", { run: context.id, ...asked(), rolled_back: left?.querySelector("input").checked ? 1 : null, offset: anew ? 0 : rows.length, limit: PAGE }, aborter.signal);
+      const found = await get("groups", { run: context.id, ...asked(), until: anew ? null : until, offset: anew ? 0 : rows.length, limit: PAGE }, aborter.signal);
       rows = anew ? found.rows : [...rows, ...found.rows];
-      total = found.total;
+      [total, until] = [found.total, found.until];
     } catch (error) {
-      if (error.name !== "AbortError") throw error;
+      if (error.name !== "AbortError") say(error.message, "bad");
       return;
     }
     news.hidden = true;
@@ -63,9 +68,11 @@ export async function groupsTab(body, context, { query }) {
     }
   }
 
+  context.listed = asked();
   await load(true);
   return {
     update(change) {
+      left.hidden = !context.run.branches.length;
       if (!change.steps.length) return;
       fresh = !search.value && !chosen.size && !step.value && order.value === "newest" && rows.length <= PAGE && !list.contains(document.activeElement) && scrollY < 200;
       if (fresh) load(true);

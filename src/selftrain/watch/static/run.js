@@ -1,5 +1,5 @@
 // One run: its heading with the buttons, its tabs, and the stream that keeps them up to date.
-import { follow, get } from "./api.js";
+import { follow, get, hasToken } from "./api.js";
 import { controls } from "./control.js";
 import { compareTab } from "./compare.js";
 import { curvesTab } from "./curves.js";
@@ -16,28 +16,45 @@ export async function showRun(main, id, path, query) {
   let run = await get("run", { run: id });
   const base = `#/run/${encodeURIComponent(id)}`;
   const heading = h("section", { class: "run-head" });
-  const tabs = h("nav", { class: "tabs", "aria-label": "Parts of the run" });
+  const links = TABS.map(([name, label]) => h("a", { href: `${base}/${name}` }, label));
+  const tabs = h("nav", { class: "tabs", "aria-label": "Parts of the run" }, links);
   const body = h("div", { class: "tab" });
   put(main, heading, tabs, body);
   let tab = null, current = "";
 
   const context = {
     id, base,
+    listed: {},
     get run() { return run; },
     link: (name, more) => `${base}/${name}${more ? `?${new URLSearchParams(Object.entries(more).filter(([, value]) => value !== undefined && value !== "" && value !== null))}` : ""}`,
   };
 
+  put(document.getElementById("crumbs"), h("span", { class: "brand" }, "selftrain"), h("a", { href: "#/" }, "runs"), h("a", { href: base, "aria-current": "page" }, run.name));
+  const state = pill(run.state), bar = progress(run), where = h("span", { class: "soft", id: "where" }), asked = h("div", {});
+  const track = h("div", { class: "track", role: "img" }, bar);
+  put(heading,
+    h("div", { class: "title" }, h("h1", {}, run.name), state,
+      h("p", { class: "soft" }, [run.model, `label source ${run.labels}`, run.prompts, run.label_free ? "label-free" : "uses true answers"].join(" · ")),
+      h("div", { class: "far" }, track, where)),
+    asked);
+  let buttons = "";
+
+  /** What changes as the run goes. Elements stay the ones they were: a click, or the focus, must not be lost because a step was done meanwhile. */
   function head() {
     document.title = `${run.name} · ${run.state === "running" ? `step ${run.steps_done}` : run.state} · selftrain`;
-    put(document.getElementById("crumbs"), h("span", { class: "brand" }, "selftrain"), h("a", { href: "#/" }, "runs"), h("a", { href: base, "aria-current": "page" }, run.name));
-    const facts = [run.model, `label source ${run.labels}`, run.prompts, run.label_free ? "label-free" : "uses true answers"];
-    put(heading,
-      h("div", { class: "title" }, h("h1", {}, run.name), pill(run.state),
-        h("p", { class: "soft" }, facts.join(" · ")),
-        h("div", { class: "far" }, h("div", { class: "track", role: "img", "aria-label": `${run.steps_done} of ${run.num_steps} steps` }, progress(run)),
-          h("span", { class: "soft", id: "where" }, `step ${run.steps_done} of ${run.num_steps}`, run.branch ? `, branch ${run.branch}` : "", run.findings ? `, ${plural(run.verdicts.length, "step")} with findings` : ""))),
-      controls(context));
-    put(tabs, TABS.map(([name, label]) => h("a", { href: context.link(name), "aria-current": current === name ? "page" : null }, label)));
+    const now = pill(run.state);
+    state.className = now.className;
+    put(state, now.textContent);
+    bar.style.width = progress(run).style.width;
+    track.setAttribute("aria-label", `${run.steps_done} of ${run.num_steps} steps`);
+    put(where, `step ${run.steps_done} of ${run.num_steps}`, run.branch ? `, branch ${run.branch}` : "", run.findings ? `, ${plural(run.verdicts.length, "step")} with findings` : "");
+    TABS.forEach(([name], at) => (current === name ? links[at].setAttribute("aria-current", "page") : links[at].removeAttribute("aria-current")));
+    const wanted = JSON.stringify([run.state, run.handed_over, run.verdicts.length > 0, hasToken()]);
+    if (wanted === buttons) return;
+    buttons = wanted;
+    const focused = asked.contains(document.activeElement) ? document.activeElement.id : "";
+    put(asked, controls(context));
+    if (focused) (document.getElementById(focused) ?? document.getElementById({ pause: "resume", resume: "pause" }[focused] ?? ""))?.focus();
   }
 
   async function go(parts, asked) {
@@ -58,9 +75,7 @@ export async function showRun(main, id, path, query) {
       const what = request.action.replace("_", " ");
       say(request.refused ? `Not done: ${what}: ${request.refused}.` : `The run took up: ${what}${request.checkpoint ? ` to ${request.checkpoint}` : ""}, ${afterSteps(request.step)}.`, request.refused ? "bad" : "");
     }
-    const focused = heading.contains(document.activeElement) ? document.activeElement.id : "";
     head();
-    if (focused) document.getElementById(focused)?.focus();
     if (before === "running" && run.state === "done") say("The run has finished.");
     if (before !== "halted" && run.state === "halted") say("The guard has halted the run.", "bad");
     tab?.update?.(data);
@@ -83,11 +98,15 @@ export async function showRun(main, id, path, query) {
       if (why) say(why, "bad");
     },
   );
+  const find = () => {
+    if (!document.getElementById("search")) location.hash = context.link("groups", context.listed);
+    setTimeout(() => document.getElementById("search")?.focus(), 60);
+  };
   const jump = Object.fromEntries(TABS.map(([name], at) => [String(at + 1), () => (location.hash = context.link(name))]));
   return {
     run: id,
     go,
     stop() { stream.stop(); tab?.stop?.(); },
-    get keys() { return { ...jump, "/": () => { location.hash = context.link("groups"); setTimeout(() => document.getElementById("search")?.focus(), 60); }, ...(tab?.keys ?? {}) }; },
+    get keys() { return { ...jump, "/": find, ...(tab?.keys ?? {}) }; },
   };
 }
