@@ -527,6 +527,7 @@ def test_a_list_keeps_what_was_chosen(page: Open, tmp_path: Path) -> None:
     shown = page(tmp_path)
     shown.open("/run/a/groups")
     shown.wait(lambda: shown.all("#lines [data-line]"), "the groups")
+    assert shown.need("#rolled-back").is_displayed()
     shown.click("#rolled-back")
     shown.wait(lambda: shown.all("#lines .left-behind"), "those of the branch that was left")
     shown.need("#step").send_keys("5")
@@ -560,6 +561,8 @@ def test_a_rollback_takes_its_evaluations_out_of_the_accuracy(page: Open, tmp_pa
     last = next(one for one in measured if one["name"] == "step-000003")
     assert float(shown.text(".chart .now").split()[0]) == pytest.approx(last["measures"]["avg@4"]["value"], rel=1e-3)
     assert any("after 11 steps" in one.text for one in shown.all(".happened .when")), shown.text(".happened")
+    asked = next(one for one in shown.all(".mark") if "Ada asked: roll back" in str(one.get_attribute("aria-label")))
+    assert "step=10&branch=0" in str(asked.get_attribute("href")), "the last step that was done before it"
     shown.go("/run/a/record")
     shown.wait(lambda: shown.all(".evaluations tbody tr"), "the evaluations")
     rows = {one.text.split()[0]: one.text for one in shown.all(".evaluations tbody tr")}

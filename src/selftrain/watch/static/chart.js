@@ -45,8 +45,8 @@ export class Linked {
   /** Put the cursor of every curve on a step. */
   point(step) {
     if (step === null) return;
-    this.at = step;
     for (const { plot } of this.charts) plot?.setCursor({ left: plot.valToPos(step, "x"), top: 20 }, true, false);
+    this.at = step;
   }
 
   redraw() {

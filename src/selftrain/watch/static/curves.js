@@ -88,7 +88,7 @@ export async function curvesTab(body, context, { query }) {
       const key = `${one.kind} ${one.turn} ${one.first} ${seen.slice(0, number).filter((other) => other.kind === one.kind && other.turn === one.turn && other.first === one.first).length}`;
       if (!marks.has(key)) marks.set(key, h("a", { class: `mark ${one.kind}` }));
       const mark = marks.get(key), begin = Math.min(Math.max(one.first, low), high);
-      mark.setAttribute("href", context.link("groups", { step: Math.max(0, Math.min(one.last, high)), branch: one.branch }));
+      mark.setAttribute("href", context.link("groups", { step: Math.max(0, Math.min(one.at ?? one.last, high)), branch: one.branch }));
       mark.setAttribute("aria-label", one.words);
       mark.title = one.words;
       mark.style.left = spot(begin);
@@ -189,7 +189,8 @@ function aligned(series, key) {
 
 const SERIOUS = { halt: "halts", roll_back: "rolls back" };
 
-/** What happened, in the order of the record, which is that of branches and of the steps of each: findings that last as one span, requests, rollbacks, checkpoints, evaluations. */
+/** What happened, in the order of the record, which is that of branches and of the steps of each: findings that last as one span, requests, rollbacks,
+ * checkpoints, evaluations. at: of what is done between two steps, the first of the two. */
 export function happenings(run) {
   const spans = [];
   for (const verdict of run.verdicts) {
@@ -206,12 +207,12 @@ export function happenings(run) {
   for (const one of run.requests) {
     const what = one.action.replace("_", " ");
     const words = `${one.who} asked: ${what}${one.checkpoint ? ` to ${checkpointWords(one.checkpoint)}` : ""}${one.reason ? `, because: ${one.reason}` : ""}${one.refused ? ` (not done: ${one.refused})` : ""}`;
-    found.push({ first: one.step, last: one.step, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", turn: one.branch, order: one.step, when: afterSteps(one.step), words });
+    found.push({ first: one.step, last: one.step, at: one.step - 1, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", turn: one.branch, order: one.step, when: afterSteps(one.step), words });
   }
   for (const one of run.branches) {
     if (!run.requests.some((asked) => asked.action === "roll_back" && asked.checkpoint === one.checkpoint && asked.step === one.left_at && !asked.refused))
-      found.push({ first: one.left_at, last: one.left_at, branch: one.parent, kind: "request", told: true, draw: true, line: true, color: "note", turn: one.branch, order: -1, when: afterSteps(one.left_at), words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${typeof value === "number" ? Number(value.toPrecision(6)) : value}`).join("")}` : ""}` });
+      found.push({ first: one.left_at, last: one.left_at, at: one.left_at - 1, branch: one.parent, kind: "request", told: true, draw: true, line: true, color: "note", turn: one.branch, order: -1, when: afterSteps(one.left_at), words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${typeof value === "number" ? Number(value.toPrecision(6)) : value}`).join("")}` : ""}` });
   }
-  for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, branch: undefined, kind: "checkpoint", told: false, turn: one.branch, order: one.step, words: `Checkpoint ${one.name}` });
+  for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, at: one.step - 1, branch: undefined, kind: "checkpoint", told: false, turn: one.branch, order: one.step, words: `Checkpoint ${one.name}` });
   return found.sort((a, b) => a.turn - b.turn || a.order - b.order);
 }

@@ -40,7 +40,7 @@ export async function groupsTab(body, context, { query }) {
   const asked = () => Object.fromEntries(Object.entries(fields()).filter(([, value]) => value));
 
   function apply() {
-    step.toggleAttribute("aria-invalid", !isStep());
+    step.setAttribute("aria-invalid", String(!isStep()));
     if (!isStep()) return put(count, `A step is a whole number, not ${step.value.trim()}.`);
     context.listed = asked();
     history.replaceState(null, "", context.link("groups", context.listed));
@@ -55,7 +55,9 @@ export async function groupsTab(body, context, { query }) {
       rows = anew ? found.rows : [...rows, ...found.rows];
       [total, until] = [found.total, found.until];
     } catch (error) {
-      if (error.name !== "AbortError") say(error.message, "bad");
+      if (error.name === "AbortError") return;
+      if (until === null) throw error; // there is no list yet that could be left standing
+      say(error.message, "bad");
       return;
     }
     news.hidden = true;
