@@ -337,7 +337,7 @@ def test_a_request_that_cannot_be_shown_ends_no_run(tmp_path: Path, capsys: pyte
     text = out.getvalue() if kind == "rich" else capsys.readouterr().out
     text.encode("utf-8")
     if kind != "json":
-        assert "Request 1 by Ada \\x1b[2J, after step 0: roll back to start: cut emoji \\ud83d\\u202e and a line." in text
+        assert "Request 1 by Ada \\x1b[2J, after 0 steps: roll back to start: cut emoji \\ud83d\\u202e and a line." in text
         assert "Handed over" in text
 
 
@@ -378,6 +378,6 @@ def test_requests_are_told_in_every_display(tmp_path: Path, capsys: pytest.Captu
         asked = [line for line in map(json.loads, text.splitlines()) if line["event"] == "request"]
         assert [(line["action"], line["who"], line["refused"]) for line in asked] == [("roll_back", "Ada", ""), ("resume", "Ada", "the run is not paused")]
         return
-    assert "Request 1 by Ada, after step 0: roll back to start: once more [b]bold[/]." in text
-    assert "Request 2 by Ada, after step 0: resume. Not done: the run is not paused." in text.replace("\n", " ")
+    assert "Request 1 by Ada, after 0 steps: roll back to start: once more [b]bold[/]." in text
+    assert "Request 2 by Ada, after 0 steps: resume. Not done: the run is not paused." in text.replace("\n", " ")
     assert "Rolled back once: after 0 steps to the start, by Ada" in text

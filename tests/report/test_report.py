@@ -488,7 +488,7 @@ def test_a_run_in_which_a_person_asked_for_something_says_so(tmp_path: Path, rec
             control.ask(run.folder, control.ROLL_BACK, "Ada", "it *began*\nto guess", "step-000002")
     card = model_card(read_record(run.folder), "step-000004")
     assert "- Rolled back once: after 5 steps to step-000002, by Ada: it \\*began\\* to guess. The steps left behind" in card
-    asked = "- Somebody asked for something while it ran (roll_back after step 5): the command alone does not repeat it.\n"
+    asked = "- Somebody asked for something while it ran (roll_back after 5 steps): the command alone does not repeat it.\n"
     report = write_report(run.folder)
     assert asked in card
     assert asked in report.markdown.read_text("utf-8")  # type: ignore[union-attr]

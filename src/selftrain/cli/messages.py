@@ -34,7 +34,7 @@ def evaluation_words(event: Evaluated) -> str:
 def taken_words(request: RequestRecord) -> str:
     """A request from outside and what comes of it."""
     why = f": {request.reason}" if request.reason else ""
-    asked = f"Request {request.number} by {request.who}, after step {request.step}: {request.action.replace('_', ' ')}"
+    asked = f"Request {request.number} by {request.who}, {words.after_steps(request.step)}: {request.action.replace('_', ' ')}"
     asked += f" to {request.checkpoint}{why}" if request.checkpoint else why
     done = {"pause": "The run waits for `resume` from `selftrain watch`; Ctrl-C stops it.", "stop": "Stopping, with a checkpoint."}
     done |= {"overrule": "The guard measures anew from here."}
@@ -56,7 +56,7 @@ def row_words(row: Row) -> str:
 
 def interrupted(outcome: Outcome) -> list[str]:
     return [
-        f"Stopped after step {outcome.steps}; everything up to here is kept in checkpoint {outcome.handed_over}.",
+        f"Stopped {words.after_steps(outcome.steps)}; everything up to here is kept in checkpoint {outcome.handed_over}.",
         f"Go on with: selftrain resume {shlex.quote(str(outcome.folder))}",
     ]
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from selftrain.compose_labels import VALIDATION
 from selftrain.report.record import RunRecord
+from selftrain.report.words import after_steps
 from selftrain.types import StepMetrics
 
 LAST_STEPS = 10
@@ -90,7 +91,7 @@ def outside_code(record: RunRecord) -> str | None:
 
 
 def asked_for(record: RunRecord) -> str | None:
-    actions = [f"{one.action} after step {one.step}" for one in record.ledger.requests()]
+    actions = [f"{one.action} {after_steps(one.step)}" for one in record.ledger.requests()]
     if not actions:
         return None
     return f"Somebody asked for something while it ran ({', '.join(actions)}): the command alone does not repeat it."

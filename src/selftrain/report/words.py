@@ -144,13 +144,18 @@ def rollback_sentences(record: RunRecord) -> list[str]:
     return [f"Rolled back {many}: {'; '.join(map(rollback_words, branches))}. The steps left behind stay in the record and are not shown here."]
 
 
+def after_steps(done: int) -> str:
+    """after 1 step, after 12 steps: steps are numbered from 0, so the last of 12 is step 11"""
+    return f"after {done} step{'' if done == 1 else 's'}"
+
+
 def rollback_words(record: BranchRecord) -> str:
     """after 40 steps to step-000030, by guard: completions become shorter (remedy lower_rate: update.learning_rate = 5e-07)"""
     where = "the start" if record.checkpoint == START else record.checkpoint
     changed = [f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}" for name, value in record.remedy.get("options", {}).items()]
     changed += [f"{len(record.remedy['prompts']):,} prompts are left"] if "prompts" in record.remedy else []
     remedy = f" (remedy {record.remedy['kind']}: {', '.join(changed)})" if record.remedy else ""
-    return f"after {record.left_at} steps to {where}, by {record.who}: {record.reason}{remedy}"
+    return f"{after_steps(record.left_at)} to {where}, by {record.who}: {record.reason}{remedy}"
 
 
 def guard_and_rollbacks(record: RunRecord) -> str:

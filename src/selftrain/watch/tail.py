@@ -101,10 +101,10 @@ class RunTail:
         kinds = [entry.kind for entry in self.ledger.entries[-200:]]
         since = kinds[len(kinds) - 1 - kinds[::-1].index("segment") :] if "segment" in kinds else kinds
         asked = [one["action"] for one in self.requests[len(self.requests) - since.count("request") :] if not one["refused"]] if "request" in since else []
-        written = self._is_being_written()
-        if "stop" in asked and not written:
+        written, last = self._is_being_written(), next((action for action in reversed(asked) if action in ("pause", "resume", "stop")), "")
+        if last == "stop" and not written:
             return "stopped"
-        if written is not False and next((action for action in reversed(asked) if action in ("pause", "resume")), "") == "pause":
+        if last == "pause" and written is not False:
             return "paused"
         return "running" if written or (written is None and self._grew_lately()) else "unfinished"
 
