@@ -267,6 +267,10 @@ def test_the_list_follows_runs_that_come(page: Open, default_run: Path, tmp_path
     time.sleep(0.4)
     assert shown.faults() == []
     shown.picture("watch-collapse", tmp_path, keeps_pictures)
+    first = next(verdict.step for verdict in read(folder / "constant").verdicts() if verdict.findings)
+    shown.go(f"/run/constant/curves?first=0&last={first - 1}")
+    shown.wait(lambda: shown.text("#zoom-out").startswith("Steps ") and shown.find(".mark.checkpoint"), "the steps before the finding")
+    assert not shown.all(".mark:not(.checkpoint)")
     groups = read(folder / "constant").groups(0)
     index, vote = next((index, one.voted.vote) for index, one in enumerate(groups) if 0 < one.voted.vote.num_read < one.voted.vote.num_votes)
     shown.go(f"/run/constant/group/0/0/{index}")
@@ -441,7 +445,7 @@ def test_axes_show_all_values_and_whole_labels(page: Open, default_run: Path) ->
 CURVES = """
     const done = arguments[0], load = (name) => import(new URL(name, document.baseURI));
     const rest = () => new Promise((next) => setTimeout(next, 80)), press = (chart, key) => chart.key({ key, preventDefault() {}, stopPropagation() {} });
-    Promise.all([load("chart.js"), load("curves.js"), load("format.js")]).then(async ([{ Chart, Linked }, { happenings }, { plain }]) => {
+    Promise.all([load("chart.js"), load("curves.js"), load("dom.js")]).then(async ([{ Chart, Linked }, { happenings }, { h }]) => {
       const linked = new Linked(() => {}), made = (steps) => {
         const chart = new Chart(linked, { title: "t", unit: "", series: [{ color: "accent" }] });
         document.body.append(chart.element);
@@ -478,13 +482,17 @@ CURVES = """
       linked.stretches = new Map([[1, [1, 4]], [4, [1, 4]]]);
       chart.read(4);
       found.stretch = [chart.value.textContent, chart.element.getAttribute("aria-label")];
+      linked.stretches = new Map([[17, [17, 20]], [20, [17, 20]]]);
+      coarse.read(20);
+      found.exact = coarse.value.textContent;
       const back = { reason: "r", who: "the guard", remedy: {} };
       const branch = (number, parent, step, left_at) => ({ branch: number, parent, step, left_at, checkpoint: `step-00000${step}`, ...back });
       const asked = (of, step, reason) => ({ branch: of, step, action: "stop", reason, who: "Ada", refused: "" });
       const requests = [asked(0, 7, "first"), asked(1, 5, "second"), asked(2, 4, "last")];
       const run = { verdicts: [], checkpoints: [], branches: [branch(1, 0, 2, 9), branch(2, 1, 3, 8)], requests };
       found.told = happenings(run).map((one) => [one.branch, one.words.replace(/.*because: /, "").replace(/ by the guard.*/, "")]);
-      found.plain = plain("12\u202e21 \u05d0");
+      const text = "12\u202e21 \u05d0", made_of = h("b", { title: text }, text);
+      found.plain = [made_of.textContent, made_of.title];
       done(found);
     }).catch((error) => done({ error: `${error} ${error.stack}` }));
 """
@@ -504,7 +512,8 @@ def test_curves_under_keys_and_mouse(page: Open, default_run: Path) -> None:
     assert found["left"] == [None, "0.2", "0.2"], "the newest again"
     assert found["stretch"] == ["0.01–0.04 at 1–4", "t: 0.01 to 0.04  at steps 1 to 4"]
     assert found["told"] == [[0, "first"], [0, "Rolled back to step-000002"], [1, "second"], [1, "Rolled back to step-000003"], [2, "last"]]
-    assert found["plain"] == "12\\u202e21 \u05d0"
+    assert found["exact"] == "0.2 at 20", "a value at one end of a stretch is that of its step"
+    assert found["plain"] == ["12\\u202e21 \u05d0"] * 2
 
 
 def test_a_series_that_could_not_be_fetched_is_asked_for_again(page: Open, default_run: Path) -> None:
@@ -589,6 +598,48 @@ def test_a_damaged_record_is_named_on_the_page(page: Open, default_run: Path, tm
     (tmp_path / "empty" / "evals.jsonl").write_text("")
     shown.wait(lambda: shown.text("#link") == "", "going on")
     shown.driver.get_log("browser")
+
+
+def test_what_cannot_be_loaded_is_said(page: Open, tmp_path: Path) -> None:
+    made.write_large(tmp_path / "a", 3, (60, 4), 1)
+    shown = page(tmp_path)
+    shown.open("/run/a/groups?step=1")
+    shown.wait(lambda: len(shown.all("#lines [data-line]")) == 50, "the groups of the step")
+    border = shown.need("#search").value_of_css_property("border-color")
+    shown.need("#step").send_keys("-3")
+    shown.wait(lambda: "whole number, not 1-3" in shown.text("#count"), "what is wrong")
+    assert shown.need("#step").value_of_css_property("border-color") != border
+    shown.click("#more")
+    shown.wait(lambda: len(shown.all("#lines [data-line]")) > 50, "the rest of the list that is shown")
+    assert [one.text for one in shown.all("#lines [data-line] .when")] == ["step 1"] * 60
+    shown.go("/run/a/group/0/1/0")
+    shown.wait(lambda: len(shown.all(".completion")) == 4, "the completions")
+    for file in (tmp_path / "a" / "ledger" / "segments").glob("*.completions.parquet"):
+        file.unlink()
+    shown.click(".bar-parts button")
+    shown.wait(lambda: "completions.parquet" in shown.text("#says"), "what could not be read")
+    assert len(shown.all(".completion")) == 4
+    shown.driver.get_log("browser")  # that the server refused it
+    words = shown.driver.execute_async_script("""
+        const done = arguments[0], fetched = window.fetch;
+        const refused = () => Promise.resolve(new Response("{}", { status: 401 }));
+        window.fetch = (address, ...more) => (String(address).includes("events") ? refused() : fetched(address, ...more));
+        import(new URL("api.js", document.baseURI)).then(({ follow }) => follow(() => ({}), () => {}, done)).finally(() => (window.fetch = fetched));
+    """)
+    assert "the token is no longer valid" in words
+
+
+def test_extra_samples_open_beside_the_completions(page: Open, tmp_path: Path) -> None:
+    train_to_end(made.toy(tmp_path / "a", **{"run.num_steps": 2, "labels.source": "frozen"}))
+    shown = page(tmp_path)
+    shown.open("/run/a/group/0/1/0")
+    shown.wait(lambda: shown.find(".extras details") and shown.find(".completion"), "the group")
+    gap = "return document.querySelector('#completions').getBoundingClientRect().top - document.querySelector('.asked').getBoundingClientRect().bottom"
+    before = shown.driver.execute_script(gap)
+    shown.click(".extras summary")
+    shown.wait(lambda: shown.find(".extras .completion"), "the extra samples")
+    assert shown.driver.execute_script(gap) == before
+    assert shown.faults() == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -101,4 +101,8 @@ document.getElementById("skip").addEventListener("click", (event) => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("themechange")));
 listenToKeys({ theme: () => theme(true), page: () => shown });
 addEventListener("hashchange", show);
+addEventListener("unhandledrejection", (event) => { // what a click asked for and did not get: the page stays as it is
+  if (event.reason?.name !== "AbortError") say(event.reason?.message ?? String(event.reason), "bad");
+  if (event.reason instanceof Refused) event.preventDefault();
+});
 show();

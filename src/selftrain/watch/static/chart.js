@@ -164,7 +164,8 @@ export class Chart {
     if (at < 0) for (at = this.data[0].length - 1; at > 0 && this.data[1][at] == null; ) at -= 1;
     const value = this.data[1][at], here = this.data[0][at], stretch = this.linked.stretches.get(here);
     // Of a stretch of several steps the least and the greatest value are known, and not at which of its steps.
-    const both = stretch && stretch[0] !== stretch[1] ? stretch.map((end) => this.data[1][this.data[0].indexOf(end)]).filter((one) => one != null) : [];
+    const found = stretch && stretch[0] !== stretch[1] ? stretch.map((end) => this.data[1][this.data[0].indexOf(end)]) : [];
+    const both = found.every((one) => one != null) ? found : []; // a value at one end only is that of its step
     const ends = both.length ? [...new Set([Math.min(...both), Math.max(...both)].map((one) => num(one)))] : [num(value)];
     const where = both.length ? stretch : [here];
     put(this.value, ends.join(both.some((one) => one < 0) ? " to " : "–"), this.unit ? h("small", {}, ` ${this.unit}`) : null, step === null || step === undefined ? null : h("small", { class: "soft" }, ` at ${where.join("–")}`));

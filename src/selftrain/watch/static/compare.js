@@ -1,7 +1,7 @@
 // Two moments of a run on one prompt, side by side: two visits of training, or two evaluations. Each says which checkpoint sampled there.
 import { get } from "./api.js";
 import { h, put } from "./dom.js";
-import { checkpointWords, measure, place, plain, plural } from "./format.js";
+import { checkpointWords, measure, place, plural } from "./format.js";
 import { SCROLLS, completionList, labelFacts, voteBar } from "./group.js";
 
 let choosing = "";
@@ -34,7 +34,7 @@ export async function compareTab(body, context, { query }) {
   const colours = [...new Set(sides.flatMap((group) => group.votes.map((one) => one.key)))]; // an answer has one colour on both sides
   for (const group of sides) group.colours = colours;
   put(body, kinds(context, evaluations, "steps"),
-    h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, query.prompt)), h("pre", SCROLLS, plain(sides[0].messages.at(-1).content))),
+    h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, query.prompt)), h("pre", SCROLLS, sides[0].messages.at(-1).content)),
     h("div", { class: "sides" }, sides.map((group, at) => {
       const list = h("div", { class: "completions" });
       const picker = completionList(list, context, group, 12);
@@ -92,14 +92,14 @@ async function compareEvaluations(body, context, query, evaluations) {
   const pick = (side, value) => h("select", { id: `side-${side}`, "aria-label": `Side ${side}`, onchange: chosen((value) => to({ [side]: value })) }, evaluations.map((one) => h("option", { value: one.name, selected: one.name === value }, one.name, sampledBy(context.run, one.name), one.counts ? "" : " (left behind)")));
   put(body, kinds(context, evaluations, "evaluations"),
     h("div", { class: "row" }, h("label", { for: "problem" }, "Problem"), h("select", { id: "problem", onchange: chosen((value) => to({ prompt: value })) }, prompts.map((one) => h("option", { value: one.id, selected: one.id === prompt?.id }, one.text.slice(0, 90))))),
-    prompt ? h("section", { class: "asked" }, h("h2", {}, "Problem ", h("code", {}, prompt.id)), h("pre", SCROLLS, plain(prompt.text)), h("p", {}, "True answer: ", h("b", {}, sides[0].example.reference), h("span", { class: "soft" }, " (for evaluation only)"))) : null,
+    prompt ? h("section", { class: "asked" }, h("h2", {}, "Problem ", h("code", {}, prompt.id)), h("pre", SCROLLS, prompt.text), h("p", {}, "True answer: ", h("b", {}, sides[0].example.reference), h("span", { class: "soft" }, " (for evaluation only)"))) : null,
     h("div", { class: "sides" }, sides.map((side, at) => {
       const whole = evaluations.find((one) => one.name === [a, b][at]);
       return h("section", { class: "side" }, h("h2", {}, pick("ab"[at], [a, b][at])),
         h("dl", { class: "facts" }, Object.entries(whole.measures).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, measure(value))))),
         h("div", { class: "completions" }, (side.example?.completions ?? []).map((one, number) => h("article", { class: "completion" },
           h("header", {}, h("span", { class: "soft number" }, number + 1), h("span", { class: `reward ${one.is_right ? "good" : "none"}` }, one.is_right ? "right" : "wrong"), h("span", { class: "key" }, one.answer ?? "unread"), one.is_truncated ? h("span", { class: "soft" }, "truncated") : null),
-          h("pre", SCROLLS, plain(one.text))))));
+          h("pre", SCROLLS, one.text)))));
     })));
   refocus();
   return {};

@@ -2,7 +2,7 @@
 import { get } from "./api.js";
 import { Chart, Linked, lone } from "./chart.js";
 import { h, keep, put } from "./dom.js";
-import { STAGE_NAMES, afterSteps, byStage, checkpointWords, evaluatedStep, plural, span, title, unitOf } from "./format.js";
+import { STAGE_NAMES, afterSteps, byStage, checkpointWords, evaluatedStep, plain, plural, span, title, unitOf } from "./format.js";
 
 const POINTS = 600;
 const TOLD = 12;
@@ -83,14 +83,14 @@ export async function curvesTab(body, context, { query }) {
     const [low, high] = linked.range ?? linked.full();
     const spot = (step) => `${(100 * (step - low)) / Math.max(1, high - low)}%`;
     // What is done after the last step stands at its end. A mark stays the element it was, so that a click or the focus is not lost as steps are done.
-    const seen = events.filter((one) => one.last >= low && one.first <= high + 1);
+    const seen = events.filter((one) => one.last >= low && (one.at ?? one.first) <= high);
     keep(strip, seen.map((one, number) => {
       const key = `${one.kind} ${one.turn} ${one.first} ${seen.slice(0, number).filter((other) => other.kind === one.kind && other.turn === one.turn && other.first === one.first).length}`;
       if (!marks.has(key)) marks.set(key, h("a", { class: `mark ${one.kind}` }));
       const mark = marks.get(key), begin = Math.min(Math.max(one.first, low), high);
       mark.setAttribute("href", context.link("groups", { step: Math.max(0, Math.min(one.at ?? one.last, high)), branch: one.branch }));
-      mark.setAttribute("aria-label", one.words);
-      mark.title = one.words;
+      mark.title = plain(one.words);
+      mark.setAttribute("aria-label", mark.title);
       mark.style.left = spot(begin);
       mark.style.width = one.last > one.first ? `calc(${spot(Math.min(one.last, high))} - ${spot(begin)})` : "";
       return mark;

@@ -1,4 +1,7 @@
-// Elements by hand. Text only ever enters the page as text: no function here takes markup.
+// Elements by hand. Text only ever enters the page as text, in its own reading direction: no function here takes markup.
+import { plain } from "./format.js";
+
+const READ = new Set(["title", "aria-label"]);
 
 /** An element with properties (class, on<event>, data-*, aria-*, anything else as attribute) and children (text, elements, lists; nothing for null). */
 export function h(tag, props, ...children) {
@@ -8,7 +11,7 @@ export function h(tag, props, ...children) {
     if (name === "class") element.className = value;
     else if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "value") element.value = value;
-    else element.setAttribute(name, value === true ? "" : String(value));
+    else element.setAttribute(name, value === true ? "" : READ.has(name) ? plain(String(value)) : String(value));
   }
   return fill(element, children);
 }
@@ -17,7 +20,7 @@ export function h(tag, props, ...children) {
 export function fill(element, children) {
   for (const child of [children].flat(9)) {
     if (child === null || child === undefined || child === false) continue;
-    element.append(child instanceof Node ? child : document.createTextNode(String(child)));
+    element.append(child instanceof Node ? child : document.createTextNode(plain(String(child))));
   }
   return element;
 }

@@ -1,7 +1,7 @@
 // One group: the prompt, the vote as a bar, who decided, every completion with its answer, and this prompt over the steps.
 import { get } from "./api.js";
 import { h, put } from "./dom.js";
-import { admissionWords, num, outcomeWords, percent, place, plain, plural, signed } from "./format.js";
+import { admissionWords, num, outcomeWords, percent, place, plural, signed } from "./format.js";
 
 const PAGE = 24;
 const COLOURS = 6;
@@ -22,7 +22,7 @@ export async function groupTab(body, context, { parts }) {
       h("p", {}, h("a", { href: context.link("groups", { step }) }, `groups of ${place(group.branch, group.step)}`), h("span", { class: "soft" }, ` · group ${group.group_index + 1} of ${group.size}`)),
       h("p", { class: "row" }, link("← previous", near(-1)), link("next →", near(1)))),
     h("article", { class: "inspect" },
-      h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, group.prompt_id)), group.messages.map((one) => h("div", { class: `turn ${one.role}` }, group.messages.length > 1 ? h("b", {}, one.role) : null, h("pre", SCROLLS, plain(one.content))))),
+      h("section", { class: "asked" }, h("h2", {}, "Prompt ", h("code", {}, group.prompt_id)), group.messages.map((one) => h("div", { class: `turn ${one.role}` }, group.messages.length > 1 ? h("b", {}, one.role) : null, h("pre", SCROLLS, one.content)))),
       h("section", { class: "decided" }, h("h2", {}, "Vote"), voteBar(group, picker), labelFacts(group), extraSamples(group, context)),
       h("section", {}, h("div", { class: "row between" }, h("h2", {}, "Completions"), picker.state), list),
       h("section", { class: "visits" }, h("div", { class: "row between" }, h("h2", {}, "This prompt over the steps"), visits.length > 1 ? h("a", { href: context.link("compare", { prompt: group.prompt_id, a: key(visits[0]), b: key(group) }) }, "side by side") : null), visitTable(visits, here, context))));
@@ -82,7 +82,7 @@ function extraSamples(group, context) {
     let shown = false;
     return h("details", { ontoggle: () => { if (!shown) picker.show(); shown = true; } },
       h("summary", {}, `${extra.role}: ${extra.votes.map((one) => `${one.key} ×${one.count}`).join(", ") || "nothing read"}`),
-      h("p", { class: "soft" }, `policy ${extra.policy_version ?? "of several versions"}`), extra.messages.slice(extra.role === "correction" ? -2 : -1).map((one) => h("pre", SCROLLS, plain(one.content))), list);
+      h("p", { class: "soft" }, `policy ${extra.policy_version ?? "of several versions"}`), extra.messages.slice(extra.role === "correction" ? -2 : -1).map((one) => h("pre", SCROLLS, one.content)), list);
   }));
 }
 
@@ -115,7 +115,7 @@ function completion(one, group) {
   ];
   return h("article", { class: "completion", "aria-label": `Completion ${one.completion_index + 1}` },
     h("header", {}, h("span", { class: "soft number" }, one.completion_index + 1), facts),
-    h("pre", SCROLLS, plain(one.before), one.answer ? h("mark", { title: "the answer that was read" }, plain(one.answer)) : null, plain(one.after)));
+    h("pre", SCROLLS, one.before, one.answer ? h("mark", { title: "the answer that was read" }, one.answer) : null, one.after));
 }
 
 function visitTable(visits, here, context) {

@@ -39,9 +39,15 @@ export async function groupsTab(body, context, { query }) {
   const fields = () => ({ text: search.value.trim(), step: isStep() ? step.value.trim() : "", rolled_back: behind.checked ? "1" : "", order: order.value === "newest" ? "" : order.value, filters: [...chosen].join(","), branch: step.value === query.step ? query.branch : undefined });
   const asked = () => Object.fromEntries(Object.entries(fields()).filter(([, value]) => value));
 
-  function apply() {
+  /** Whether the step can be asked for; else the field and the line above the list say so. */
+  function checkStep() {
     step.setAttribute("aria-invalid", String(!isStep()));
-    if (!isStep()) return put(count, `A step is a whole number, not ${step.value.trim()}.`);
+    if (!isStep()) put(count, `A step is a whole number, not ${step.value.trim()}.`);
+    return isStep();
+  }
+
+  function apply() {
+    if (!checkStep()) return undefined;
     context.listed = asked();
     history.replaceState(null, "", context.link("groups", context.listed));
     return load(true);
@@ -51,7 +57,7 @@ export async function groupsTab(body, context, { query }) {
     aborter?.abort();
     aborter = new AbortController();
     try {
-      const found = await get("groups", { run: context.id, ...asked(), until: anew ? null : until, offset: anew ? 0 : rows.length, limit: PAGE }, aborter.signal);
+      const found = await get("groups", { run: context.id, ...context.listed, until: anew ? null : until, offset: anew ? 0 : rows.length, limit: PAGE }, aborter.signal);
       rows = anew ? found.rows : [...rows, ...found.rows];
       [total, until] = [found.total, found.until];
     } catch (error) {
@@ -72,6 +78,7 @@ export async function groupsTab(body, context, { query }) {
 
   context.listed = asked();
   await load(true);
+  checkStep();
   return {
     update(change) {
       left.hidden = !context.run.branches.length;
