@@ -256,10 +256,12 @@ def test_the_list_follows_runs_that_come(page: Open, default_run: Path, tmp_path
     shown = page(folder)
     shown.open("/")
     shown.wait(lambda: "additions" in shown.text(".runs"), "the runs")
+    shown.driver.execute_script("window.kept = document.querySelector('.run .name'); kept.focus()")
     made.write_collapsed(folder / "constant")
     shown.wait(lambda: "halted by the guard" in shown.text(".runs"), "the new run")
     made.write_empty(folder / "empty")
     shown.wait(lambda: len(shown.all(".run")) == 3, "the empty run")
+    assert shown.driver.execute_script("return kept.isConnected && document.activeElement === kept"), "a click on it is not lost"
     assert shown.faults() == []
     shown.picture("watch-runs", tmp_path, keeps_pictures)
     shown.go("/run/constant")

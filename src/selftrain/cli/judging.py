@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from selftrain.config import GuardSection
-from selftrain.report.words import finding_words, health_words
+from selftrain.report.words import finding_words, health_words, steps_words
 
 if TYPE_CHECKING:
     from selftrain.trainer_log import Seen
@@ -81,8 +81,10 @@ def unjudged(found: Found, seen: Seen, section: GuardSection) -> tuple[str, str]
     if found.status or (seen.judged and not is_unread and (not seen.single or seen.single < seen.groups)):
         return "", ""
     if found.num_steps < needed:
-        had = f"{found.num_steps} step{'' if found.num_steps == 1 else 's'}"
-        return f"no step could be judged: {had}, the first verdict needs {needed}", "Give more steps, or smaller --baseline-steps and --window-steps."
+        return (
+            f"no step could be judged: {steps_words(found.num_steps)}, the first verdict needs {needed}",
+            "Give more steps, or smaller --baseline-steps and --window-steps.",
+        )
     if seen.single and seen.single == seen.groups:
         do = "Let the completions of a prompt follow each other, or give rows with a list of completions."
         return "no step could be judged: every group has one completion or none, which agrees with itself", do

@@ -144,9 +144,14 @@ def rollback_sentences(record: RunRecord) -> list[str]:
     return [f"Rolled back {many}: {'; '.join(map(rollback_words, branches))}. The steps left behind stay in the record and are not shown here."]
 
 
+def steps_words(number: int) -> str:
+    """1 step, 12 steps"""
+    return f"{number} step{'' if number == 1 else 's'}"
+
+
 def after_steps(done: int) -> str:
     """after 1 step, after 12 steps: steps are numbered from 0, so the last of 12 is step 11"""
-    return f"after {done} step{'' if done == 1 else 's'}"
+    return f"after {steps_words(done)}"
 
 
 def rollback_words(record: BranchRecord) -> str:
@@ -271,7 +276,7 @@ def repetition_words(record: RunRecord) -> str:
         return "on this device completions may differ, but every vote, label, reward and verdict follows from the recorded ones"
     asked = next(record.ledger.requests(), None)
     if asked is not None:
-        return f"on the same kind of machine, the record is then the same until a person made a request, after {asked.step} steps"
+        return f"on the same kind of machine, the record is then the same until a person made a request, {after_steps(asked.step)}"
     if record.end_reason is None:
         return "on the same kind of machine, the record then begins as this one, which has no end yet"
     return "on the same kind of machine, the record then ends with the same head"
@@ -279,7 +284,7 @@ def repetition_words(record: RunRecord) -> str:
 
 def status_words(record: RunRecord) -> str:
     done, planned = len(record.steps), record.config.run.num_steps
-    return {"done": f"finished, {done} step{'' if done == 1 else 's'}", "halted": f"halted by the guard after {done} of {planned} steps"}.get(
+    return {"done": f"finished, {steps_words(done)}", "halted": f"halted by the guard after {done} of {planned} steps"}.get(
         record.end_reason or "", f"not finished: {done} of {planned} steps"
     )
 

@@ -1,5 +1,5 @@
 // All metrics by stage, accuracy where it was evaluated, and what happened, on one time axis.
-import { get } from "./api.js";
+import { Refused, get } from "./api.js";
 import { Chart, Linked, lone } from "./chart.js";
 import { h, keep, put } from "./dom.js";
 import { STAGE_NAMES, afterSteps, byStage, checkpointWords, evaluatedStep, plain, plural, span, title, unitOf } from "./format.js";
@@ -10,7 +10,7 @@ const THIN = { width: 1, dash: [4, 3] };
 
 export async function curvesTab(body, context, { query }) {
   let series = await get("series", { run: context.id, points: POINTS });
-  let fetching = false, again = false, stopped = false, whole = [0, 1], all = false, toldBefore = "";
+  let fetching = false, again = false, stopped = false, all = false, toldBefore = "";
   const open = (step) => (location.hash = context.link("groups", { step }));
   const reset = h("button", { type: "button", class: "quiet", id: "zoom-out", hidden: true, onclick: () => linked.zoom(null) }, "Show all steps");
   const linked = new Linked((range) => {
@@ -27,10 +27,8 @@ export async function curvesTab(body, context, { query }) {
   let charts = [], accuracy = null, shown = null;
 
   function draw() {
-    const known = [series.live, ...series.left].flatMap((part) => part.steps);
-    if (!linked.range) whole = [0, 1];
-    for (const step of known) whole[1] = Math.max(whole[1], step);
-    linked.whole = whole;
+    const last = [series.live, ...series.left].reduce((most, part) => Math.max(most, part.steps.at(-1) ?? 0), 1);
+    linked.whole = [0, linked.range ? Math.max(last, linked.full()[1]) : last];
     linked.stretches = new Map((series.live.stretches ?? []).flatMap(([first, last]) => [[first, [first, last]], [last, [first, last]]]));
     const keys = [...new Set([...Object.keys(series.live.values), ...series.left.flatMap((one) => Object.keys(one.values))])];
     const shape = `${keys.join()} ${series.left.length}`;
@@ -84,8 +82,10 @@ export async function curvesTab(body, context, { query }) {
     const spot = (step) => `${(100 * (step - low)) / Math.max(1, high - low)}%`;
     // What is done after the last step stands at its end. A mark stays the element it was, so that a click or the focus is not lost as steps are done.
     const seen = events.filter((one) => one.last >= low && (one.at ?? one.first) <= high);
-    keep(strip, seen.map((one, number) => {
-      const key = `${one.kind} ${one.turn} ${one.first} ${seen.slice(0, number).filter((other) => other.kind === one.kind && other.turn === one.turn && other.first === one.first).length}`;
+    const times = new Map();
+    keep(strip, seen.map((one) => {
+      const place = `${one.kind} ${one.turn} ${one.first}`, number = times.get(place) ?? 0, key = `${place} ${number}`;
+      times.set(place, number + 1);
       if (!marks.has(key)) marks.set(key, h("a", { class: `mark ${one.kind}` }));
       const mark = marks.get(key), begin = Math.min(Math.max(one.first, low), high);
       mark.setAttribute("href", context.link("groups", { step: Math.max(0, Math.min(one.at ?? one.last, high)), branch: one.branch }));
@@ -119,8 +119,8 @@ export async function curvesTab(body, context, { query }) {
       const [first, last] = linked.range ?? [];
       series = await get("series", { run: context.id, points: POINTS, first: first === undefined ? undefined : Math.max(0, first), last });
       if (!stopped) draw();
-    } catch {
-      [again, wait] = [true, 2000]; // the line at the top says that there is no connection
+    } catch (error) {
+      [again, wait] = [!(error instanceof Refused && error.status === 401), 2000]; // the line at the top says what is the matter
     } finally {
       fetching = false;
     }

@@ -7,7 +7,7 @@ import { h, put, say } from "./dom.js";
 import { afterSteps, plural } from "./format.js";
 import { groupTab } from "./group.js";
 import { groupsTab } from "./groups.js";
-import { pill, progress } from "./overview.js";
+import { pill, progress, showProgress, showState } from "./overview.js";
 import { recordTab } from "./record.js";
 
 const TABS = [["curves", "Curves", curvesTab], ["groups", "Groups", groupsTab], ["compare", "Compare", compareTab], ["record", "Record", recordTab]];
@@ -42,10 +42,8 @@ export async function showRun(main, id, path, query) {
   /** What changes as the run goes. Elements stay the ones they were: a click, or the focus, must not be lost because a step was done meanwhile. */
   function head() {
     document.title = `${run.name} · ${run.state === "running" ? `step ${run.steps_done}` : run.state} · selftrain`;
-    const now = pill(run.state);
-    state.className = now.className;
-    put(state, now.textContent);
-    bar.style.width = progress(run).style.width;
+    showState(state, run.state);
+    showProgress(bar, run);
     track.setAttribute("aria-label", `${run.steps_done} of ${run.num_steps} steps`);
     put(where, `step ${run.steps_done} of ${run.num_steps}`, run.branch ? `, branch ${run.branch}` : "", run.findings ? `, ${plural(run.verdicts.length, "step")} with findings` : "");
     TABS.forEach(([name], at) => (current === name ? links[at].setAttribute("aria-current", "page") : links[at].removeAttribute("aria-current")));
