@@ -13,6 +13,7 @@ import pytest
 
 from selftrain.config import GuardSection
 from selftrain.config_load import load_config
+from selftrain.console_log import console_row
 from selftrain.errors import ConfigError, PromptError
 from selftrain.guard import RULES
 from selftrain.guard_stream import rows_in, steps_of_rows, steps_of_run, verdicts, verdicts_of_run
@@ -26,6 +27,7 @@ __all__ = ["command", "made_run"]
 
 TRACES = Path(__file__).parent.parent.parent / "shared" / "traces"
 HALTS = GuardSection(action="halt")
+VERL_LOG = "\x1b[36m(TaskRunner pid=7)\x1b[0m step:{} - {} - perf/x:np.float64(1.5)\nTraining Progress:  5%|#    | 1/20 [00:10<03:10]\n"
 NAMES = {
     "coll": "vote/collision_frac",
     "ent": "policy/entropy_mean_nats",
@@ -211,11 +213,17 @@ def written(path: Path, rows: list[dict[str, Any]]) -> None:
         path.write_text("\n".join([",".join(names), *(",".join(str(row.get(name, "")) for name in names) for row in rows)]) + "\n")
     elif path.name == "trainer_state.json":
         path.write_text(json.dumps({"global_step": 12, "log_history": rows}, indent=1))
+    elif path.name == "verl.log":
+        path.write_text("".join(VERL_LOG.format(row.pop("step"), " - ".join(f"{name}:{value}" for name, value in row.items())) for row in rows))
+    elif path.name == "trl.log":
+        path.write_text(
+            "Downloading ...\n" + "".join(f" {100 * at // len(rows)}%|##   | {at}/{len(rows)} [00:01<00:02]\r{row}\n" for at, row in enumerate(rows))
+        )
     else:
         path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv", "trainer_state.json", "a.json"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet", "a.csv", "trainer_state.json", "a.json", "verl.log", "trl.log"])
 def test_a_log_may_have_any_of_these_formats(tmp_path: Path, command: Any, name: str) -> None:
     """Mapped fields and those with a prefix too, of which a table reads the columns."""
     rows = [{"step": step, "train/entropy": 0.3 if step < 10 else 3.0, "mine": 0.5, "loss": 1.0} for step in range(1, 21)]
@@ -224,6 +232,39 @@ def test_a_log_may_have_any_of_these_formats(tmp_path: Path, command: Any, name:
     assert called.status == 4, called.err
     assert "noise" in called.err.splitlines()[-1]
     assert called.out.splitlines()[-1].startswith("20 steps judged: findings in ")
+
+
+@pytest.mark.parametrize(
+    ("line", "row"),
+    [
+        ("step:0 - val-core/gsm8k/acc/mean@1:0.508", {"step": 0, "val-core/gsm8k/acc/mean@1": 0.508}),
+        ("(TaskRunner pid=7) step:3 - actor/entropy:np.float64(0.25) - actor/lr:1e-06 - a:-0.000 - b:nan - c:x1", {"step": 3, "actor/entropy": 0.25}),
+        ("\x1b[36m(main_task pid=7)\x1b[0m step:34 - actor/grad_norm:0.5 [repeated 2x across cluster]", {"step": 34, "actor/grad_norm": 0.5}),
+        ("50%|#| 1/2 [00:01<00:01]   {'entropy': nan, 'grad_norm': '0.5', 'epoch': 1}", {"entropy": "nan", "grad_norm": "0.5", "epoch": 1}),
+        ("footstep:3 - a:1", None),
+        ("step:3", None),
+        ("{'a': open('x')}", None),
+        ("{'trainer': {'n_gpus': 8,", None),
+        ("{1: 2}", None),
+    ],
+)
+def test_lines_of_a_terminal(line: str, row: dict[str, Any] | None) -> None:
+    found = console_row(line)
+    assert (found is None) if row is None else found is not None and found.items() >= row.items()
+    assert found is None or "c" not in found
+
+
+def test_what_was_written_to_a_terminal_may_begin_with_anything(tmp_path: Path, command: Any) -> None:
+    """Also with an object that is printed over several lines; a last line without its end may lack a digit."""
+    lines = [f"step:{step} - actor/entropy:{0.3 if step < 10 else 3.0}\n" for step in range(1, 21)]
+    (tmp_path / "whole.log").write_text("".join(["{\n", " 'a': 1}\n", *lines, "Training finished\n"]))
+    (tmp_path / "cut.log").write_text("".join(["starting\n", *lines]).rstrip())
+    whole, cut = command("guard", "whole.log"), command("guard", "cut.log")
+    assert (whole.status, cut.status) == (4, 4), whole.err + cut.err
+    assert (whole.out.splitlines()[-1][:8], cut.out.splitlines()[-1][:8]) == ("20 steps", "19 steps")
+    assert "the last line is cut off and was left out" in cut.err
+    (tmp_path / "none.log").write_text("starting\nended\n")
+    assert_refused(command("guard", "none.log"), 2, "none.log, line 1: it is not JSON")
 
 
 def test_completions_as_trl_and_verl_write_them(tmp_path: Path, command: Any) -> None:

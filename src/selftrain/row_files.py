@@ -1,13 +1,16 @@
-"""Files and pipes -> rows, in flat memory: JSON lines and Parquet; of a trainer's log also CSV, and JSON as a whole, as `trainer_state.json` is."""
+"""Files and pipes -> rows, in flat memory: JSON lines and Parquet; of a trainer's log also CSV, JSON as a whole, as `trainer_state.json` is, and
+what it wrote to a terminal."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from selftrain.console_log import console_rows
 from selftrain.errors import PromptError
 from selftrain.prompts.files import read_rows
 
@@ -21,8 +24,8 @@ def rows_of(path: str, columns: Collection[str]) -> Iterator[Row]:
 
 
 def log_rows(path: str, columns: Collection[str], torn: Callable[[], None]) -> Iterator[Row]:
-    """The same of a log that a trainer writes, or has written: it may be CSV, one list, or one object with a `log_history`; and it may end in the middle of a
-    line, which is left out and told to `torn`.
+    """The same of a log that a trainer writes, or has written: it may be CSV, one list, one object with a `log_history`, or what was written to a terminal
+    (console_log.py); and it may end in the middle of a line, which is left out and told to `torn`.
     """
     suffix = Path(path).suffix.lower()
     if suffix in UNPACKED:
@@ -63,8 +66,12 @@ def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) 
                 if torn is not None and begun and text.lstrip().startswith("{") and not any(other.strip() for other in lines):
                     torn()
                     return
-                row = None if torn is None or begun else _whole(text, error, lines)
+                row, lines = (None, lines) if torn is None or begun else _whole(text, error, lines)
                 if row is None:
+                    others = console_rows(chain((text,), lines), torn) if torn is not None and not begun else iter(())
+                    if (first := next(others, None)) is not None:
+                        yield from chain((first,), others)
+                        return
                     why = f"it is not JSON ({str(error).partition(';')[0]})"
                     raise PromptError(f"{origin}, line {number}", why, "write one JSON object per line") from error
             history = None if torn is None or begun else _history(row)
@@ -79,14 +86,15 @@ def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) 
         raise PromptError(f"{origin}, after line {number}", f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
 
 
-def _whole(text: str, error: Exception, lines: Iterator[str]) -> Any:
-    """The JSON that a first line and all others are together; None where the line is wrong before its end, or they are none."""
+def _whole(text: str, error: Exception, lines: Iterator[str]) -> tuple[Any, Iterator[str]]:
+    """The JSON that a first line and all others are together, None where the line is wrong before its end or they are none; and the lines behind the first."""
     if not isinstance(error, json.JSONDecodeError) or error.pos < len(text.rstrip()):
-        return None
+        return None, lines
+    others = list(lines)
     try:
-        return json.loads(text + "".join(lines))
+        return json.loads(text + "".join(others)), iter(others)
     except (ValueError, RecursionError):
-        return None
+        return None, iter(others)
 
 
 def _history(value: Any) -> list[Row] | None:

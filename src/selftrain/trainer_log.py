@@ -19,6 +19,7 @@ ALIASES: Mapping[str, str] = {
     "entropy": "policy/entropy_mean_nats",
     "grad_norm": "update/grad_norm",
     "actor/entropy": "policy/entropy_mean_nats",
+    "actor/entropy_loss": "policy/entropy_mean_nats",
     "actor/grad_norm": "update/grad_norm",
     "response_length/mean": "completion/length_mean_tokens",
     "response_length/clip_ratio": "completion/truncated_frac",

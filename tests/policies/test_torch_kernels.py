@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, L
 from selftrain.objective import Objective
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch import attention, draw, forward, fused, head, prefixes
-from selftrain.policies.torch.attention import Decoding, Shared
+from selftrain.policies.torch.attention import Decoding, Scoring, Shared
 from selftrain.policies.torch.draw import draw_rows
 from selftrain.policies.torch.fused import Heads, fuse_gates, fuse_norms, fuse_rotations
 from selftrain.seeds import Stream
@@ -116,7 +116,7 @@ def test_attention_of_a_decode_step_is_that_of_torch(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "attends", lambda *_: None)
         keys, values = (Shared(part, mine, layout, True) for part, mine in zip(prompt, own, strict=True))
-        expected = layout.attend(query, keys, values, 0.3, softcap)
+        expected = layout.attend(query, keys, values, Scoring(0.3, softcap))
     found = kernels.attend(query, tuple(prompt), tuple(own), layout, 0.3, window, softcap)
     tolerance = 1e-5 if dtype is torch.float32 else 3e-2
     torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)

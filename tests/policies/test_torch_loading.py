@@ -14,10 +14,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch_models import character_tokenizer, policy_of, requests_for, write_model
 from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from selftrain.config import PolicySection, RunConfig
 from selftrain.errors import ModelError
 from selftrain.policies.base import SamplingParams
+from selftrain.policies.torch.attention import NAME
 from selftrain.policies.torch.forward import check_layers
 from selftrain.policies.torch.loading import check_unquantised, quiet
 from selftrain.run_folder import resolved
@@ -177,6 +179,15 @@ def test_what_peft_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ModelError) as caught:
         policy_of(write_model(tmp_path), {"lora_rank": 4})
     assert caught.value.why == "peft refuses it: no adapters here"
+
+
+@pytest.mark.parametrize("more", [{"attention_mask": torch.zeros(1)}, {"position_bias": torch.zeros(1)}, {"indices": torch.zeros(1)}])
+def test_attention_that_chooses_its_keys_itself_is_refused(more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tokens alone would not tell: the most important four of them are all."""
+    attend = ALL_ATTENTION_FUNCTIONS[NAME]
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, NAME, lambda *args, **named: attend(*(args[:4] if "attention_mask" in more else args), **{**named, **more}))
+    with pytest.raises(ModelError, match="its layers choose themselves what a token looks at, so sequences cannot share their prompt"):
+        policy_of(write_model(tmp_path))
 
 
 def test_windows_of_different_lengths_are_refused() -> None:

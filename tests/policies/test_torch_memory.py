@@ -12,7 +12,7 @@ from torch_models import FAMILIES, groups_of, policy_of, samples_of, write_model
 
 from selftrain.objective import Objective
 from selftrain.policies.torch import memory
-from selftrain.policies.torch.attention import Joined, Learning, Shared, learning_masks
+from selftrain.policies.torch.attention import Joined, Learning, Scoring, Shared, learning_masks
 from selftrain.policies.torch.head import Head
 from selftrain.policies.torch.logprobs import token_logprobs
 from selftrain.policies.torch.memory import default_microbatch_tokens, kept_bytes, one_gradient
@@ -136,7 +136,7 @@ def test_keys_behind_prompts_are_made_again_for_the_backward_pass(heads: int, dt
     times_made: list[Joined] = []
     made = Joined.made
     monkeypatch.setattr(Joined, "made", lambda joined: times_made.append(joined) or made(joined))
-    out = layout.attend(parts[0], Shared(parts[1], parts[2], layout, False), Shared(parts[3], parts[4], layout, False), 0.3, None)
+    out = layout.attend(parts[0], Shared(parts[1], parts[2], layout, False), Shared(parts[3], parts[4], layout, False), Scoring(0.3))
     assert len(times_made) == 2
     gradients = torch.autograd.grad(out.float().square().sum(), parts)
     assert len(times_made) == 4

@@ -20,7 +20,6 @@ from selftrain.policies.torch import forward, prefixes, sampler
 from selftrain.policies.torch.decoding import Chunk
 from selftrain.policies.torch.draw import draw, inverse_cdf, truncated
 from selftrain.policies.torch.hardware import default_cache_mib
-from selftrain.policies.torch.layers import bytes_per_token
 from selftrain.policies.torch.sampler import chunks_of, most_rows, rows_within
 from selftrain.seeds import Stream
 from selftrain.types import Finish, Message, Prompt
@@ -262,8 +261,10 @@ def test_the_memory_of_the_cache_where_none_is_named(tmp_path: Path, monkeypatch
     card = SimpleNamespace(total_memory=80 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
     assert default_cache_mib(torch.device("cuda")) == 20 << 10
-    config = policy_of(write_model(tmp_path, "gemma3")).forward.config
-    assert bytes_per_token(config, 4) == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key-value heads, head size, bytes
+    forward = policy_of(write_model(tmp_path, "gemma3")).forward
+    assert forward.bytes_per_token == 2 * 2 * 2 * 8 * 4  # keys and values, layers, key-value heads, head size, bytes
+    latent = policy_of(write_model(tmp_path, "deepseek_v3")).forward
+    assert latent.bytes_per_token == (2 * (12 + 4) + 4 * (12 + 6)) * 4  # of each layer what is cached, and of one the keys and values of all heads
 
 
 def test_prompts_become_tokens_by_chat_or_plain_template(tmp_path: Path) -> None:

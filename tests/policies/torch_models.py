@@ -81,6 +81,31 @@ GEMMA4: dict[str, Any] = {
     "hidden_size_per_layer_input": 8,
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }
+SINKS: dict[str, Any] = {
+    **SIZES,
+    "head_dim": 8,
+    "sliding_window": 8,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+}
+LATENT: dict[str, Any] = {
+    **SIZES,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "n_group": 2,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 1,
+}
 AFMOE: dict[str, Any] = {"head_dim": 8, "sliding_window": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "num_hidden_layers": 4}
 NEWER: dict[str, Any] = {
     name: getattr(transformers, kind)(**sizes)
@@ -89,10 +114,13 @@ NEWER: dict[str, Any] = {
         ("gemma4_shared", "Gemma4TextConfig", {**GEMMA4, "num_kv_shared_layers": 2}),
         ("gemma3n", "Gemma3nTextConfig", {**GEMMA4, "num_kv_shared_layers": 2}),
         ("afmoe", "AfmoeConfig", {**SIZES, **AFMOE}),
+        ("gpt_oss", "GptOssConfig", SINKS),
+        ("deepseek_v3", "DeepseekV3Config", LATENT),
     )
     if hasattr(transformers, kind)
 }
-"""Families that not every version of transformers has: heads of different sizes in one model; layers that use the keys of others; attention taken a view of."""
+"""Families that not every version of transformers has: heads of different sizes in one model; layers that use the keys of others; attention taken a view of;
+sinks of attention; keys and values that are made of what is cached, and of two sizes."""
 PROMPTS = tuple(Prompt(f"p{at}", (Message("user", text),)) for at, text in enumerate(["12+5", "what is 7", "a"]))
 
 

@@ -11,9 +11,10 @@ gathered into one matrix, so that its keys are read once for all of them. A shor
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ from selftrain.policies.torch.trees import Packed
 NAME = "selftrain_shared"
 SHORT_TOKENS = 128
 """Up to so many keys plain matrix products are faster than the fused attention of a CPU, forward and backward."""
+CHOOSING = ("position_bias", "indices", "block_indices")
+"""what some models give their attention beside a mask: a bias by distance, and which keys are looked at"""
 ATTENTIONS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """Not cuDNN's, which plans anew, half a second forward and backward each, for every shape of a micro-batch: with completions of all lengths they differ."""
 
@@ -37,6 +40,30 @@ class Shared(NamedTuple):
     own: torch.Tensor
     layout: Decoding | Learning
     is_sliding: bool
+
+
+class Scoring(NamedTuple):
+    """How a layer makes weights of its scores. sinks_H: of each query head the score of a place that is no token, whose weight is lost (GPT-OSS)."""
+
+    scaling: float
+    softcap: float | None = None
+    sinks_H: torch.Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a fused attention knows all of it."""
+        return self.softcap is None and self.sinks_H is None
+
+    def capped(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores if self.softcap is None else torch.tanh(scores / self.softcap) * self.softcap
+
+    def softmax(self, scores: torch.Tensor) -> torch.Tensor:
+        """Weights of float32 scores [B, K, G, L] or [B, H, T, L]."""
+        if self.sinks_H is None:
+            return scores.softmax(-1)
+        heads = scores.shape[1:3] if scores.shape[1] * scores.shape[2] == len(self.sinks_H) else (len(self.sinks_H), 1)
+        sinks = self.sinks_H.float().view(1, *heads, 1).expand(*scores.shape[:-1], 1)
+        return torch.cat([scores, sinks], -1).softmax(-1)[..., :-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,29 +83,27 @@ class Decoding:
     is_copied: bool = False
     masks: dict[bool, torch.Tensor] = field(default_factory=dict)
 
-    def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
+    def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, how: Scoring) -> torch.Tensor:
         """[B, 1, H, D]."""
-        fast = attends(query_BHQD, values.own, softcap)
+        fast = None if how.sinks_H is not None else attends(query_BHQD, values.own, how.softcap)
         if fast is not None:
             window = self.window if keys.is_sliding else sys.maxsize
-            out: torch.Tensor = fast.attend(query_BHQD, (keys.prompt, values.prompt), (keys.own, values.own), self, scaling, window, softcap)
+            out: torch.Tensor = fast.attend(query_BHQD, (keys.prompt, values.prompt), (keys.own, values.own), self, how.scaling, window, how.softcap)
             return out
         (batch, heads, _, size), kv_heads = query_BHQD.shape, keys.own.shape[1]
-        query_BKGD = query_BHQD.reshape(batch, kv_heads, heads // kv_heads, size) * scaling
+        query_BKGD = query_BHQD.reshape(batch, kv_heads, heads // kv_heads, size) * how.scaling
         scores_BKGL = (query_BKGD @ keys.own.transpose(-1, -2)).float()
         if not self.is_copied:
             of_prompt = self.from_prompts(self.to_prompts(query_BKGD, len(keys.prompt)) @ keys.prompt.transpose(-1, -2), heads // kv_heads)
             scores_BKGL = torch.cat([of_prompt.float(), scores_BKGL], -1)
-        if softcap is not None:
-            scores_BKGL = torch.tanh(scores_BKGL / softcap) * softcap
-        weights_BKGL = (scores_BKGL + self.mask(keys.is_sliding)).softmax(-1).to(keys.own.dtype)
+        weights_BKGL = how.softmax(how.capped(scores_BKGL) + self.mask(keys.is_sliding)).to(keys.own.dtype)
         if self.is_copied:
-            return (weights_BKGL @ values.own).reshape(batch, 1, heads, size)
+            return (weights_BKGL @ values.own).reshape(batch, 1, heads, -1)
         width = keys.prompt.shape[2]
         prompt_BKGL, own_BKGT = weights_BKGL[..., :width], weights_BKGL[..., width:]
         out_BKGD = own_BKGT @ values.own
         out_BKGD = out_BKGD + self.from_prompts(self.to_prompts(prompt_BKGL, len(keys.prompt)) @ values.prompt, heads // kv_heads)
-        return out_BKGD.reshape(batch, 1, heads, size)
+        return out_BKGD.reshape(batch, 1, heads, -1)
 
     def mask(self, is_sliding: bool) -> torch.Tensor:
         if is_sliding not in self.masks:
@@ -104,20 +129,18 @@ class Learning(NamedTuple):
     prompts_B: torch.Tensor
     masks: dict[bool, torch.Tensor]
 
-    def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, scaling: float, softcap: float | None) -> torch.Tensor:
+    def attend(self, query_BHQD: torch.Tensor, keys: Shared, values: Shared, how: Scoring) -> torch.Tensor:
         """[B, T, H, D]."""
         group = query_BHQD.shape[1] // keys.own.shape[1]
         joined = [Joined(part.prompt, part.own, self.prompts_B, group) for part in (keys, values)]
         keys_BHLD, values_BHLD = (one.made() for one in joined)
         mask = self.masks[keys.is_sliding]
-        if softcap is None and (mask.is_cuda or mask.shape[-1] > SHORT_TOKENS):
+        if how.is_plain and (mask.is_cuda or mask.shape[-1] > SHORT_TOKENS):
             with made_again(joined, (keys_BHLD, values_BHLD)), sdpa_kernel(ATTENTIONS):
-                out = torch.nn.functional.scaled_dot_product_attention(query_BHQD, keys_BHLD, values_BHLD, attn_mask=mask, scale=scaling)
+                out = torch.nn.functional.scaled_dot_product_attention(query_BHQD, keys_BHLD, values_BHLD, attn_mask=mask, scale=how.scaling)
         else:
-            scores = (query_BHQD * scaling @ keys_BHLD.transpose(-1, -2)).float()
-            if softcap is not None:
-                scores = torch.tanh(scores / softcap) * softcap
-            out = scores.masked_fill(~mask, -torch.inf).softmax(-1).to(query_BHQD.dtype) @ values_BHLD
+            scores = how.capped((query_BHQD * how.scaling @ keys_BHLD.transpose(-1, -2)).float())
+            out = how.softmax(scores.masked_fill(~mask, -torch.inf)).to(query_BHQD.dtype) @ values_BHLD
         return out.transpose(1, 2).contiguous()  # as transformers' own do: some models take a view of it
 
 
@@ -189,16 +212,39 @@ def attend(
     query: torch.Tensor,
     key: Any,
     value: Any,
-    attention_mask: Any,  # noqa: ARG001
+    attention_mask: Any,
     scaling: float | None = None,
     softcap: float | None = None,
-    **_kwargs: Any,
+    **more: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The attention function as transformers calls it; what may be looked at is known from the layout."""
-    return key.layout.attend(query, key, value, query.shape[-1] ** -0.5 if scaling is None else scaling, softcap), None
+    """The attention function as transformers calls it; what may be looked at is known from the layout. NotImplementedError where it is not."""
+    if attention_mask is not None or any(more.get(name) is not None for name in CHOOSING):
+        raise NotImplementedError("its layers choose themselves what a token looks at")
+    return key.layout.attend(query, key, value, Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, softcap, more.get("s_aux"))), None
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+
+
+def share_latents(model: Any) -> None:
+    """Models with multi-head latent attention (DeepSeek-V2, arXiv 2405.04434) cache a shorter state of all heads and make keys and values of what the cache
+    gives back: theirs are made of both parts of a `Shared` too.
+    """
+    for kind in {type(module) for module in model.modules()}:
+        expand = getattr(kind, "expand_kv", None)
+        if expand is not None and not hasattr(expand, "__wrapped__"):
+            kind.expand_kv = expanding(expand)
+
+
+def expanding(expand: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(expand)
+    def expand_kv(module: Any, latents: Any, rotated: Any) -> Any:
+        if not isinstance(latents, Shared):
+            return expand(module, latents, rotated)
+        of_prompt, own = (expand(module, *pair) for pair in ((latents.prompt, rotated.prompt), (latents.own, rotated.own)))
+        return tuple(latents._replace(prompt=prompt, own=mine) for prompt, mine in zip(of_prompt, own, strict=True))
+
+    return expand_kv
 
 
 @contextmanager

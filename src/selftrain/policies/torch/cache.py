@@ -16,7 +16,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from selftrain.policies.torch.attention import Decoding, Learning, Shared
-from selftrain.policies.torch.layers import sliding_layers
+from selftrain.policies.torch.layers import head_sizes, sliding_layers
 
 BLOCK_TOKENS = 64
 
@@ -129,6 +129,14 @@ class DecodingCache(Cache):  # type: ignore[misc]
         for layer in self.layers:
             for buffer in layer.own:
                 buffer[targets, :, :columns] = buffer[sources, :, :columns]
+
+
+def numbers_per_token(config: Any, cache: DecodingCache) -> int:
+    """Of one token in all layers; where less is cached than keys and values of all heads, those of one layer too, which are made of it."""
+    cached: int = sum(buffer.shape[1] * buffer.shape[3] for layer in cache.layers for buffer in layer.own)
+    text = config.get_text_config(decoder=True)
+    is_latent = getattr(text, "kv_lora_rank", None) and cache.layers[0].own[0].shape[1] == 1
+    return cached + (int(text.num_attention_heads) * sum(head_sizes(text)) if is_latent else 0)
 
 
 def with_room(buffer: torch.Tensor, rows: int, columns: int, most_columns: int, used_rows: int | None = None) -> torch.Tensor:

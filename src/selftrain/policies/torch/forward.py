@@ -12,8 +12,8 @@ import torch
 from transformers.cache_utils import Cache
 
 from selftrain.errors import ModelError
-from selftrain.policies.torch.attention import Decoding, shared_attention
-from selftrain.policies.torch.cache import DecodingCache, prompt_cache
+from selftrain.policies.torch.attention import Decoding, share_latents, shared_attention
+from selftrain.policies.torch.cache import DecodingCache, numbers_per_token, prompt_cache
 from selftrain.policies.torch.fused import fuse
 from selftrain.policies.torch.layers import attends_only, windows
 from selftrain.policies.torch.loading import LoadedModel, first_line
@@ -37,7 +37,7 @@ class Forward:
     """A model's forward passes under one compute type.
 
     model: the causal language model itself in float32, adapters included; it stays in evaluation mode. running: what the passes go through: the model, or its
-    bfloat16 twin. adapters: peft's wrapper of the model under LoRA.
+    bfloat16 twin. adapters: peft's wrapper of the model under LoRA. bytes_per_token: of what is cached.
     """
 
     def __init__(self, loaded: LoadedModel, dtype: str, adapters: Any = None) -> None:
@@ -48,6 +48,7 @@ class Forward:
         self.max_positions = usable_positions(self.config.get_text_config(decoder=True))
         self.vocabulary: int = self.model.get_output_embeddings().weight.shape[0]
         check_layers(self.config)
+        share_latents(self.model)
         self.window: int = next(iter(windows(self.config)), sys.maxsize)
         self.token_cost = pairs_per_token(self.model)
         self.running, self.adapters, self.twin = self.model, adapters, None
@@ -88,7 +89,7 @@ class Forward:
 
     def check_shared(self, expected_V: torch.Tensor, scale: float) -> None:
         """Raises ModelError when a token behind a cached prompt does not give the logits of a plain forward pass."""
-        zero = torch.zeros(1, dtype=torch.int64, device=self.device)
+        zero, why = torch.zeros(1, dtype=torch.int64, device=self.device), "its attention is not exchangeable in transformers"
         try:
             with torch.inference_mode():
                 prompts, cache = prompt_cache(self.config), DecodingCache(self.config)
@@ -100,12 +101,15 @@ class Forward:
                     layer.at(zero, zero, (1, 1, 1), layout)
                 mine_V = self.decode(zero, zero + 1, cache)[0].float()
             fits = torch.allclose(mine_V, expected_V, atol=1e-3 * scale, rtol=1e-3)
-        except (AttributeError, TypeError, RuntimeError, IndexError, ValueError, NotImplementedError):
+            self.bytes_per_token = self.element_size * numbers_per_token(self.config, cache)
+        except NotImplementedError as error:
+            fits, why = False, first_line(error)
+        except (AttributeError, TypeError, RuntimeError, IndexError, ValueError):
             fits = False
         if not fits:
             raise ModelError(
                 f"a model of type {self.config.model_type!r}",
-                "its attention is not exchangeable in transformers, so sequences cannot share their prompt",
+                f"{why}, so sequences cannot share their prompt",
                 "give a model whose attention goes through transformers' attention interface (Llama, Qwen, Gemma, SmolLM, Mistral, Phi, GPT-2 ...)",
             )
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
-def bytes_per_token(config: Any, element_size: int) -> int:
-    """Bytes of keys and values of one token in all layers that make some."""
-    making = layer_configs(config)[: len(sliding_layers(config))]
-    return sum(int(2 * (getattr(one, "num_key_value_heads", None) or one.num_attention_heads) * head_size(one) * element_size) for one in making)
-
-
-def head_size(layer: Any) -> int:
-    """Numbers in one head of a layer, from its settings."""
-    return int(getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads)
+def head_sizes(layer: Any) -> tuple[int, int]:
+    """Numbers in one head's key and in its value, from a layer's settings. Keys of two parts, of which one has the position, are those of DeepSeek."""
+    parts = [getattr(layer, name, None) or 0 for name in ("qk_nope_head_dim", "qk_rope_head_dim")]
+    key = sum(parts) if all(parts) else getattr(layer, "head_dim", None) or layer.hidden_size // layer.num_attention_heads
+    return int(key), int(getattr(layer, "v_head_dim", None) or key)
 
 
 def layer_configs(config: Any) -> list[Any]:

@@ -15,7 +15,6 @@ from selftrain.policies.torch.decoding import Chunk, Drawn, Plan, RecordedDecode
 from selftrain.policies.torch.encoding import Encoder
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.graphs import Graphs
-from selftrain.policies.torch.layers import bytes_per_token
 from selftrain.policies.torch.prefixes import PrefixDecoder, copied_tokens
 from selftrain.policies.torch.scoring import LOGITS_AT_ONCE
 from selftrain.policies.torch.stops import StopTexts
@@ -73,7 +72,7 @@ class TorchSampler:
                 limits.append(room)
         longest = max(len(ids) for ids in prompts)
         longest += max(limits) + copied_tokens(longest, self.forward.device.type)
-        rows = rows_within(self.cache_mib, bytes_per_token(self.forward.config, self.forward.element_size) * longest)
+        rows = rows_within(self.cache_mib, self.forward.bytes_per_token * longest)
         rows = max(1, min(rows, most_rows(self.forward.device.type, self.forward.vocabulary), total))
         return Plan(chunks_of(prompts, [request.count for request in requests], rows), torch.from_numpy(uniforms), torch.tensor(limits), rows)
 

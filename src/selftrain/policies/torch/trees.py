@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from selftrain.policies.torch.layers import head_size, layer_configs
+from selftrain.policies.torch.layers import head_sizes, layer_configs
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 
@@ -168,7 +168,7 @@ def pairs_per_token(model: Any) -> float:
         return 0.0
     ends = {id(module.weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())}
     weights: int = sum(weight.numel() for weight in model.parameters() if id(weight) not in ends)
-    return float(weights / (2 * sum(one.num_attention_heads * head_size(one) for one in layer_configs(model.config))) / PAIR_COST)
+    return float(weights / sum(one.num_attention_heads * sum(head_sizes(one)) for one in layer_configs(model.config)) / PAIR_COST)
 
 
 class Packed(NamedTuple):
