@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import selftrain
-from selftrain.compose import config_hash
-from selftrain.config import RunConfig
+from selftrain.compose import check_idle, config_hash
+from selftrain.config import RunConfig, UpdateSection
 from selftrain.config_load import load_config, option_names, validate_recorded
 from selftrain.errors import ConfigError
 from selftrain.run import start
@@ -147,10 +149,20 @@ def test_kl_in_the_loss_that_weighs_nothing_is_refused_in_new_runs_and_read_in_o
     assert validate_recorded(load_config(overrides=options).model_dump(mode="json")).objective.kl_coef == 0
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize(("warmup_steps", "num_steps"), [(0, 1), (0, 2), (1, 2), (9, 11), (10, 11), (10, 2)])
+def test_a_schedule_is_idle_where_it_gives_the_rates_of_the_constant_one(schedule: Any, warmup_steps: int, num_steps: int) -> None:
+    update = UpdateSection(schedule=schedule, warmup_steps=warmup_steps)
+    rates = [[learning_rate(one, step, num_steps) for step in range(num_steps)] for one in (update, UpdateSection(warmup_steps=warmup_steps))]
+    whole = load_config(overrides={"update.schedule": schedule, "update.warmup_steps": warmup_steps, "run.num_steps": num_steps})
+    with pytest.raises(ConfigError, match="the run ends before") if rates[0] == rates[1] else nullcontext():
+        check_idle(whole)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({"update.schedule": "cosine", "run.num_steps": 10}, "the rate falls after the warm-up only"),
+        ({"update.schedule": "cosine", "run.num_steps": 11}, "the rate falls from the second step after the warm-up on"),
         ({"labels.source": "gate", "gate.conditions": ["halves"], "gate.min_share_frac": 0.7}, "only the condition share looks at it"),
     ],
 )

@@ -23,7 +23,7 @@ from selftrain.events import Taken
 from selftrain.guard import Doubts
 from selftrain.guard.doubts import Support
 from selftrain.guard_stream import verdicts_of_run
-from selftrain.handover import START, Schedule, healthiest, protected, scheduled
+from selftrain.handover import START, Known, Schedule, healthiest, protected, scheduled
 from selftrain.ledger import BranchRecord, RequestRecord, Status, lineage, read, storage, verify
 from selftrain.replay import replay
 from selftrain.report import write_report
@@ -186,6 +186,20 @@ def test_a_guard_overruled_at_the_place_that_a_run_goes_back_to_stays_overruled(
     probed = {one.step for one in run.guard.doubts.supports}
     assert probed
     assert (min(probed) >= 6) == stays
+
+
+def test_what_is_kept_for_a_place_where_the_guard_was_overruled_is_what_it_would_choose_there(tmp_path: Path) -> None:
+    """A run that goes back there knows nothing any more; its checkpoint does."""
+    run = start(config(tmp_path, "a", probes__every_steps=2, guard__action="warn", run__num_checkpoints=99))
+    with_requests(run, {6: overruled})
+    other = Known(run.folder / "checkpoints")
+    other.overruled = control.overruled_steps(read(run.folder))
+    for known in (run.known, other):
+        made, before = known["step-000006"], known["step-000003"]
+        assert made is not None
+        assert made.supports
+        assert known.when_made("step-000006") == Doubts()
+        assert known.when_made("step-000003") == before != Doubts()
 
 
 def test_rolled_back_twice_history_has_three_parts(tmp_path: Path) -> None:

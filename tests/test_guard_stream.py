@@ -358,6 +358,19 @@ def test_where_nothing_could_be_judged_it_says_so(
     assert "no step could be judged" in last["error"]
 
 
+def test_how_few_answers_were_read_is_said(tmp_path: Path, command: Any) -> None:
+    """Groups that are too few for a step count nowhere; rules of which none judged anything are not listed."""
+    rows = [{"prompt": f"p{at}", "completions": ["well", "so", "no", "#### 1" if at in (0, 24) else ""]} for at in range(25)]
+    few = command("guard", write(tmp_path / "few.jsonl", rows), "--prompts-per-step", "2")
+    assert few.status == 0, few.err
+    assert "an answer was read in 1 of 96 completions only" in few.err
+    left = command("guard", write(tmp_path / "left.jsonl", [*rows[1:24], rows[2], rows[0]]), "--prompts-per-step", "2", "--json")
+    assert left.status == 2
+    last = json.loads(left.out.splitlines()[-1])
+    assert "no completion of 24 groups has" in last["error"]
+    assert not any("rules that had" in note for note in last["notes"])
+
+
 def test_options_that_do_nothing_are_refused(tmp_path: Path, command: Any) -> None:
     signals, completions = write(tmp_path / "signals.jsonl", STEADY), write(tmp_path / "completions.jsonl", groups(99))
     assert_refused(command("guard", completions, "--map", "a=vote/share_mean_frac"), 2, "--map a=vote/share_mean_frac", "Leave out --map")

@@ -189,7 +189,7 @@ def test_a_resumed_run_knows_what_the_guard_knew_at_its_checkpoints(tmp_path: Pa
             run.stop()
     again = resume(run.folder)
     for name in ("step-000002", "step-000004"):
-        assert again._known[name] == run._known[name] != Doubts()
+        assert again.known[name] == run.known[name] != Doubts()
     again.ledger.close()
     storage.publish(run.folder / "checkpoints" / "step-000002" / "manifest.json", b"{}")
     assert resume(run.folder)._known["step-000002"] is None

@@ -136,7 +136,7 @@ def test_a_run_cut_off_in_its_last_evaluation_ends_when_resumed(tmp_path: Path, 
 
 def test_a_run_killed_as_it_dropped_a_checkpoint_leaves_none_too_many(tmp_path: Path) -> None:
     """Killed in its last step: what is taken up saves nothing more, and drops all the same."""
-    options = {**SMALL, "run.num_checkpoints": 1, "guard.window_steps": 2, "guard.action": "halt", "probes.num_prompts": 0}
+    options = {**SMALL, "run.num_checkpoints": 1, "guard.window_steps": 2, "probes.num_prompts": 0}
     train_to_end(config(tmp_path, "whole", options))
     run = start(config(tmp_path, "cut", options))
     checkpoints = tmp_path / "cut" / "checkpoints"

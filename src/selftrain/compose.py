@@ -224,7 +224,6 @@ def make_scorer(config: RunConfig) -> Scorer:
 
 def check_parts(config: RunConfig, problems: Problems) -> None:
     """Raises ConfigError for a label source, rule or clustering that does not exist or misses something, and for a second turn that cannot be rewarded."""
-    check_idle(config)
     check_reward_rule(config)
     check_correction(config)
     make_labelling(config, problems.train)
@@ -240,10 +239,11 @@ def check_idle(config: RunConfig) -> None:
     if (config.objective.kl_in, config.objective.kl_coef) == ("loss", 0):
         do = "Leave objective.kl_in at none; a weight of 0 in the reward measures the KL."
         raise ConfigError("objective.kl_in = loss, objective.kl_coef = 0", "the start would be scored in every step, and nothing be done with it", do)
-    if update.schedule != "constant" and update.warmup_steps >= num_steps:
+    if update.schedule != "constant" and update.warmup_steps >= num_steps - 1:  # the first step that falls is the second after the warm-up
         given = f"update.schedule = {update.schedule}, update.warmup_steps = {update.warmup_steps}, run.num_steps = {num_steps}"
-        do = f"Give an update.warmup_steps below {num_steps}, more steps, or leave update.schedule at constant."
-        raise ConfigError(given, "the rate falls after the warm-up only, which is as long as the run", do)
+        fewer = f"an update.warmup_steps below {num_steps - 1}, " if num_steps > 1 else ""
+        do = f"Give {fewer}more steps, or leave update.schedule at constant."
+        raise ConfigError(given, "the rate falls from the second step after the warm-up on, and the run ends before", do)
     gate, is_asked = config.gate, any(name == "gate" for _, name in config.label_sources)
     if is_asked and "share" not in gate.conditions and gate.min_share_frac != type(gate)().min_share_frac:
         given = f"gate.min_share_frac = {gate.min_share_frac}, gate.conditions = {', '.join(gate.conditions)}"

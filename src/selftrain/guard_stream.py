@@ -173,7 +173,8 @@ def measured(step: int, groups: Sequence[RawGroup], seen: Seen) -> Step:
     texts = [text for group in groups for text in group.texts]
     voted = [vote_of(group, read_answers) for group in groups]
     votes = [one.vote for one in voted]
-    seen.has_answer |= any(vote.num_read for vote in votes)
+    seen.completions += len(texts)
+    seen.answers += sum(vote.num_read for vote in votes)
     values = {
         "vote/share_mean_frac": mean([vote.share_frac for vote in votes]),
         "vote/margin_mean_frac": mean([vote.margin_frac for vote in votes]),

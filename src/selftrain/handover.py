@@ -21,11 +21,15 @@ Best = Callable[[Mapping[int, str]], str]
 
 
 class Known(dict[str, Doubts | None]):
-    """What the guard held against checkpoints when each of a run's was made, by name; None where a checkpoint is damaged. Raises StorageError."""
+    """What the guard held against checkpoints when each of a run's was made, by name; None where a checkpoint is damaged. Raises StorageError.
+
+    overruled: (branch, steps done) where a person overruled it.
+    """
 
     def __init__(self, folder: Place) -> None:
         super().__init__()
         self.folder = folder
+        self.overruled: set[tuple[int, int]] = set()
 
     def __missing__(self, name: str) -> Doubts | None:
         try:
@@ -33,6 +37,10 @@ class Known(dict[str, Doubts | None]):
         except CheckpointError:
             self[name] = None
         return self[name]
+
+    def when_made(self, name: str) -> Doubts | None:
+        """What the guard knows that goes back to it: nothing where it was overruled there."""
+        return Doubts() if place_of(name) in self.overruled else self[name]
 
 
 @dataclass(frozen=True, slots=True)

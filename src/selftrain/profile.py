@@ -113,7 +113,8 @@ def profile(config: RunConfig, num_steps: int, num_warmup: int, show: Callable[[
     run_section = {"folder": parent, "num_steps": num_warmup + num_steps, "checkpoint_every_steps": 1}
     try:
         probes = config.probes.model_copy(update={"every_steps": min(4, num_steps, config.probes.every_steps)})
-        run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section), "probes": probes}))
+        update = config.update.model_copy(update={"schedule": "constant"})  # so few steps would not see it fall
+        run = start(config.model_copy(update={"run": config.run.model_copy(update=run_section), "probes": probes, "update": update}))
         measured, displays, decodes = [], [], []
         for report in train(run.parts(), 0):
             run.ledger.record_timing({"step": report.metrics.step, "seconds": dict(report.seconds)})

@@ -20,6 +20,7 @@ from selftrain.compose import (
     as_recorded,
     check_header,
     check_held_out_answers,
+    check_idle,
     check_lengths,
     check_parts,
     environment_of,
@@ -78,7 +79,7 @@ class Run:
         self._schedule = Schedule(config.run.checkpoint_every_steps, config.run.num_steps, config.guard.window_steps)
         self.stopping = False
         self.measured = Measured(ledger)
-        self._known = handover.Known(self.folder / "checkpoints")
+        self.known = handover.Known(self.folder / "checkpoints")
 
     def stop(self) -> None:
         self.stopping = True
@@ -157,7 +158,8 @@ class Run:
         else:
             self.policy.load(found.path)
             self._remember(found.state, remedies.branch_config(self.config, self.ledger.branches[:parent]))
-        if (parent, step) in control.overruled_steps(read(self.folder)):
+        self.known.overruled = control.overruled_steps(read(self.folder))
+        if (parent, step) in self.known.overruled:
             self.guard.overrule()
         if remedies.changes_signals(record):
             self.guard.start_over()
@@ -264,13 +266,13 @@ class Run:
         state = {"step": self.steps_done, "head": self.ledger.head, "version": str(self.policy.version)}
         state |= {"guard": self.guard.state(), "labels": self.labelling.state(), "probes": self.prober.state()}
         kept_checkpoints.save(self.folder / "checkpoints", self._name(), write, state)
-        self._known[self._name()] = self.guard.doubts
-        self._prune()
+        self.known[self._name()] = self.guard.doubts
+        self._prune(self.guard.rollbacks_left)
 
-    def _prune(self, *more: str) -> None:
-        """Drop the oldest checkpoints but those that may be handed over or gone back to, and `more`, and what a killed process left of others."""
-        left, best = self.guard.rollbacks_left, partial(handover.best_validated, avgs=self.measured.validated())
-        keep = handover.needed(self._scheduled(), self.steps_done, self.guard.doubts, self._schedule, left, self._known.__getitem__, best) | set(more)
+    def _prune(self, left: int, *more: str) -> None:
+        """Drop the oldest checkpoints but `more` and those that may be handed over or gone back to, as often as `left`, and what killed processes left."""
+        best = partial(handover.best_validated, avgs=self.measured.validated())
+        keep = handover.needed(self._scheduled(), self.steps_done, self.guard.doubts, self._schedule, left, self.known.when_made, best) | set(more)
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
     def _chosen(self, there: Mapping[int, str]) -> str:
@@ -306,7 +308,7 @@ class Run:
                 self.policy.load(kept_checkpoints.on_disk(self.folder / "checkpoints" / name))
             yield from self._evaluate(AFTER, self.steps_done)
             after = self.measured.get(AFTER)
-        self._prune(name)
+        self._prune(0, name)
         self.ledger.append_end(reason, name)
         self.ledger.close()
         yield Outcome(self.folder, reason, self.steps_done, self.ledger.head, name, path, before, after)
@@ -321,6 +323,7 @@ class Run:
     def take_up(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
         self.measured.load(self.folder)
+        self.known.overruled = control.overruled_steps(read(self.folder))
         if checkpoint is not None:
             self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)
@@ -337,6 +340,7 @@ def start(config: RunConfig) -> Run:
     """A new run. Everything about prompts, model and options is checked before its folder is made."""
     config = resolved(config)
     new_folder(config)  # a name that is taken is told before anything is loaded
+    check_idle(config)
     problems = load_sets(config)
     check_parts(config, problems)
     if config.guard.action == "roll_back":

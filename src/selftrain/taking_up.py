@@ -43,6 +43,7 @@ def take_up_requests(run: Run) -> Iterator[Taken]:
             run.stop()
         if request.action == control.OVERRULE:
             run.guard.overrule()
+            run.known.overruled.add((ledger.branch, run.steps_done))
         if request.action == control.ROLL_BACK:
             run.roll_back(str(request.checkpoint), request.reason, request.who)
 

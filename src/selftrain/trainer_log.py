@@ -42,7 +42,7 @@ class Seen:
 
     kind: `signals` or `groups`. judged: steps with a verdict that a rule had the signals for; rules: these rules. fields: those of `--map` that were there;
     nowhere: its options whose field was not. not_finite: by field, rows whose value is no finite number. single, left: groups of one completion or none, and
-    those that were too few for a step. has_answer: whether an answer was read in any completion of the steps.
+    those that were too few for a step. completions, answers: of the steps' groups, and those of them in which an answer was read.
     """
 
     kind: str = ""
@@ -55,9 +55,15 @@ class Seen:
     groups: int = 0
     single: int = 0
     left: int = 0
-    has_answer: bool = False
+    completions: int = 0
+    answers: int = 0
     is_torn: bool = False
     nowhere: list[str] = field(default_factory=list)
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether nothing votes."""
+        return self.kind == "groups" and not self.answers
 
     def tear(self) -> None:
         """The last line was cut off."""
@@ -76,7 +82,9 @@ class Seen:
             yield f"groups at the end that are too few for a step of --prompts-per-step and were left out: {self.left}"
         if self.is_torn:
             yield "the last line is cut off and was left out"
-        if self.kind and self.judged:
+        if 0 < 10 * self.answers < self.completions:
+            yield f"an answer was read in {self.answers} of {self.completions} completions only"
+        if self.kind and self.judged and not self.is_unread:
             yield f"rules that had all of their signals: {', '.join(name for name in RULES if name in self.rules)}"
 
 

@@ -448,13 +448,13 @@ CURVES = """
     const done = arguments[0], load = (name) => import(new URL(name, document.baseURI));
     const rest = () => new Promise((next) => setTimeout(next, 80)), press = (chart, key) => chart.key({ key, preventDefault() {}, stopPropagation() {} });
     Promise.all([load("chart.js"), load("curves.js"), load("dom.js")]).then(async ([{ Chart, Linked }, { happenings }, { h }]) => {
-      const linked = new Linked(() => {}), made = (steps) => {
-        const chart = new Chart(linked, { title: "t", unit: "", series: [{ color: "accent" }] });
+      const linked = new Linked(() => {}), made = (steps, isWhole) => {
+        const chart = new Chart(linked, { title: "t", unit: "", series: [{ color: "accent" }], isWhole });
         document.body.append(chart.element);
         chart.set([steps, steps.map((step) => step / 100)]);
         return chart;
       };
-      const chart = made([...Array(21).keys()]), coarse = made([0, 20]), found = {};
+      const chart = made([...Array(21).keys()]), coarse = made([0, 20]), measured = made([1, 4, 9], true), found = {};
       await rest();
       linked.whole = [0, 20];
       linked.point(7);
@@ -484,6 +484,8 @@ CURVES = """
       linked.stretches = new Map([[1, [1, 4]], [4, [1, 4]]]);
       chart.read(4);
       found.stretch = [chart.value.textContent, chart.element.getAttribute("aria-label")];
+      measured.read(4);
+      found.measured = measured.value.textContent;
       linked.stretches = new Map([[17, [17, 20]], [20, [17, 20]]]);
       coarse.read(20);
       found.exact = coarse.value.textContent;
@@ -491,7 +493,8 @@ CURVES = """
       const branch = (number, parent, step, left_at) => ({ branch: number, parent, step, left_at, checkpoint: `step-00000${step}`, ...back });
       const asked = (of, step, reason) => ({ branch: of, step, action: "stop", reason, who: "Ada", refused: "" });
       const requests = [asked(0, 7, "first"), asked(1, 5, "second"), asked(2, 4, "last")];
-      const run = { verdicts: [], checkpoints: [], branches: [branch(1, 0, 2, 9), branch(2, 1, 3, 8)], requests };
+      const verdicts = [{ branch: 0, step: 7, action: "warn", findings: [{ rule: "odd", words: "odd" }] }];
+      const run = { verdicts, checkpoints: [], branches: [branch(1, 0, 2, 9), branch(2, 0, 3, 8)], requests };
       found.told = happenings(run).map((one) => [one.branch, one.words.replace(/.*because: /, "").replace(/ by the guard.*/, "")]);
       const text = "12\u202e21 \u05d0", made_of = h("b", { title: text }, text);
       found.plain = [made_of.textContent, made_of.title];
@@ -513,7 +516,11 @@ def test_curves_under_keys_and_mouse(page: Open, default_run: Path) -> None:
     assert found["under"] == [3, "0.03 at 3"]
     assert found["left"] == [None, "0.2", "0.2"], "the newest again"
     assert found["stretch"] == ["0.01–0.04 at 1–4", "t: 0.01 to 0.04  at steps 1 to 4"]
-    assert found["told"] == [[0, "first"], [0, "Rolled back to step-000002"], [1, "second"], [1, "Rolled back to step-000003"], [2, "last"]]
+    assert found["told"] == [
+        *([0, "first"], [0, "The guard warns: odd"], [0, "Rolled back to step-000002"]),
+        *([1, "second"], [1, "Rolled back to step-000003"], [2, "last"]),
+    ], "what was asked for after 7 steps came before step 7; each rollback leads to the branch that was left, whatever it went back to"
+    assert found["measured"] == "0.04 at 4", "an evaluation is that of its step"
     assert found["exact"] == "0.2 at 20", "a value at one end of a stretch is that of its step"
     assert found["plain"] == ["12\\u202e21 \u05d0"] * 2
 
@@ -611,6 +618,18 @@ def test_what_cannot_be_loaded_is_said(page: Open, tmp_path: Path) -> None:
     shown.need("#step").send_keys("-3")
     shown.wait(lambda: "whole number, not 1-3" in shown.text("#count"), "what is wrong")
     assert shown.need("#step").value_of_css_property("border-color") != border
+    shown.driver.execute_script("""
+        const fetched = window.fetch;
+        window.fetch = async (address, ...more) => {
+          const found = await fetched(address, ...more);
+          if (!String(address).includes("offset=50")) return found;
+          window.fetch = fetched;
+          return new Response(JSON.stringify({ ...(await found.json()), branches: 1 }));
+        };
+    """)
+    shown.click("#more")
+    shown.wait(lambda: shown.driver.execute_script("return !window.fetch.toString().includes('branches')"), "an answer of after a rollback")
+    assert len(shown.all("#lines [data-line]")) == 50, "the list begins anew"
     shown.click("#more")
     shown.wait(lambda: len(shown.all("#lines [data-line]")) > 50, "the rest of the list that is shown")
     assert [one.text for one in shown.all("#lines [data-line] .when")] == ["step 1"] * 60

@@ -24,6 +24,11 @@ def test_the_command_tells_people_and_programs(command: Selftrain) -> None:
     assert Path("runs/train-0001/run.json").is_file()
 
 
+def test_a_schedule_that_so_few_steps_do_not_see_is_no_mistake(command: Selftrain) -> None:
+    told = command("profile", *TOY, "--steps", "1", "--warmup", "0", "--update.schedule", "cosine")
+    assert told.status == 0, told.err
+
+
 def test_a_mistake_leaves_nothing_behind(command: Selftrain) -> None:
     told = command("profile", "--policy.model", "toy:none", *QUICK)
     assert told.status == 2

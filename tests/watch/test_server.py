@@ -214,6 +214,7 @@ def test_labels_flip_against_the_history_of_their_branch(folder: Path) -> None:
 def test_pages_of_a_list_fit_together_while_the_record_grows(folder: Path) -> None:
     whole = [get(folder, "groups", run="back", rolled_back=1, limit=200, offset=offset) for offset in (0, 200)]
     rows = [row for part in whole for row in part["rows"]]
+    assert [part["branches"] for part in whole] == [1, 1]
     assert whole[0]["total"] == whole[0]["until"] == len(rows) == 8 * 16 + 9 * 16
     assert {(row["branch"], row["step"]) for row in rows if not row["counts"]} == {(0, step) for step in range(3, 8)}
     then = get(folder, "groups", run="back", rolled_back=1, limit=5, until=20)

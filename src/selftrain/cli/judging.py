@@ -77,8 +77,7 @@ def concluded(found: Found) -> str:
 def unjudged(found: Found, seen: Seen, section: GuardSection) -> tuple[str, str]:
     """Why no step could be judged, and what to do; nothing where one was, or something was found."""
     needed = max(section.baseline_steps + 1, section.window_steps)
-    is_unread = seen.kind == "groups" and not seen.has_answer
-    if found.status or (seen.judged and not is_unread and (not seen.single or seen.single < seen.groups)):
+    if found.status or (seen.judged and not seen.is_unread and (not seen.single or seen.single < seen.groups)):
         return "", ""
     if found.num_steps < needed:
         return (
@@ -88,9 +87,9 @@ def unjudged(found: Found, seen: Seen, section: GuardSection) -> tuple[str, str]
     if seen.single and seen.single == seen.groups:
         do = "Let the completions of a prompt follow each other, or give rows with a list of completions."
         return "no step could be judged: every group has one completion or none, which agrees with itself", do
-    if is_unread:
+    if seen.is_unread:
         do = "`selftrain vote FILE --explain PROMPT` shows what is read in a completion; docs/answers.md says how answers are marked."
-        return f"no step could be judged: no completion of {seen.groups} groups has an answer that could be read, so nothing votes", do
+        return f"no step could be judged: no completion of {seen.groups - seen.left} groups has an answer that could be read, so nothing votes", do
     names = ", ".join(sorted(seen.signals)) or "none"
     why = f"no step could be judged: no rule has all of its signals, in the first steps and later; there are {names}"
     return why, "docs/guard.md has the signals of each rule; --map FIELD=SIGNAL says which field is which."

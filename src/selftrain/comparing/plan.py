@@ -10,7 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from selftrain.compose import check_lengths, check_parts, load_policy, load_sets
+from selftrain.compose import check_idle, check_lengths, check_parts, load_policy, load_sets
 from selftrain.compose_labels import BOUND
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, read_toml, with_options
@@ -147,6 +147,8 @@ def check(cells: Mapping[Cell, RunConfig]) -> None:
         if kind in seen:
             continue
         seen.add(kind)
+        if not is_there(place(config.run.folder) / cell.name):
+            check_idle(config)
         problems = load_sets(config)
         check_parts(config, problems)
         if problems.held_out is None:

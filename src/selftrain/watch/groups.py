@@ -127,7 +127,8 @@ class GroupIndex:
     def search(self, wanted: Mapping[str, Any], found_steps: Collection[tuple[int, int]]) -> dict[str, Any]:
         """Groups that fit: step, branch, text (in the prompt, its id or the label), filters (all must hold), order, offset, limit; with the number of all.
 
-        until: of how many groups of the record, as an answer says it, so that pages of one list fit together while the record grows. found_steps: (branch,
+        until: of how many groups of the record, as an answer says it, so that pages of one list fit together while the record grows; as long as
+        there are as many branches: a rollback changes which of them count. found_steps: (branch,
         step) in which the guard found something.
         """
         self.catch_up()
@@ -148,7 +149,7 @@ class GroupIndex:
         rows = sorted(rows, key=ORDERS[wanted.get("order") or "newest"])
         offset, limit = wanted.get("offset", 0), wanted.get("limit", 50)
         page = [row.shown(self._texts[row.prompt_id]) | {"counts": counted[row.place[:2]]} for row in rows[offset : offset + limit]]
-        return {"total": len(rows), "until": until, "rows": page}
+        return {"total": len(rows), "until": until, "branches": len(self._ledger.branches), "rows": page}
 
     def prompts(self, text: str, limit: int) -> dict[str, Any]:
         """Prompts that were visited at least twice, the most often visited first, with the number of all that fit; text: see `search`."""

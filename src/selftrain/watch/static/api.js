@@ -29,7 +29,10 @@ function address(path, query) {
 }
 
 async function checked(response) {
-  const found = await response.json().catch(() => ({}));
+  const found = await response.json().catch((error) => {
+    if (error.name === "AbortError") throw error; // nobody waits for it any more
+    return {};
+  });
   if (!response.ok) throw new Refused(response.status, found.error ?? `the server answered ${response.status}`);
   return found;
 }

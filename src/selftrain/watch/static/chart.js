@@ -55,9 +55,9 @@ export class Linked {
 }
 
 export class Chart {
-  /** series: [{name, color, dash, width}], the first one is read out. onOpen(step): a click or Enter. */
-  constructor(linked, { title, unit, help, series, onOpen, limits }) {
-    Object.assign(this, { linked, title, unit, series, onOpen, limits });
+  /** series: [{name, color, dash, width}], the first one is read out. onOpen(step): a click or Enter. isWhole: its steps never stand for others. */
+  constructor(linked, { title, unit, help, series, onOpen, limits, isWhole = false }) {
+    Object.assign(this, { linked, title, unit, series, onOpen, limits, isWhole });
     this.value = h("output", { class: "now" });
     this.box = h("div", { class: "plot" });
     this.element = h(
@@ -162,7 +162,7 @@ export class Chart {
     if (!this.data || !this.data[0].length) return put(this.value);
     let at = step === null || step === undefined ? -1 : this.data[0].indexOf(step);
     if (at < 0) for (at = this.data[0].length - 1; at > 0 && this.data[1][at] == null; ) at -= 1;
-    const value = this.data[1][at], here = this.data[0][at], stretch = this.linked.stretches.get(here);
+    const value = this.data[1][at], here = this.data[0][at], stretch = this.isWhole ? undefined : this.linked.stretches.get(here);
     // Of a stretch of several steps the least and the greatest value are known, and not at which of its steps.
     const found = stretch && stretch[0] !== stretch[1] ? stretch.map((end) => this.data[1][this.data[0].indexOf(end)]) : [];
     const both = found.every((one) => one != null) ? found : []; // a value at one end only is that of its step

@@ -66,7 +66,7 @@ export async function curvesTab(body, context, { query }) {
       accuracy?.section.remove();
       const colors = ["accent", "c1", "c2"];
       const series = parts.flatMap((part, each) => names.map((name, of) => ({ name: each ? null : name, color: colors[of], ...(each ? THIN : {}) })));
-      const chart = new Chart(linked, { title: "On held-out problems", unit: names[0], help: "Evaluated with true answers; it never decides anything.", limits: [0, 1], series, onOpen: open });
+      const chart = new Chart(linked, { title: "On held-out problems", unit: names[0], help: "Evaluated with true answers; it never decides anything.", limits: [0, 1], series, onOpen: open, isWhole: true });
       accuracy = { chart, parts: parts.length, section: section("Accuracy", [chart.element]) };
       grid.prepend(accuracy.section);
     }
@@ -207,11 +207,11 @@ export function happenings(run) {
   for (const one of run.requests) {
     const what = one.action.replace("_", " ");
     const words = `${one.who} asked: ${what}${one.checkpoint ? ` to ${checkpointWords(one.checkpoint)}` : ""}${one.reason ? `, because: ${one.reason}` : ""}${one.refused ? ` (not done: ${one.refused})` : ""}`;
-    found.push({ first: one.step, last: one.step, at: one.step - 1, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", turn: one.branch, order: one.step, when: afterSteps(one.step), words });
+    found.push({ first: one.step, last: one.step, at: one.step - 1, branch: one.branch, kind: "request", told: true, draw: one.action === "roll_back" && !one.refused, line: true, color: "note", turn: one.branch, order: one.step - 0.5, when: afterSteps(one.step), words });
   }
   for (const one of run.branches) {
     if (!run.requests.some((asked) => asked.action === "roll_back" && asked.checkpoint === one.checkpoint && asked.step === one.left_at && !asked.refused))
-      found.push({ first: one.left_at, last: one.left_at, at: one.left_at - 1, branch: one.parent, kind: "request", told: true, draw: true, line: true, color: "note", turn: one.branch, order: -1, when: afterSteps(one.left_at), words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${typeof value === "number" ? Number(value.toPrecision(6)) : value}`).join("")}` : ""}` });
+      found.push({ first: one.left_at, last: one.left_at, at: one.left_at - 1, branch: one.branch - 1, kind: "request", told: true, draw: true, line: true, color: "note", turn: one.branch, order: -1, when: afterSteps(one.left_at), words: `Rolled back to ${checkpointWords(one.checkpoint)} by ${one.who}: ${one.reason}${one.remedy?.kind ? `; remedy ${one.remedy.kind}${Object.entries(one.remedy.options).map(([name, value]) => `, ${name} = ${typeof value === "number" ? Number(value.toPrecision(6)) : value}`).join("")}` : ""}` });
   }
   for (const one of run.checkpoints) if (one.counts && one.name !== "start") found.push({ first: one.step, last: one.step, at: one.step - 1, branch: undefined, kind: "checkpoint", told: false, turn: one.branch, order: one.step, words: `Checkpoint ${one.name}` });
   return found.sort((a, b) => a.turn - b.turn || a.order - b.order);

@@ -15,7 +15,7 @@ const PAGE = 50;
 
 export async function groupsTab(body, context, { query }) {
   const chosen = new Set((query.filters ?? "").split(",").filter(Boolean));
-  let rows = [], total = 0, until = null, aborter = null, fresh = false;
+  let rows = [], total = 0, until = null, branches = 0, aborter = null, fresh = false;
   const search = h("input", { id: "search", type: "search", placeholder: "prompt, id or label", value: query.text ?? "", oninput: () => later() });
   const step = h("input", { id: "step", inputmode: "numeric", size: 6, placeholder: "all", value: query.step ?? "", oninput: () => later() });
   const order = h("select", { id: "order", onchange: () => apply() }, ORDERS.map(([name, words]) => h("option", { value: name, selected: query.order === name }, words)));
@@ -58,8 +58,9 @@ export async function groupsTab(body, context, { query }) {
     aborter = new AbortController();
     try {
       const found = await get("groups", { run: context.id, ...context.listed, until: anew ? null : until, offset: anew ? 0 : rows.length, limit: PAGE }, aborter.signal);
+      if (!anew && found.branches !== branches) return load(true); // a rollback: other groups count now
       rows = anew ? found.rows : [...rows, ...found.rows];
-      [total, until] = [found.total, found.until];
+      [total, until, branches] = [found.total, found.until, found.branches];
     } catch (error) {
       if (error.name === "AbortError") return;
       if (until === null) throw error; // there is no list yet that could be left standing
