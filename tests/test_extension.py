@@ -144,6 +144,48 @@ def test_a_function_that_does_not_keep_its_signature(rules: str, option: str, fu
     assert words in caught.value.why
 
 
+class Loud:
+    def __call__(self, *_: Any) -> Any:
+        raise self.error
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+@pytest.mark.parametrize("error", [SystemExit(7), GeneratorExit(), OSError("gone")])
+def test_whatever_a_function_raises_names_its_option(error: BaseException) -> None:
+    with pytest.raises(ConfigError, match=f"it raised {type(error).__name__}: "):
+        checked("reward.rule", "reward.rule = a:b", Loud(error))(1)
+
+
+def test_the_loops_own_lists_cannot_be_changed() -> None:
+    groups = [voted("1", "1"), voted("2", "2")]
+    source = checked("labels.source", "labels.source = a:b", lambda given, _bounds: given.pop())
+    with pytest.raises(ConfigError, match="'tuple' object has no attribute 'pop'"):
+        source(groups, Bounds())
+    assert len(groups) == 2
+
+
+@pytest.mark.parametrize("value", [10**400, -1e308, float("nan"), float("inf"), "1"])
+def test_a_reward_is_a_number_that_can_be_added_up(value: Any) -> None:
+    with pytest.raises(ConfigError, match="not a finite number of at most 1e100"):
+        checked("reward.rule", "reward.rule = a:b", lambda: value)()
+    assert checked("reward.rule", "reward.rule = a:b", lambda: -(10**100))() == -1e100
+
+
+@pytest.mark.parametrize("name", ["rules.py:f", "./rules.py:f", "/somewhere/rules:f"])
+def test_a_module_named_by_its_file_says_how_it_is_written(name: str) -> None:
+    with pytest.raises(ConfigError, match="as it is imported, not by its file\n  Write rules:f and call it in the folder"):
+        resolve("reward.rule", name, {})
+
+
+def test_a_file_of_this_folder_that_has_the_name_of_another_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "json.py").write_text("def f(one): return 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"The module of that name is .*/json/__init__.py: give json.py of this folder another name"):
+        resolve("reward.rule", "json:f", {})
+
+
 def test_good_values_pass(rules: str) -> None:
     reward: Any = resolve("reward.rule", f"{rules}:whole", {})
     source: Any = resolve("labels.source", f"{rules}:of_the_step", {})

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+import selftrain
 from selftrain import compose
 from selftrain.compose import deciding
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
-from selftrain.errors import CheckpointError, RunFolderError
+from selftrain.errors import CheckpointError, LedgerError, ModelError, RunFolderError
 from selftrain.handover import START
-from selftrain.ledger import LedgerWriter, read
+from selftrain.ledger import LedgerWriter, read, verify
 from selftrain.ledger.objects import Place
 from selftrain.ledger.storage import names
 from selftrain.policies import toy
@@ -163,6 +164,45 @@ def test_a_run_cut_off_after_it_was_halted_stays_halted(tmp_path: Path) -> None:
     run.ledger.close()
     outcome = finish(resume(tmp_path / "cut"))
     assert (outcome.reason, outcome.steps, outcome.head) == ("halted", expected.steps, expected.head)
+
+
+@pytest.mark.parametrize("way", ["left", "stopped", "ended"])
+def test_a_run_that_was_given_back_does_nothing_more(tmp_path: Path, way: str) -> None:
+    """Somebody else may have it by now."""
+    run = start(config(tmp_path, "a", SMALL))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 3 and way != "ended":
+            run.stop()
+            if way == "left":
+                break
+    if way != "ended":
+        finish(resume(run.folder))
+    before = files_of(run.folder)
+    with pytest.raises(RunFolderError, match="this Run was given back"):
+        list(run.events())
+    with pytest.raises(LedgerError, match="a branch record: the run was given back"):
+        run.roll_back(START, "late", "Ada")
+    assert files_of(run.folder) == before
+
+
+def test_places_may_be_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[run]\nnum_steps = 2\n")
+    options = {**SMALL, "run.folder": tmp_path, "run.name": "a"}
+    del options["run.num_steps"]
+    given = load_config(tmp_path / "a.toml", options)
+    assert given == load_config([str(tmp_path / "a.toml")], {**options, "run.folder": str(tmp_path)})
+    run = start(given)
+    next(run.events())
+    folder = str(run.folder)
+    selftrain.resume(folder).ledger.close()
+    with pytest.raises(RunFolderError, match="it has ended"):
+        finish(resume(folder)) and resume(folder)
+    assert read(folder).finished
+    assert verify(folder).head == read(run.folder).head
+    assert selftrain.write_report(folder).html == run.folder / "report.html"
+    assert selftrain.evaluate(given, run.folder) == selftrain.evaluate(given, folder)
+    with pytest.raises(ModelError, match="the toy policy is a table"):
+        selftrain.export(folder, str(tmp_path / "exported"))
 
 
 def test_an_evaluation_on_the_way_is_made_up_for(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ class RunSection(Section):
     num_checkpoints: int = option(
         3,
         "checkpoints",
-        "How many newest checkpoints to keep; what may be handed over or gone back to stays too (at most 4 were seen with one every 10 steps; docs/guard.md).",
+        "How many newest checkpoints to keep; what may be handed over or gone back to stays too (at most 7 were seen with one every 10 steps; docs/guard.md).",
         ge=1,
     )
 

@@ -28,15 +28,17 @@ KINDS: Mapping[Any, str] = {
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
-def load_config(files: Sequence[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
+def load_config(files: str | Path | Sequence[str | Path] = (), overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """The resolved config.
 
-    files: TOML files. overrides: values by dotted name, for example {"update.learning_rate": 1e-6}; texts are parsed to the option's type.
-    Where no layer names `policy.model`, the recipe of the embedded model (recipes/embedded.toml) lies under them, so that a run without any
-    argument works; its task gives way to a file or dataset. Raises ConfigError for a missing file, bad TOML, an unknown key (the nearest one is
-    named) or a bad value or combination.
+    files: a TOML file, or several, the later ones above the earlier ones. overrides: values by dotted name, for example {"update.learning_rate": 1e-6};
+    texts are parsed to the option's type. Where no layer names `policy.model`, the recipe of the embedded model (recipes/embedded.toml) lies under them,
+    so that a run without any argument works; its task gives way to a file or dataset. Raises ConfigError for a missing file, bad TOML, an unknown key (the
+    nearest one is named) or a bad value or combination.
     """
-    layers = [read_toml(Path(file)) for file in files] + [unflatten(overrides or {})]
+    named = [files] if isinstance(files, str | Path) else files
+    own = {name: str(value) if isinstance(value, Path) else value for name, value in (overrides or {}).items()}
+    layers = [read_toml(Path(file)) for file in named] + [unflatten(own)]
     if not any("model" in layer.get("policy", {}) for layer in layers):
         below = recipe("embedded")
         if any(layer.get("prompts", {}).get(source) is not None for layer in layers for source in ("file", "dataset")):

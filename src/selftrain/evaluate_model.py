@@ -13,7 +13,7 @@ from selftrain.errors import ConfigError, PromptError, RunFolderError, Selftrain
 from selftrain.evals import Evaluation, Progress
 from selftrain.evals import evaluate as evaluate_sampler
 from selftrain.handover import START
-from selftrain.ledger.objects import place
+from selftrain.ledger.objects import Place, place
 from selftrain.ledger.storage import read_bytes
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.policies.toy import is_toy
@@ -25,14 +25,14 @@ from selftrain.seeds import Stream
 from selftrain.types import PromptSet
 
 
-def evaluate(config: RunConfig, model: str | None = None, progress: Progress | None = None) -> Evaluation:
+def evaluate(config: RunConfig, model: str | Place | None = None, progress: Progress | None = None) -> Evaluation:
     """`model` on the config's held-out problems, as [evals] says: a name as in policy.model, or a run folder for what it hands over.
 
     Unset: policy.model. The draws are those of a run with the same seed, so models are compared on common random numbers and a run's own evaluations
     are repeated. Raises ConfigError without problems, PromptError for problems without answers and for those that a run was trained on, ModelError,
     RunFolderError, and CheckpointError for a damaged checkpoint.
     """
-    problems, model = problems_of(config), model or config.policy.model
+    problems, model = problems_of(config), str(model or config.policy.model)
     check_unseen(config, problems, model)
     return evaluate_on(problems, config, model, progress)
 

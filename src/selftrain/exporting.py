@@ -14,7 +14,7 @@ from selftrain.checkpoints import MANIFEST, verify_checkpoint
 from selftrain.errors import CheckpointError, ModelError, RunFolderError, StorageError
 from selftrain.handover import START
 from selftrain.ledger import objects
-from selftrain.ledger.objects import ObjectPath, Place
+from selftrain.ledger.objects import ObjectPath, Place, place
 from selftrain.policies.toy import is_toy
 from selftrain.report.card import model_card
 from selftrain.report.record import RunRecord, read_record
@@ -32,12 +32,13 @@ class Export:
     files: tuple[str, ...]
 
 
-def export(run: Place, target: Place, checkpoint: str | None = None) -> Export:
+def export(run: str | Place, target: str | Place, checkpoint: str | None = None) -> Export:
     """Write the model that a run hands over, or the checkpoint named, into a new folder: on a disk it appears whole or not at all, in a store config.json last.
 
     Raises RunFolderError when there is no run, no such checkpoint or something at `target`, ModelError for the toy policy, CheckpointError when the
     checkpoint is damaged, StorageError.
     """
+    run, target = place(run), place(target)
     record = read_record(run)
     name = record.handed_over if checkpoint is None else checkpoint
     if is_toy(record.config.policy.model):

@@ -6,10 +6,11 @@ import difflib
 import hashlib
 import importlib
 import inspect
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from selftrain.errors import ConfigError, SelftrainError
@@ -18,6 +19,7 @@ from selftrain.types import AnswerKey, Label, Outcome, Prompt, Role
 if TYPE_CHECKING:
     from selftrain.policies.base import ExtraRequest
 
+MOST = 1e100
 F = TypeVar("F", bound=Callable[..., Any])
 MEND = "Mend the function and start a new run (docs/extending.md has its signature); --debug shows the traceback."
 
@@ -48,9 +50,15 @@ def imported(option: str, name: str, known: Mapping[str, Any]) -> Callable[..., 
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"{option} = {name}", "there is no such name", f"{hint}Choose one of {', '.join(known)}, or package.module:function.")
     given = f"{option} = {name}"
-    module_name, _, attribute = name.partition(":")
+    module_name, _, attribute = name.rpartition(":")
+    if module_name.endswith(".py") or "/" in module_name:
+        do = f"Write {Path(module_name).stem}:{attribute} and call it in the folder of that file, or put the folder into PYTHONPATH."
+        raise ConfigError(given, "a module is named as it is imported, not by its file", do)
     try:
-        found = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
+        found = getattr(module, attribute)
+    except AttributeError as error:
+        raise not_imported(given, error, elsewhere(module_name)) from error
     except (Exception, SystemExit) as error:  # whatever the user's module raises while it is imported
         raise not_imported(given, error) from error
     if not callable(found):
@@ -77,8 +85,16 @@ def source_of(given: str, module_name: str) -> str:
         raise not_imported(given, error) from error
 
 
-def not_imported(given: str, error: BaseException) -> ConfigError:
-    do = "Check the name and that the module is installed or lies in this folder."
+def elsewhere(module_name: str) -> str:
+    """What to do where a file of this folder is meant, and another module has its name."""
+    here, found = Path(f"{module_name}.py"), getattr(sys.modules.get(module_name), "__file__", None)
+    if found is None or not here.is_file() or here.resolve() == Path(found).resolve():
+        return ""
+    return f"The module of that name is {found}: give {here} of this folder another name."
+
+
+def not_imported(given: str, error: BaseException, do: str = "") -> ConfigError:
+    do = do or "Check the name and that the module is installed or lies in this folder."
     return ConfigError(given, f"it cannot be imported ({type(error).__name__}: {error})", do)
 
 
@@ -88,10 +104,10 @@ def checked(option: str, given: str, function: Callable[..., Any]) -> Callable[.
 
     def called(*args: Any) -> Any:
         try:
-            value = function(*args)
+            value = function(*(tuple(one) if isinstance(one, list) else one for one in args))  # whatever it does with it, the loop keeps its own
         except SelftrainError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit, GeneratorExit) as error:
             raise ConfigError(given, f"it raised {type(error).__name__}: {error}", MEND) from error
         return check(given, value, *args) if check else value
 
@@ -149,14 +165,14 @@ def check_texts(given: str, where: str, label: Label) -> None:
 def check_numbers(given: str, where: str, label: Label) -> None:
     """A finite weight of at least 0, a finite offset, and rewards with their reasons for all completions or for none."""
     if not is_finite(label.weight) or label.weight < 0 or not is_finite(label.offset):
-        why = f"{where} has weight {shown(label.weight)} and offset {shown(label.offset)}; both are finite and a weight is at least 0"
+        why = f"{where} has weight {shown(label.weight)} and offset {shown(label.offset)}; both are finite, at most 1e100, and a weight is at least 0"
         raise ConfigError(given, why, MEND)
     if not len(label.values) == len(label.notes) in (0, len(label.targets)):
         why = f"{where} has {len(label.values)} values and {len(label.notes)} notes for {len(label.targets)} completions"
         raise ConfigError(given, why, MEND)
     wrong = [value for value in label.values if not is_finite(value)]
     if wrong:
-        raise ConfigError(given, f"{where} has the value {shown(wrong[0])}, not a finite number", MEND)
+        raise ConfigError(given, f"{where} has the value {shown(wrong[0])}, not a finite number of at most 1e100", MEND)
 
 
 def requests_checked(given: str, value: Any, *_: Any) -> list[ExtraRequest]:
@@ -194,7 +210,7 @@ def one_each(given: str, value: Any, others: Sequence[Any], words: tuple[str, st
 
 def reward_checked(given: str, value: Any, *_: Any) -> float:
     if not is_finite(value):
-        raise ConfigError(given, f"it returned {shown(value)}, not a finite number", MEND)
+        raise ConfigError(given, f"it returned {shown(value)}, not a finite number of at most 1e100", MEND)
     return float(value)
 
 
@@ -202,7 +218,7 @@ def advantages_checked(given: str, value: Any, rewards: Any) -> tuple[float, ...
     found = one_each(given, value, rewards, ("advantage", "reward"))
     wrong = [one for one in found if not is_finite(one)]
     if wrong:
-        raise ConfigError(given, f"one of its advantages is {shown(wrong[0])}, not a finite number", MEND)
+        raise ConfigError(given, f"one of its advantages is {shown(wrong[0])}, not a finite number of at most 1e100", MEND)
     return tuple(float(one) for one in found)
 
 
@@ -231,7 +247,8 @@ CHECKS: Mapping[str, Callable[..., Any]] = {
 
 
 def is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)
+    """Within `MOST`, too: sums of such numbers and of their squares are finite."""
+    return isinstance(value, Real) and bool(-MOST <= value <= MOST)  # type: ignore[operator]
 
 
 def is_whole(value: Any) -> bool:

@@ -49,7 +49,7 @@ from selftrain.extras import Extras
 from selftrain.guard import Guard
 from selftrain.handover import START, VALIDATED, Schedule
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
-from selftrain.ledger.objects import Place
+from selftrain.ledger.objects import Place, place
 from selftrain.measured import AFTER, BEFORE, Measured
 from selftrain.policies.base import Policy, SamplingParams
 from selftrain.run_folder import begun, environment, named, new_folder, relocated, resolved
@@ -87,8 +87,10 @@ class Run:
     def events(self) -> Iterator[Event]:
         """Do the work: an evaluation before, a report per step, evaluations on the way, one after, the outcome last.
 
-        The run is given back when it ends, by an error or because nobody asks for the next event too: then `resume` takes it up.
-        """
+        The run is given back when it ends, by an error or because nobody asks for the next event too: then `resume` takes it up, and this is refused."""
+        if self.ledger.is_closed:
+            why, do = "this Run was given back when its events ended or were left", "Take it up again with selftrain.resume(folder), unless it has ended."
+            raise RunFolderError(f"the run {self.folder}", why, do)
         try:
             yield from self._work()
         finally:
@@ -360,13 +362,13 @@ def read_config(folder: Place) -> RunConfig:
     return config.model_copy(update={"run": config.run.model_copy(update={"name": place.name, "folder": str(place.parent)})})
 
 
-def resume(folder: Place) -> Run:
+def resume(folder: str | Place) -> Run:
     """Take up a run that was killed or interrupted, from its newest sound checkpoint; steps after it are repeated and must match the record.
 
     Raises RunFolderError when it has ended already or when prompts, answers, model or config are not those of its start.
     """
-    config = read_config(folder)
-    record = read(folder)
+    folder = place(folder)
+    config, record = read_config(folder), read(folder)
     if record.finished:
         raise RunFolderError(f"run {folder}", "it has ended", f"See `selftrain report {shlex.quote(str(folder))}`, or start a new run.")
     if not record.is_writable:

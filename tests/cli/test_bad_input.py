@@ -262,4 +262,12 @@ def test_a_warning_is_coloured_on_a_terminal_only(command: Selftrain, monkeypatc
     command("--version")
     assert warnings.formatwarning("the disk is slow", UserWarning, "", 0) == "warning: the disk is slow\n"
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     assert warnings.formatwarning("the disk is slow", UserWarning, "", 0) == "\x1b[33m\x1b[1mwarning:\x1b[0m the disk is slow\n"
+    assert warnings.formatwarning("of a \x1b[31mmodel\r", UserWarning, "", 0).endswith(" of a \\x1b[31mmodel\\r\n")
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        with monkeypatch.context() as one:
+            one.setenv(name, value)
+            assert warnings.formatwarning("the disk is slow", UserWarning, "", 0) == "warning: the disk is slow\n"
+            assert "\x1b" not in command("verify", "nope").err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import subprocess
 import sys
 from io import StringIO
 from pathlib import Path
@@ -38,6 +39,28 @@ def test_evaluate_repeats_the_runs_own_numbers(command: Selftrain, run_copy: Pat
     assert [one["model"] for one in found["differences_to_first"]] == [str(run_copy)]
     after, before = (found["models"][i]["measures"]["avg@4"]["value"] for i in (1, 0))
     assert found["differences_to_first"][0]["measures"]["avg@4"]["value"] == pytest.approx(after - before)
+
+
+LOUD = """
+import os
+from selftrain.labels.majority import majority as found
+
+def loud(groups, bounds):
+    os.write(2, b"a library of C says something")
+    return found(groups, bounds)
+"""
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- 2>&-"])
+def test_what_the_caller_has_closed_leads_nowhere(tmp_path: Path, closed: str) -> None:
+    """Most of all not into the record."""
+    (tmp_path / "mine.py").write_text(LOUD)
+    selftrain = f"{shlex.quote(sys.executable)} -m selftrain"
+    options = shlex.join([*TOY, *QUICK, "--labels.source", "mine:loud", "--run.num-steps", "3"])
+    script = f"{selftrain} train {options} {closed} && {selftrain} evaluate runs/* --evals.num-problems 4 {closed} && {selftrain} verify runs/* --replay"
+    told = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert ", 0 differences; 3 verdicts, 0 differ; " in told.stdout
 
 
 def test_evaluate_shows_models_side_by_side(command: Selftrain) -> None:

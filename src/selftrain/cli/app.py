@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import sys
 import traceback
 import warnings
@@ -40,6 +41,8 @@ COMMANDS = {
 """Each command is the attribute `command` of the module of its name, imported when it is needed."""
 
 INTERRUPTED, BROKEN_PIPE, USAGE, FAILED = 130, 141, 2, 1
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -87,7 +90,23 @@ def app() -> None:
 
 def main() -> None:
     """The entry point of the `selftrain` program."""
+    open_standard_streams()
     sys.exit(call(sys.argv[1:]))
+
+
+def open_standard_streams() -> None:
+    """Of standard input, output and error those that the caller has closed lead nowhere: else the next files that are opened, such as a run's record, would
+    stand in their places, and what any library writes to its standard error would go there.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def call(args: Sequence[str]) -> int:
@@ -123,7 +142,13 @@ def call(args: Sequence[str]) -> int:
 
 def warning_line(message: Warning | str, *_: object, **__: object) -> str:
     """How a warning is told on stderr, in colour on a terminal only."""
-    return f"{click.style('warning:', fg='yellow', bold=True) if sys.stderr.isatty() else 'warning:'} {message}\n"
+    return f"{coloured('warning:', 'yellow')} {CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(message))}\n"
+
+
+def coloured(word: str, colour: str) -> str:
+    """A word of stderr, in bold colour on a terminal that shows some and whose user does not mind (no-color.org)."""
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty()
+    return word if is_plain else click.style(word, fg=colour, bold=True)
 
 
 def unexpected(error: Exception, debug: bool) -> int:
@@ -152,7 +177,7 @@ def tell(given: str, why: str, do: str, status: int, debug: bool) -> int:
     """Print an error: what was given, why it cannot work, what to do. Returns the status."""
     if debug:
         traceback.print_exc()
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {given}: {why}\n  {as_sentence(do)}", err=True)
+    click.echo(f"{coloured('error:', 'red')} {given}: {why}\n  {as_sentence(do)}", err=True)
     return status
 
 

@@ -60,11 +60,14 @@ Place = Path | ObjectPath
 """Where a run may be: on a disk, or in an object store."""
 
 
-def place(text: str) -> Place:
-    """The place that a text names: a path, or a URL such as s3://bucket/runs/x. `file://` is a path: disks have better guarantees.
+def place(text: str | os.PathLike[str] | ObjectPath) -> Place:
+    """The place that a text names: a path, or a URL such as s3://bucket/runs/x. `file://` is a path: disks have better guarantees. A place is itself.
 
     Raises ConfigError for an empty text and an unknown kind of URL, MissingExtraError where its package is not installed.
     """
+    if isinstance(text, ObjectPath):
+        return text
+    text = os.fspath(text)
     if not text:
         raise ConfigError("a folder ''", "an empty text names no place", "Give a path or a URL; the current folder is `.`.")
     if "://" not in text:

@@ -12,7 +12,7 @@ from selftrain.ledger.chain import FORMAT, NO_HASH, Line, parse_line, read_chain
 from selftrain.ledger.columns import TABLES, arrow_schema, digest, from_table
 from selftrain.ledger.layout import chain_path, read_run_json, segments_folder
 from selftrain.ledger.migrations import columns_of, filled, migrated
-from selftrain.ledger.objects import ObjectPath, Place
+from selftrain.ledger.objects import ObjectPath, Place, place
 from selftrain.ledger.records import BranchRecord, CheckpointRecord, ForkRecord, RequestRecord, StepRecord, lineage
 from selftrain.ledger.sidefiles import latest
 from selftrain.types import ScoredGroup, Verdict, VotedGroup
@@ -242,12 +242,12 @@ class Ledger:
         return latest(self.folder / "timings.jsonl")
 
 
-def read(folder: Place) -> Ledger:
+def read(folder: str | Place) -> Ledger:
     """The record of the run in a folder. A torn last line, which a killed writer may leave, is left out.
 
     Raises RunFolderError when there is no run, LedgerError when the chain is damaged (a damaged segment shows when it is read), StorageError.
     """
-    ledger = open_record(folder)
+    ledger = open_record(place(folder))
     ledger.advance()
     return ledger
 

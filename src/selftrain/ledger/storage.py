@@ -256,6 +256,17 @@ def writer_lock(path: Place) -> Lock:
     return WriterLock(path)
 
 
+def opened(path: Path, flags: int) -> int:
+    """A descriptor that is none of the standard streams', not even where those are closed: what a library writes to its standard error goes elsewhere."""
+    descriptor = os.open(path, flags, 0o644)
+    if descriptor > 2:
+        return descriptor
+    try:
+        return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(descriptor)
+
+
 class AppendFile:
     """A file that only grows, by whole entries: a failed append leaves it as it was."""
 
@@ -263,7 +274,7 @@ class AppendFile:
         self._path = path
         self._descriptor = -1
         with storage_errors(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._descriptor = opened(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             self.size = os.fstat(self._descriptor).st_size
         self._torn = False
 
@@ -311,7 +322,7 @@ class WriterLock:
         """Raises RunFolderError when another writer holds it, StorageError."""
         self._descriptor = -1
         with storage_errors(path):
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._descriptor = opened(path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:

@@ -12,7 +12,7 @@ from selftrain.ledger import segments, storage
 from selftrain.ledger.chain import FORMAT, KINDS, NO_HASH, Line, canonical, plain, read_chain
 from selftrain.ledger.columns import TABLES
 from selftrain.ledger.layout import abandoned_folder, chain_path, read_run_json, segments_folder
-from selftrain.ledger.objects import ObjectPath, Place
+from selftrain.ledger.objects import ObjectPath, Place, place
 from selftrain.ledger.reader import Ledger, read_segment
 from selftrain.ledger.sidefiles import read_side
 from selftrain.types import ScoredGroup
@@ -54,13 +54,13 @@ class VerifyReport:
         return self.faults[0] if self.faults else None
 
 
-def verify(folder: Place, head: str | None = None) -> VerifyReport:
+def verify(folder: str | Place, head: str | None = None) -> VerifyReport:
     """Check every record of a run: nothing changed, dropped, reordered or added. head: of a record, kept elsewhere, that must be in it.
 
     Without a `head` kept elsewhere somebody who rewrites all of the record from some point on, or cuts its end off, is not found out.
     Raises RunFolderError when there is no run, StorageError.
     """
-    return _Verification(folder).run(head)
+    return _Verification(place(folder)).run(head)
 
 
 class _Verification:

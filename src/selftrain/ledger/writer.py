@@ -42,6 +42,7 @@ class LedgerWriter:
         self._num_segments = 0
         self._position = 0
         self._ended = False
+        self.is_closed = False
         self._recorded: deque[Line] = deque()
         self._hashes: set[str] = set()
         self.branches: list[BranchRecord] = []
@@ -196,6 +197,7 @@ class LedgerWriter:
 
         Raises StorageError.
         """
+        self.is_closed = True
         with storage.storage_errors(self._folder), ExitStack() as parts:
             parts.callback(self._lock.close)
             if self._lock.is_held():
@@ -214,6 +216,8 @@ class LedgerWriter:
 
     def _settle(self, kind: str, body: Mapping[str, Any]) -> Line | None:
         """The recorded line that this record repeats; None, with nothing recorded any more at its place, when it is new."""
+        if self.is_closed:
+            raise LedgerError(f"a {kind} record", "the run was given back", "take it up again with selftrain.resume(folder)")
         while self._recorded and self._recorded[0].kind == "fork" and kind != "fork":
             self._advance(self._recorded[0])
         if self._ended:

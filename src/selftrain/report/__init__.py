@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selftrain.ledger.objects import Place
+from selftrain.ledger.objects import Place, place
 from selftrain.ledger.storage import advice, make_folder, publish
 from selftrain.report.record import RunRecord, read_record
 from selftrain.report.render import comparison_html, comparison_markdown, html, markdown
@@ -29,11 +29,12 @@ class Report:
     markdown: Place
 
 
-def write_report(folder: Place) -> Report:
+def write_report(folder: str | Place) -> Report:
     """Write report.html and report.md into the run folder, whether the run is finished, halted, in progress or empty.
 
     Raises RunFolderError when there is no run, LedgerError when its record is damaged, StorageError when the files cannot be written.
     """
+    folder = place(folder)
     view = view_of(read_record(folder))
     report = Report(folder / "report.html", folder / "report.md")
     do = f"Let there be room in it that you may write to, then `selftrain report {shlex.quote(str(folder))}`; a copy of the folder can be reported as well."

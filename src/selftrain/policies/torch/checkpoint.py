@@ -136,4 +136,8 @@ def damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def unwritable(folder: Path, error: BaseException) -> StorageError:
-    return StorageError(f"the folder {folder}", f"the policy cannot be written there: {error}", "free space or choose another folder, then resume")
+    return StorageError(
+        f"the folder {folder}",
+        f"the policy cannot be written there: {error}",
+        "free some space; a run is taken up again by `selftrain resume`, and an export goes into another folder as well",
+    )
