@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch_models import character_tokenizer, policy_of, requests_for, write_model
+from torch_models import NEWER, character_tokenizer, groups_of, policy_of, requests_for, samples_of, write_model
 from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from selftrain.config import PolicySection, RunConfig
 from selftrain.errors import ModelError
+from selftrain.objective import Objective
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch.attention import NAME
 from selftrain.policies.torch.forward import check_layers
@@ -188,6 +189,18 @@ def test_attention_that_chooses_its_keys_itself_is_refused(more: dict[str, Any],
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, NAME, lambda *args, **named: attend(*(args[:4] if "attention_mask" in more else args), **{**named, **more}))
     with pytest.raises(ModelError, match="its layers choose themselves what a token looks at, so sequences cannot share their prompt"):
         policy_of(write_model(tmp_path))
+
+
+@pytest.mark.skipif("afmoe" not in NEWER, reason="this version of transformers has no AFMoE")
+def test_weights_that_the_architecture_does_not_train_stay_as_they_are(tmp_path: Path) -> None:
+    policy = policy_of(write_model(tmp_path, "afmoe"), update={"weight_decay": 0.5})
+    fixed = {name: weight.clone() for name, weight in policy.forward.model.named_parameters() if name.endswith("expert_bias")}
+    assert any(bias.any() for bias in fixed.values())
+    assert not fixed.keys() & policy.learner.weights.keys()
+    before = policy.weights_hash()
+    policy.update(samples_of(groups_of(policy)), Objective(), 0.1)
+    assert policy.weights_hash() != before
+    assert all(torch.equal(policy.forward.model.get_parameter(name), bias) for name, bias in fixed.items())
 
 
 def test_windows_of_different_lengths_are_refused() -> None:

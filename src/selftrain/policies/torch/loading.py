@@ -120,7 +120,19 @@ def load_weights(source: str, is_folder: bool) -> Any:
         weight.data = weight.data.clone()  # from the mapped file into aligned memory of our own
     check_finite(source, model)
     without_dropout(model)
+    leave_untrained(model)
     return model.eval()
+
+
+def leave_untrained(model: Any) -> None:
+    """Weights that the architecture does not train, such as the bias by which a router of experts balances them, stay so: loading forgets it, and the
+    optimizer would let them decay.
+    """
+    with torch.device("meta"), quiet():
+        built = type(model)(model.config)
+    for name, weight in built.named_parameters():
+        if not weight.requires_grad:
+            model.get_parameter(name).requires_grad_(False)
 
 
 def unloadable(given: str, what: str, is_folder: bool, error: Exception) -> ModelError:
