@@ -94,6 +94,24 @@ def test_names_of_other_trainers_are_known() -> None:
     assert found[halted - 1].findings[0].rule == "noise"
 
 
+def test_a_terminal_of_ttrl_is_judged_by_the_share_of_its_votes(tmp_path: Path, command: Any) -> None:
+    """And by nothing that its hidden answers say: the label accuracy falls in both."""
+    for name, rows in (("collapse", collapse(30)), ("learning", learning(30))):
+        lines = []
+        for at, row in enumerate(row for row in rows if "eval" not in row):
+            logged = {
+                "train/label_accuracy": 0.5 - at / 100,
+                "train/majority_ratio": row["share"],
+                "response_length/mean": row["len"],
+                "actor/entropy": row["ent"],
+            }
+            lines.append(VERL_LOG.format(row["step"], " - ".join(f"{key}:{value:.3f}" for key, value in logged.items())))
+        (tmp_path / f"{name}.log").write_text("".join(lines))
+    collapsed, learned = command("guard", "collapse.log"), command("guard", "learning.log")
+    assert (collapsed.status, learned.status) == (4, 0), collapsed.err + learned.err
+    assert "hollow, shortcut" in collapsed.err, "rules that look at the share"
+
+
 def test_rows_without_a_step_are_counted() -> None:
     assert [verdict.step for verdict in judged([{"share": 0.2}, {"other": 1}, {"share": 0.3}])] == [0, 1]
 

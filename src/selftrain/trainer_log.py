@@ -21,13 +21,15 @@ ALIASES: Mapping[str, str] = {
     "actor/entropy": "policy/entropy_mean_nats",
     "actor/entropy_loss": "policy/entropy_mean_nats",
     "actor/grad_norm": "update/grad_norm",
+    "majority_ratio": "vote/share_mean_frac",
+    "ensemble/majority_ratio": "vote/share_mean_frac",
     "response_length/mean": "completion/length_mean_tokens",
     "response_length/clip_ratio": "completion/truncated_frac",
 }
-"""names in the logs of TRL and verl -> ours"""
+"""names in the logs of TRL, verl and TTRL -> ours"""
 SIGNALS = frozenset(METRICS) | {signal for rule in RULES.values() for signal in rule.signals}
 PREFIX = "train/"
-"""what W&B has before the names of TRL"""
+"""what W&B has before the names of TRL, and TTRL before its own"""
 UNNAMED = ("data", "metrics")
 """objects in a row whose fields are fields of the row; verl writes `data`"""
 SIGNED = frozenset({"probe/base_lost_frac", "probe/base_lost_low_frac", "glance/fallen_frac"})

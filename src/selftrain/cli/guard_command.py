@@ -43,9 +43,9 @@ def command(source: str, mapped: tuple[str, ...], prompts_per_step: int | None, 
     """Watch any run for reward hacking, without labels: judge its steps and change nothing.
 
     RUN is a folder of selftrain; steps that a rollback left behind are judged too. FILE (or -, standard input, the default) is JSON lines, Parquet, CSV,
-    the trainer_state.json of a Hugging Face trainer, or what TRL or verl wrote to the terminal: one row per step with a trainer's own signals, of which the
-    names of TRL and verl are known and others are given with --map; or rows of completions as `selftrain vote` takes them, with a field step. Signals that
-    are missing are done without, and stderr says which rules had theirs. Ctrl-C ends it with what was found so far.
+    the trainer_state.json of a Hugging Face trainer, or what TRL, verl or TTRL wrote to the terminal: one row per step with a trainer's own signals, of
+    which the names of these are known and others are given with --map; or rows of completions as `selftrain vote` takes them, with a field step. Signals
+    that are missing are done without, and stderr says which rules had theirs. Ctrl-C ends it with what was found so far.
 
     Exit status: 0 nothing found, 2 a mistake in what was given, or no step could be judged, 3 warnings only, 4 harm or a standstill: a run with
     guard.action = halt would have been halted. What was found before an error counts.
