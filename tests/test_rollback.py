@@ -192,7 +192,7 @@ def test_a_resumed_run_knows_what_the_guard_knew_at_its_checkpoints(tmp_path: Pa
         assert again.known[name] == run.known[name] != Doubts()
     again.ledger.close()
     storage.publish(run.folder / "checkpoints" / "step-000002" / "manifest.json", b"{}")
-    assert resume(run.folder)._known["step-000002"] is None
+    assert resume(run.folder).known["step-000002"] is None
 
 
 def simulated(schedule: Schedule, seed: int, keeps_all: bool, validated: bool) -> tuple[list[str], int]:
