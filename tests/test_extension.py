@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +167,12 @@ def test_the_loops_own_lists_cannot_be_changed() -> None:
     assert len(groups) == 2
 
 
-@pytest.mark.parametrize("value", [10**400, -1e308, float("nan"), float("inf"), "1"])
+@pytest.mark.parametrize("value", [10**400, Fraction(10**400), -1e308, float("nan"), float("inf"), np.float32("inf"), np.float16("-inf"), "1"])
 def test_a_reward_is_a_number_that_can_be_added_up(value: Any) -> None:
     with pytest.raises(ConfigError, match="not a finite number of at most 1e100"):
         checked("reward.rule", "reward.rule = a:b", lambda: value)()
     assert checked("reward.rule", "reward.rule = a:b", lambda: -(10**100))() == -1e100
+    assert [checked("reward.rule", "reward.rule = a:b", lambda one=one: one)() for one in (np.float32(1), Fraction(1, 2), np.int8(-3), True)] == [1, 0.5, -3, 1]
 
 
 @pytest.mark.parametrize("name", ["rules.py:f", "./rules.py:f", "/somewhere/rules:f"])

@@ -51,7 +51,7 @@ def imported(option: str, name: str, known: Mapping[str, Any]) -> Callable[..., 
         raise ConfigError(f"{option} = {name}", "there is no such name", f"{hint}Choose one of {', '.join(known)}, or package.module:function.")
     given = f"{option} = {name}"
     module_name, _, attribute = name.rpartition(":")
-    if module_name.endswith(".py") or "/" in module_name:
+    if module_name.endswith(".py") or "/" in module_name or "\\" in module_name:
         do = f"Write {Path(module_name).stem}:{attribute} and call it in the folder of that file, or put the folder into PYTHONPATH."
         raise ConfigError(given, "a module is named as it is imported, not by its file", do)
     try:
@@ -248,7 +248,10 @@ CHECKS: Mapping[str, Callable[..., Any]] = {
 
 def is_finite(value: Any) -> bool:
     """Within `MOST`, too: sums of such numbers and of their squares are finite."""
-    return isinstance(value, Real) and bool(-MOST <= value <= MOST)  # type: ignore[operator]
+    try:
+        return isinstance(value, Real) and -MOST <= (int(value) if isinstance(value, Integral) else float(value)) <= MOST
+    except OverflowError:  # a fraction larger than any float
+        return False
 
 
 def is_whole(value: Any) -> bool:

@@ -46,7 +46,7 @@ def _json_rows(path: str, torn: Callable[[], None] | None) -> Iterator[Row]:
             path, "it is a folder" if Path(path).is_dir() else "there is no such file", "give a file of JSON lines or Parquet, or - for standard input"
         )
     try:
-        with open(path, encoding="utf-8-sig") as lines:
+        with open(path, encoding="utf-8-sig", errors="strict" if torn is None else "surrogateescape") as lines:
             yield from _parsed(lines, path, torn)
     except OSError as error:
         raise PromptError(path, f"it cannot be read: {error.strerror or error}", "check the permissions of the file and its folders") from error
@@ -60,41 +60,60 @@ def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) 
             if not line.strip():
                 continue
             text = line.removeprefix("\ufeff") if number == 1 else line
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                if torn is not None and begun and text.lstrip().startswith("{") and not any(other.strip() for other in lines):
+            row, wrong = _loaded(text)
+            if isinstance(wrong, json.JSONDecodeError) and torn is not None and not begun and wrong.pos >= len(text.rstrip()):
+                row, lines = _whole(text, lines)
+            if row is None and wrong is not None and torn is not None and begun and text.lstrip().startswith("{"):
+                following = next((other for other in lines if other.strip()), None)
+                if following is None:
                     torn()
                     return
-                row, lines = (None, lines) if torn is None or begun else _whole(text, error, lines)
-                if row is None:
-                    others = console_rows(chain((text,), lines), torn) if torn is not None and not begun else iter(())
-                    if (first := next(others, None)) is not None:
-                        yield from chain((first,), others)
-                        return
-                    why = f"it is not JSON ({str(error).partition(';')[0]})"
-                    raise PromptError(f"{origin}, line {number}", why, "write one JSON object per line") from error
+                lines = chain((following,), lines)
             history = None if torn is None or begun else _history(row)
             if history is not None:
                 yield from history
                 return
             if not isinstance(row, dict):
-                raise PromptError(f"{origin}, line {number}", "it is not a JSON object", 'write {"prompt": ..., "completion": ...}')
+                others = console_rows(chain((text,), lines), torn) if torn is not None else iter(())
+                if (first := next(others, None)) is None:
+                    raise _no_row(f"{origin}, line {number}", wrong) from wrong
+                yield from chain((first,), others)
+                return
+            _check_text(text)
             begun = True
             yield row
-    except UnicodeDecodeError as error:
-        raise PromptError(f"{origin}, after line {number}", f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        where = f"{origin}, after line {number - isinstance(error, UnicodeEncodeError)}"
+        raise PromptError(where, f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
 
 
-def _whole(text: str, error: Exception, lines: Iterator[str]) -> tuple[Any, Iterator[str]]:
-    """The JSON that a first line and all others are together, None where the line is wrong before its end or they are none; and the lines behind the first."""
-    if not isinstance(error, json.JSONDecodeError) or error.pos < len(text.rstrip()):
-        return None, lines
-    others = list(lines)
+def _loaded(text: str) -> tuple[Any, Exception | None]:
+    """The JSON of a line, or what is wrong with it."""
     try:
-        return json.loads(text + "".join(others)), iter(others)
-    except (ValueError, RecursionError):
-        return None, iter(others)
+        return json.loads(text), None
+    except (ValueError, RecursionError) as error:
+        return None, error
+
+
+def _no_row(place: str, wrong: Exception | None) -> PromptError:
+    if wrong is None:
+        return PromptError(place, "it is not a JSON object", 'write {"prompt": ..., "completion": ...}')
+    return PromptError(place, f"it is not JSON ({str(wrong).partition(';')[0]})", "write one JSON object per line")
+
+
+def _check_text(text: str) -> None:
+    """Raises UnicodeEncodeError for bytes that were no UTF-8: among what was written to a terminal they do not matter, in a row they do."""
+    if not text.isascii():
+        text.encode("utf-8")
+
+
+def _whole(text: str, lines: Iterator[str]) -> tuple[Any, Iterator[str]]:
+    """The JSON that a first line and all others are together, None where they are none; and the lines behind the first."""
+    others = list(lines)
+    row, wrong = _loaded(whole := text + "".join(others))
+    if wrong is None:
+        _check_text(whole)
+    return row, iter(others)
 
 
 def _history(value: Any) -> list[Row] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch_models import NEWER, character_tokenizer, groups_of, policy_of, requests_for, samples_of, write_model
 from transformers import BertConfig, BertForMaskedLM, MambaConfig, MambaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from selftrain.config import PolicySection, RunConfig
 from selftrain.errors import ModelError
@@ -201,6 +203,23 @@ def test_weights_that_the_architecture_does_not_train_stay_as_they_are(tmp_path:
     policy.update(samples_of(groups_of(policy)), Objective(), 0.1)
     assert policy.weights_hash() != before
     assert all(torch.equal(policy.forward.model.get_parameter(name), bias) for name, bias in fixed.items())
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_padding_row_that_every_load_sets_to_zero(is_tied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a tied head no gradient reaches it."""
+
+    def forgetful(model: Any, module: Any) -> None:
+        before(model, module)
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            torch.nn.init.zeros_(module.weight.data[module.padding_idx])
+
+    before = LlamaPreTrainedModel._init_weights
+    source = write_model(tmp_path, "llama_tied" if is_tied else "llama")
+    policy_of(source)
+    monkeypatch.setattr(LlamaPreTrainedModel, "_init_weights", forgetful)
+    with pytest.raises(ModelError, match="the row of the padding token 0 to zero at every load") if is_tied else nullcontext():
+        policy_of(source)
 
 
 def test_windows_of_different_lengths_are_refused() -> None:

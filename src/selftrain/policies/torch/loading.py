@@ -121,7 +121,25 @@ def load_weights(source: str, is_folder: bool) -> Any:
     check_finite(source, model)
     without_dropout(model)
     leave_untrained(model)
+    check_padding(source, model)
     return model.eval()
+
+
+def check_padding(source: str, model: Any) -> None:
+    """Raises ModelError where loading sets the row of the padding token to zero, whatever the files hold (Youtu), and training moves it: a head that is tied
+    to the embeddings does, and then what is loaded is not what was saved.
+    """
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    at = getattr(embeddings, "padding_idx", None)
+    if at is None or head is None or head.weight is not embeddings.weight:
+        return
+    probe = torch.nn.Embedding(2, 1, padding_idx=0)
+    torch.nn.init.ones_(probe.weight)
+    probe.weight._is_hf_initialized = True  # type: ignore[attr-defined]
+    model._init_weights(probe)
+    if not probe.weight[0].any():
+        why = f"its library sets the row of the padding token {at} to zero at every load, and training would move it"
+        raise ModelError(source, why, "set pad_token_id to null in its config.json")
 
 
 def leave_untrained(model: Any) -> None:
