@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.config_section import Section
 from selftrain.errors import ConfigError
-from selftrain.ledger.objects import ObjectPath
 
 Layer = dict[str, dict[str, Any]]
 KINDS: Mapping[Any, str] = {
@@ -38,7 +37,7 @@ def load_config(files: str | Path | Sequence[str | Path] = (), overrides: Mappin
     nearest one is named) or a bad value or combination.
     """
     named = [files] if isinstance(files, str | Path) else files
-    own = {name: str(value) if isinstance(value, Path | ObjectPath) else value for name, value in (overrides or {}).items()}
+    own = {name: str(value) if isinstance(value, Path) else value for name, value in (overrides or {}).items()}
     layers = [read_toml(Path(file)) for file in named] + [unflatten(own)]
     if not any("model" in layer.get("policy", {}) for layer in layers):
         below = recipe("embedded")
