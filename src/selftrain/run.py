@@ -325,7 +325,6 @@ class Run:
     def take_up(self, checkpoint: checkpoints.Checkpoint | None) -> None:
         """Go on from a checkpoint (None: from the start) with the evaluations that were already recorded."""
         self.measured.load(self.folder)
-        self.known.overruled = control.overruled_steps(read(self.folder))
         if checkpoint is not None:
             self.refused = checkpoint.refused
             self.policy.load(checkpoint.path)
@@ -387,6 +386,7 @@ def resume(folder: str | Place) -> Run:
     head = str(found.state["head"]) if found else None
     ledger = LedgerWriter.resume(folder, head, exact=header["class"] == "exact")
     run = Run(config, folder, problems, policy, ledger, make_verification(at_home, problems.train))
+    run.known.overruled = control.overruled_steps(record)
     run.take_up(found)
     return run
 

@@ -127,9 +127,8 @@ class GroupIndex:
     def search(self, wanted: Mapping[str, Any], found_steps: Collection[tuple[int, int]]) -> dict[str, Any]:
         """Groups that fit: step, branch, text (in the prompt, its id or the label), filters (all must hold), order, offset, limit; with the number of all.
 
-        until: of how many groups of the record, as an answer says it, so that pages of one list fit together while the record grows; as long as
-        there are as many branches: a rollback changes which of them count. found_steps: (branch,
-        step) in which the guard found something.
+        until: of how many groups of the record, as an answer says it, so that pages of one list fit together while the record grows, as long as there are as
+        many branches: a rollback changes which groups count. found_steps: (branch, step) in which the guard found something.
         """
         self.catch_up()
         rows = self._rows[: wanted.get("until")]
