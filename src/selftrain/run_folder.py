@@ -97,16 +97,19 @@ def environment(config: RunConfig) -> dict[str, Any]:
 
 def relocated(config: RunConfig, home: Path) -> RunConfig:
     """A run's relative paths, seen from `home`, where it was started; from this folder only where there is nothing of that name: another file of the same
-    name that lies here is not the run's.
+    name that lies here is not the run's. A file that is in neither is looked for where it was, so that what is said of it names that folder.
     """
 
     def seen(path: str | None) -> str | None:
         return str(home / path) if path and home != Path.cwd() and os.path.exists(home / path) else path
 
-    prompts = config.prompts.model_copy(update={"file": seen(config.prompts.file)})
-    evals = config.evals.model_copy(update={"file": seen(config.evals.file)})
-    validation = config.validation.model_copy(update={"file": seen(config.validation.file)})
-    stored = config.stored.model_copy(update={"file": seen(config.stored_file)})
+    def read(path: str | None) -> str | None:
+        return str(home / path) if path and not os.path.exists(path) else seen(path)
+
+    prompts = config.prompts.model_copy(update={"file": read(config.prompts.file)})
+    evals = config.evals.model_copy(update={"file": read(config.evals.file)})
+    validation = config.validation.model_copy(update={"file": read(config.validation.file)})
+    stored = config.stored.model_copy(update={"file": read(config.stored_file)})
     policy = config.policy if is_toy(config.policy.model) else config.policy.model_copy(update={"model": seen(config.policy.model)})
     return config.model_copy(update={"prompts": prompts, "evals": evals, "validation": validation, "stored": stored, "policy": policy})
 

@@ -284,8 +284,12 @@ def test_a_runs_relative_paths_mean_the_files_it_began_with(command: Selftrain, 
     monkeypatch.chdir(first)
     run = start(load_config((), options))
     do(run, Stopper({1: [signal.SIGINT]}), resumed=False)
-    monkeypatch.chdir(other)
+    monkeypatch.chdir(tmp_path)
     folder = first / "runs" / "train-0001"
+    (first / "q.jsonl").rename(first / "away.jsonl")
+    assert f"{first}/q.jsonl: there is no such file" in command("resume", folder).err
+    (first / "away.jsonl").rename(first / "q.jsonl")
+    monkeypatch.chdir(other)
     resumed = command("resume", folder, "--log", "plain")
     assert resumed.status == 0, resumed.err
     evaluations = read(folder).evals()

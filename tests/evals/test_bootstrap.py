@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from selftrain.evals.bootstrap import NUM_RESAMPLES, Interval, mean_interval, ratio_interval, resampled_sums
+from selftrain.evals.bootstrap import NUM_RESAMPLES, Interval, _draws, _kept_draws, mean_interval, ratio_interval, resampled_sums
 
 
 def test_two_problems_by_hand() -> None:
@@ -53,6 +53,18 @@ def test_deterministic_and_blockwise() -> None:
     assert mean_interval(list(values)) == mean_interval(list(values))
     assert resampled_sums(values[None]).shape == (1, NUM_RESAMPLES)
     assert resampled_sums(values[None]).std() == pytest.approx(values.std() * np.sqrt(300), rel=0.05)
+
+
+def test_draws_that_are_kept_are_those_of_a_fresh_stream() -> None:
+    """As many different values have the same draws, whatever was asked before; sums are those of draws that are not kept."""
+    random = np.random.default_rng(4)
+    first, second = random.random(40), random.random(40)
+    mean_interval(list(first))
+    kept = resampled_sums(second[None])
+    _kept_draws.cache_clear()
+    assert (resampled_sums(second[None]) == kept).all()
+    assert (np.concatenate([np.sort(second) @ part.T for part in _draws((1,) * 40)]) == kept[0]).all()
+    assert mean_interval([0.0, 0.0, 1.0]) != mean_interval([0.0, 1.0, 1.0])
 
 
 def test_rows_are_drawn_together() -> None:

@@ -74,6 +74,9 @@ def test_a_folder_that_may_not_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunFolderError, match=f"{tmp_path}/file is a file, not a folder"):
         LedgerWriter.create(tmp_path / "file" / "run", HEADER)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(RunFolderError, match=f"{tmp_path}/link is a link to nothing"):
+        LedgerWriter.create(tmp_path / "link" / "run", HEADER)
 
 
 NUM_STEPS = 24

@@ -64,7 +64,8 @@ def make_folder(folder: Place) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             file = next((part for part in (folder, *folder.parents) if os.path.lexists(part) and not part.is_dir()), folder)
-            raise RunFolderError(f"folder {folder}", f"{file} is a file, not a folder", "choose another folder for the run") from error
+            what = "a file, not a folder" if file.exists() else "a link to nothing"
+            raise RunFolderError(f"folder {folder}", f"{file} is {what}", "choose another folder for the run") from error
 
 
 def sync_folder(folder: Place) -> None:
