@@ -83,6 +83,8 @@ def test_microbatches_sum_to_the_batch_and_padding_changes_nothing(tmp_path: Pat
 def test_microbatch_plan_keeps_the_budget() -> None:
     assert scoring.microbatches([3, 10, 3, 9, 30], 20) == [[4], [1, 3], [0, 2]]
     assert scoring.microbatches([100, 80, 80, 73], 400) == [[0], [1, 2, 3]]  # 100 fills an eighth and 80 would pad; 73 would pad too little to cut
+    assert scoring.microbatches([120, 20, 20, 8], 2000) == [[0], [1, 2], [3]]  # half as long is too much padding, however little there is
+    assert scoring.microbatches([100, 80, 69], 400, 0.7) == [[0, 1], [2]]
     assert scoring.microbatches([], 20) == []
 
 

@@ -71,6 +71,16 @@ def test_the_draws_and_log_probabilities_are_those_of_votes_drawn_alone(
     assert {extent.is_copied for extent in seen} == {copied_tokens > 0}
 
 
+@pytest.mark.parametrize(("count", "steps"), [(16, 1.35), (48, 1.45)])
+def test_long_votes_do_not_keep_others_waiting(count: int, steps: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """steps: at most so many times those that full rows would take; 2.1 and 2.7 where prompts enter whole and their place is free with the last vote."""
+    policy, seen = policy_of(write_model(tmp_path)), extents_of(monkeypatch)
+    prompts = [Prompt(f"q{at}", (Message("user", f"{at}+5"),)) for at in range(384 // count)]
+    monkeypatch.setattr(sampler, "rows_within", lambda *_: 64)
+    groups = policy.sample(requests_for(prompts, count), SamplingParams(110), Stream(5, stream="sample"))
+    assert len(seen) <= steps * sum(len(done.token_ids) for group in groups for done in group.completions) / 64
+
+
 @pytest.mark.parametrize("copied_tokens", [0, 1 << 10])
 def test_prompts_and_their_copies_stay_in_the_memory_that_is_given(copied_tokens: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One vote a prompt and short completions: a prompt's columns are half of what there is, or two thirds."""

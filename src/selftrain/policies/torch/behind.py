@@ -19,6 +19,9 @@ from selftrain.policies.torch.layers import sliding_layers
 from selftrain.policies.torch.scoring import microbatches
 from selftrain.policies.torch.trees import Packed, TokenSequence, Tree, by_prompt, trees_of
 
+LEAST_PROMPT = 0.7
+"""A prompt shorter than that share of the longest begins another part: completions are batched within parts, so there should be few."""
+
 
 class Prompts:
     """Distinct prompts, run once. Use: `hidden` and a backward pass for each micro-batch, then `backward`."""
@@ -60,6 +63,6 @@ def prompt_parts(forward: Forward, sequences: Sequence[TokenSequence], budget_to
     """Prompts, as many as the budget holds, run once, and their sequences as trees."""
     of_prompt = by_prompt(sequences)
     prompts = list(of_prompt)
-    for batch in microbatches([len(ids) for ids in prompts], budget_tokens, cut_padding=False):
+    for batch in microbatches([len(ids) for ids in prompts], budget_tokens, LEAST_PROMPT):
         shared = Prompts(forward, [prompts[at] for at in batch])
         yield shared, [tree for at in batch for tree in trees_of(sequences, of_prompt[prompts[at]], budget_tokens, forward.token_cost)]

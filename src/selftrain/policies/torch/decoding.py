@@ -63,12 +63,20 @@ class Decoder:
     def __init__(self, forward: Forward, params: SamplingParams, plan: Plan) -> None:
         self.forward, self.params, self.plan = forward, params, plan
         self.total, self.most_columns = len(plan.limits_S), int(plan.limits_S.max())
-        self.slots = max(1, min(len(plan.chunks), plan.rows // min(chunk.size for chunk in plan.chunks)))
+        self.slots = self._num_slots(plan)
         places, self.prompt_tokens = max(chunk.size for chunk in plan.chunks), max(len(chunk.prompt_ids) for chunk in plan.chunks)
         self.board = self._board(Sizes(self.total, self.most_columns + 1, plan.rows, self.slots, places, self.prompt_tokens))
         self.board.put(plan.uniforms_ST, plan.limits_S)
         self.active, self.step = 0, 0  # sequences being drawn, always the first ones of the state
         self.entered: dict[int, tuple[int, int]] = {}  # slot -> (first sequence of its chunk, the step it entered)
+
+    def _num_slots(self, plan: Plan) -> int:
+        """How many chunks are there at a time at most."""
+        return max(1, min(len(plan.chunks), plan.rows // min(chunk.size for chunk in plan.chunks)))
+
+    def _fitting(self, waiting: list[Chunk], room: int) -> Chunk | None:
+        """Take the next of the waiting chunks, where there is room for it."""
+        return waiting.pop() if waiting[-1].size <= room else None
 
     def _board(self, sizes: Sizes) -> Board:
         raise NotImplementedError
@@ -100,9 +108,9 @@ class Decoder:
         free = [slot for slot in range(self.slots) if slot not in self.entered]
         chunks: list[Chunk] = []
         room = self.plan.rows - self.active
-        while waiting and len(chunks) < len(free) and waiting[-1].size <= room:
-            chunks.append(waiting.pop())
-            room -= chunks[-1].size
+        while waiting and len(chunks) < len(free) and (chunk := self._fitting(waiting, room)) is not None:
+            chunks.append(chunk)
+            room -= chunk.size
         if not chunks:
             return
         slots = free[: len(chunks)]

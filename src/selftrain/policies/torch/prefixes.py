@@ -19,12 +19,14 @@ import torch
 
 from selftrain.policies.base import SamplingParams
 from selftrain.policies.torch.board import DONE, DRAWN, PLACE, SEQUENCE, TOKEN, Board, Extent, Sizes, Standing, advance, record
-from selftrain.policies.torch.decoding import Decoder, Plan
+from selftrain.policies.torch.decoding import Chunk, Decoder, Plan
 from selftrain.policies.torch.draw import Votes
 from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.stops import StopTexts
 
 TOKEN_BITS = 32
+LEAST_SLOTS, SLOTS_SHARE = 8, 4
+"""Prompts at a time, where not all sequences fit side by side: at least so many, and so many times as many as fill the rows."""
 COPIED_TOKENS = {"cpu": 20, "cuda": 0}
 """Prompts up to this length are copied into each row: a few more keys to read cost less than gathering the rows of each prompt, from about 28 on more where
 rows are many (docs/log.md). A GPU's kernel gathers nothing.
@@ -53,6 +55,20 @@ class PrefixDecoder(Decoder):
         self.num_rows = 0
         self.gone: list[int] = []  # finished sequences that nobody has been told of
         self.standing: Standing | None = None  # None: the sequences have changed since it was made
+
+    def _num_slots(self, plan: Plan) -> int:
+        """More than chunks that fill the rows, so that the last votes of one do not keep others waiting; the memory for a row is enough for its prompt."""
+        if sum(chunk.size for chunk in plan.chunks) <= plan.rows:
+            return len(plan.chunks)
+        return min(plan.rows, max(LEAST_SLOTS, SLOTS_SHARE * (plan.rows // min(chunk.size for chunk in plan.chunks))))
+
+    def _fitting(self, waiting: list[Chunk], room: int) -> Chunk | None:
+        """A part of the next chunk where there is no room for all of it; its prompt is run again for the rest."""
+        chunk = waiting.pop()
+        size = min(chunk.size, room)
+        if size < chunk.size:
+            waiting.append(chunk._replace(first=chunk.first + size, size=chunk.size - size))
+        return chunk._replace(size=size) if size else None
 
     def _board(self, sizes: Sizes) -> Board:
         return Board(self.forward, sizes, self.params, self.stop_ids)

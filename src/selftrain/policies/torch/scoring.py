@@ -33,15 +33,16 @@ def rows_of(sequences: Sequence[TokenSequence], pad_id: int, device: torch.devic
     return Rows(torch.tensor(padded, device=device), torch.tensor(positions, device=device))
 
 
-def microbatches(lengths: Sequence[int], budget_tokens: int, cut_padding: bool = True) -> list[list[int]]:
+def microbatches(lengths: Sequence[int], budget_tokens: int, least: float = 0.9) -> list[list[int]]:
     """Indices by length, longest first, cut so that padded tokens (longest x count) stay in the budget; a longer sequence goes alone.
 
-    With cut_padding a batch that holds an eighth of the budget is also cut where lengths have fallen by a tenth: little padding, and still few batches.
+    A batch that holds an eighth of the budget is also cut where lengths have fallen below the share `least` of its longest, and any where they have fallen
+    below half of it: little padding, and still few batches.
     """
     batches: list[list[int]] = []
     for at in sorted(range(len(lengths)), key=lambda at: (-lengths[at], at)):
         longest, count = (lengths[batches[-1][0]], len(batches[-1])) if batches else (0, 0)
-        is_padded = cut_padding and lengths[at] < 0.9 * longest and longest * count >= budget_tokens / 8
+        is_padded = lengths[at] < least * longest and (longest * count >= budget_tokens / 8 or 2 * lengths[at] < longest)
         if batches and longest * (count + 1) <= budget_tokens and not is_padded:
             batches[-1].append(at)
         else:
