@@ -262,7 +262,10 @@ def test_a_log_may_have_any_of_these_formats(tmp_path: Path, command: Any, name:
         ("INFO:step: 3 - a:-0.000 - b:1 x:2 50%|", {"step": 3, "a": 0, "b": 1}),
         ("50%|#| 1/2 [00:01<00:01]   {'entropy': nan, 'grad_norm': '0.5', 'epoch': 1}", {"entropy": "nan", "grad_norm": "0.5", "epoch": 1}),
         ("{'a': np.float64(0.25), 'b': tensor(0.5, device='cuda:0'), 'c': [nan], 'e': True} 100%|##| 2/2", {"a": 0.25, "b": 0.5}),
-        *((line, None) for line in ("footstep:3 - a:1", "step:3", "{'a': open('x')}", "{'trainer': {'n_gpus': 8,", "{1: 2}", "{'a': {{'b': 1}}}")),
+        *(
+            (line, None)
+            for line in ("footstep:3 - a:1", "step:3", "first step: 3 - 2 = 1", "{'a': open('x')}", "{'trainer': {'n_gpus': 8,", "{1: 2}", "{'a': {{'b': 1}}}")
+        ),
         ("{'prompt': 'What is 1 + 1?', 'completion': '2', 'id': 3}", None),
     ],
 )
@@ -293,6 +296,23 @@ def test_what_was_written_to_a_terminal_may_begin_with_anything(tmp_path: Path, 
     assert "the last line is cut off and was left out" in cut.err
     (tmp_path / "none.log").write_text("starting\nended\n")
     assert_refused(command("guard", "none.log"), 2, "none.log, line 1: it is not JSON")
+
+
+@pytest.mark.parametrize("damage", ["Saving model checkpoint to out\n", '{"step": 12, "entr\n'])
+@pytest.mark.parametrize("at", [1, 12, 29])
+@pytest.mark.parametrize("text", ["", "first step: 3 - 2 = 1"])
+def test_damage_among_rows_is_not_taken_for_a_terminal(tmp_path: Path, command: Any, damage: str, at: int, text: str) -> None:
+    """Rows behind it would be lost, and with them what was found there."""
+    rows = [json.dumps({"step": step, "entropy": 0.3 if step < 15 else 3.0, "sample": text}) + "\n" for step in range(1, 31)]
+    (tmp_path / "a.log").write_text("".join([*rows[:at], damage, *rows[at + 1 :], "{'train_runtime': 93.2, 'train_loss': 0.1}\n"]))
+    called: Called = command("guard", "a.log")
+    assert f"a.log, line {at + 1}: it is not JSON" in called.err
+    assert called.status in {2, 4}
+
+
+def test_utf_16_is_refused_by_name(tmp_path: Path, command: Any) -> None:
+    (tmp_path / "a.jsonl").write_text('{"step": 1, "entropy": 0.3}\n', encoding="utf-16")
+    assert_refused(command("guard", "a.jsonl"), 2, "a.jsonl, line 1: it is not UTF-8 text (it begins as UTF-16 does)")
 
 
 def test_a_row_that_is_no_text_is_refused(tmp_path: Path, command: Any) -> None:

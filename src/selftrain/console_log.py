@@ -31,8 +31,8 @@ def console_rows(lines: Iterable[str], torn: Callable[[], None]) -> Iterator[Map
         step = STEP.search(plain)
         if step is not None and not line.endswith("\n"):
             torn()
-        elif row := dict_row(plain) if step is None else {**verl_row(plain[step.end() :]), "step": int(step[1])}:
-            yield row
+        elif row := dict_row(plain) if step is None else verl_row(plain[step.end() :]):
+            yield row if step is None else {**row, "step": int(step[1])}
 
 
 def verl_row(text: str) -> dict[str, float]:

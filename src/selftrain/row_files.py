@@ -15,6 +15,10 @@ from selftrain.errors import PromptError
 from selftrain.prompts.files import read_rows
 
 Row = Mapping[str, Any]
+ROW_FIELDS = frozenset({"step", "global_step", "_step", "prompt"})
+"""fields that tell a row of a log from other JSON that is printed"""
+UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+"""how it begins, each byte of no UTF-8 as Python stands for it"""
 UNPACKED = {".gz": "gunzip -c", ".bz2": "bunzip2 -c", ".xz": "xz -dc", ".zst": "zstd -dc"}
 
 
@@ -54,12 +58,14 @@ def _json_rows(path: str, torn: Callable[[], None] | None) -> Iterator[Row]:
 
 def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) -> Iterator[Row]:
     """torn: None where rows are JSON lines and nothing else."""
-    number, begun, lines = 0, False, iter(lines)
+    number, begun, lines = 0, 0, iter(lines)
     try:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             text = line.removeprefix("\ufeff") if number == 1 else line
+            if number == 1 and text.startswith(UTF_16):
+                raise PromptError(f"{origin}, line 1", "it is not UTF-8 text (it begins as UTF-16 does)", "convert it to UTF-8")
             row, wrong = _loaded(text)
             if isinstance(wrong, json.JSONDecodeError) and torn is not None and not begun and wrong.pos >= len(text.rstrip()):
                 row, lines = _whole(text, lines)
@@ -74,17 +80,26 @@ def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) 
                 yield from history
                 return
             if not isinstance(row, dict):
-                others = console_rows(chain((text,), lines), torn) if torn is not None else iter(())
+                wrong_line = _no_row(f"{origin}, line {number}", wrong)
+                others = console_rows(_unlike_rows(chain((text,), lines), wrong_line), torn) if torn is not None and begun <= 1 else iter(())
                 if (first := next(others, None)) is None:
-                    raise _no_row(f"{origin}, line {number}", wrong) from wrong
+                    raise wrong_line from wrong
                 yield from chain((first,), others)
                 return
             _check_text(text)
-            begun = True
+            begun += 1
             yield row
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         where = f"{origin}, after line {number - isinstance(error, UnicodeEncodeError)}"
         raise PromptError(where, f"it is not UTF-8 text ({error.reason})", "convert it to UTF-8") from error
+
+
+def _unlike_rows(lines: Iterable[str], wrong: PromptError) -> Iterator[str]:
+    """What a terminal shows. Raises `wrong` where a JSON row stands among it: then the line that is no JSON is damage, and no row may be lost."""
+    for line in lines:
+        if line.startswith('{"') and isinstance(row := _loaded(line)[0], dict) and not ROW_FIELDS.isdisjoint(row):
+            raise wrong
+        yield line
 
 
 def _loaded(text: str) -> tuple[Any, Exception | None]:
