@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import pytest
 
 import selftrain
-from selftrain.compose import check_idle, config_hash
+from selftrain.compose import config_hash
+from selftrain.compose_idle import check_options
 from selftrain.config import RunConfig, UpdateSection
 from selftrain.config_load import load_config, option_names, validate_recorded
 from selftrain.errors import ConfigError
-from selftrain.run import start
+from selftrain.ledger import read
+from selftrain.replay import replay
+from selftrain.run import read_config, resume, start
 from selftrain.schedule import learning_rate
 from tests.test_docs import METHOD_SECTIONS
 
@@ -148,6 +152,72 @@ def test_kl_in_the_loss_that_weighs_nothing_is_refused_in_new_runs_and_read_in_o
     assert validate_recorded(load_config(overrides=options).model_dump(mode="json")).objective.kl_coef == 0
 
 
+NONE_HELD = {"policy.model": "toy", "prompts.count": 8, "rollout.prompts_per_step": 4, "probes.num_prompts": 0, "verifier.function": "tests.test_config:right"}
+REFERENCE_IDLE = "of the 8 prompts of toy:0+8 8 have a true answer, and a fraction of 0.001, chosen by run seed and prompt id, holds none of those"
+VERIFIER_IDLE = "a fraction of 0.001 of the 8 prompts of toy:0+8, chosen by run seed and prompt id, holds none of them"
+
+
+def right(_: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"labels.source": "reference", "reference.frac": 0.001},
+            (f"labels.source = reference, reference.frac = 0.001: {REFERENCE_IDLE}", "Raise --reference.frac"),
+        ),
+        ({"labels.source": "verifier", "verifier.frac": 0.001}, (f"labels.source = verifier, verifier.frac = 0.001: {VERIFIER_IDLE}", "Raise --verifier.frac")),
+        (
+            {"labels.source": "first_of", "first_of.sources": ["verifier", "reference"], "reference.frac": 0.001, "verifier.frac": 0.001},
+            (
+                "first_of.sources = verifier, verifier.frac = 0.001, first_of.sources = reference",
+                f"{VERIFIER_IDLE}, and {REFERENCE_IDLE}: nothing would be labelled",
+            ),
+        ),
+    ],
+    ids=["reference", "verifier", "first_of"],
+)
+def test_sources_that_hold_no_prompt_are_refused_in_new_runs_and_gone_on_with_in_old_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], words: tuple[str, ...]
+) -> None:
+    whole = load_config(overrides={**NONE_HELD, "run.folder": str(tmp_path), "run.name": "a", "run.num_steps": 2, **options})
+    with pytest.raises(ConfigError) as caught:
+        start(whole)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("selftrain.run.check_idle", lambda *_: None)
+        run = start(whole)
+    next(iter(run.events()))
+    run.ledger.close()
+    [*_] = resume(tmp_path / "a").events()
+    assert replay(read(tmp_path / "a"), read_config(tmp_path / "a")).agrees
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"labels.source": "first_of", "reference.frac": 0.001},
+            f"first_of.sources = reference, reference.frac = 0.001: {REFERENCE_IDLE}, so it labels nothing",
+        ),
+        (
+            {"labels.source": "mixture", "mixture.weights": {"verifier": 1, "majority": 1}, "verifier.frac": 0.001},
+            f"mixture.weights = verifier, verifier.frac = 0.001: {VERIFIER_IDLE}, so it labels nothing in this run and the others decide. Raise",
+        ),
+    ],
+    ids=["first_of", "mixture"],
+)
+def test_a_source_that_holds_no_prompt_is_warned_of_where_others_label(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    whole = load_config(overrides={**NONE_HELD, "run.folder": str(tmp_path), **options})
+    with pytest.warns(RuntimeWarning, match=re.escape(words)):
+        start(whole).ledger.close()
+    enough = load_config(overrides={**NONE_HELD, "run.folder": str(tmp_path), **options, "reference.frac": 1.0, "verifier.frac": 1.0})
+    start(enough).ledger.close()
+
+
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize(("warmup_steps", "num_steps"), [(0, 1), (0, 2), (1, 2), (9, 11), (10, 11), (10, 2)])
 def test_a_schedule_is_idle_where_it_gives_the_rates_of_the_constant_one(schedule: Any, warmup_steps: int, num_steps: int) -> None:
@@ -155,7 +225,7 @@ def test_a_schedule_is_idle_where_it_gives_the_rates_of_the_constant_one(schedul
     rates = [[learning_rate(one, step, num_steps) for step in range(num_steps)] for one in (update, UpdateSection(warmup_steps=warmup_steps))]
     whole = load_config(overrides={"update.schedule": schedule, "update.warmup_steps": warmup_steps, "run.num_steps": num_steps})
     with pytest.raises(ConfigError, match="the run ends before") if rates[0] == rates[1] else nullcontext():
-        check_idle(whole)
+        check_options(whole)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,13 @@ def make_verification(config: RunConfig, prompts: PromptSet) -> Verify:
     return Verification(pool, section.frac, Stream(config.run.seed), prompts.questions, entries)
 
 
+def check_verifier(config: RunConfig, prompts: PromptSet) -> None:
+    """Raises ConfigError where the verifier of a run could not start. Nothing that was started for it is kept."""
+    verify = make_verification(config, prompts)
+    if isinstance(verify, Verification):
+        verify.pool.close()
+
+
 def make_reading(config: RunConfig, questions: Mapping[str, tuple[Message, ...]]) -> Reading:
     """How completions are read. questions: by prompt id, what was asked without the template, which is what a judge is told."""
     if config.labels.clustering != "judge":
@@ -231,23 +238,6 @@ def check_parts(config: RunConfig, problems: Problems) -> None:
     make_scorer(config)
     make_reading(config, problems.train.questions)
     make_probes(config, problems.aside)
-
-
-def check_idle(config: RunConfig) -> None:
-    """Raises ConfigError for options that would do nothing. Asked of new runs only: there are records of such."""
-    update, num_steps = config.update, config.run.num_steps
-    if (config.objective.kl_in, config.objective.kl_coef) == ("loss", 0):
-        do = "Leave objective.kl_in at none; a weight of 0 in the reward measures the KL."
-        raise ConfigError("objective.kl_in = loss, objective.kl_coef = 0", "the start would be scored in every step, and nothing be done with it", do)
-    if update.schedule != "constant" and update.warmup_steps >= num_steps - 1:  # the first step that falls is the second after the warm-up
-        given = f"update.schedule = {update.schedule}, update.warmup_steps = {update.warmup_steps}, run.num_steps = {num_steps}"
-        fewer = f"an update.warmup_steps below {num_steps - 1}, " if num_steps > 1 else ""
-        do = f"Give {fewer}more steps, or leave update.schedule at constant."
-        raise ConfigError(given, "the rate falls from the second step after the warm-up on, and the run ends before", do)
-    gate, is_asked = config.gate, any(name == "gate" for _, name in config.label_sources)
-    if is_asked and "share" not in gate.conditions and gate.min_share_frac != type(gate)().min_share_frac:
-        given = f"gate.min_share_frac = {gate.min_share_frac}, gate.conditions = {', '.join(gate.conditions)}"
-        raise ConfigError(given, "only the condition share looks at it", "Add share to gate.conditions, or leave gate.min_share_frac out.")
 
 
 def deciding(config: RunConfig) -> dict[str, Any]:

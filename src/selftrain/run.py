@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from selftrain.compose import (
     as_recorded,
     check_header,
     check_held_out_answers,
-    check_idle,
     check_lengths,
     check_parts,
     environment_of,
@@ -35,6 +33,7 @@ from selftrain.compose import (
     role_readers,
 )
 from selftrain.compose_correction import make_correction, second_turns
+from selftrain.compose_idle import check_idle
 from selftrain.compose_order import make_strata
 from selftrain.compose_probes import make_prober
 from selftrain.config import RunConfig
@@ -163,7 +162,7 @@ class Run:
         self.known.overruled = control.overruled_steps(read(self.folder))
         if (parent, step) in self.known.overruled:
             self.guard.overrule()
-        if remedies.changes_signals(record):
+        if remedies.changes_signals(self.ledger.branches, record):
             self.guard.start_over()
         self.policy.start_branch(record.branch)
         self.steps_done = step
@@ -273,15 +272,17 @@ class Run:
 
     def _prune(self, left: int, *more: str) -> None:
         """Drop the oldest checkpoints but `more` and those that may be handed over or gone back to, as often as `left`, and what killed processes left."""
-        best = partial(handover.best_validated, avgs=self.measured.validated())
-        keep = handover.needed(self._scheduled(), self.steps_done, self.guard.doubts, self._schedule, left, self.known.when_made, best) | set(more)
+        keep = handover.needed(self._scheduled(), self.steps_done, self.guard.doubts, self._schedule, left, self.known.when_made)
+        keep |= {self._best_validated(), *more}
         kept_checkpoints.prune(self.folder / "checkpoints", self.config.run.num_checkpoints, keep)
 
-    def _chosen(self, there: Mapping[int, str]) -> str:
+    def _chosen(self) -> str:
         """The checkpoint a user should take, or `start`: the best on the validation problems where there are any, else the healthiest."""
-        if self.problems.validation is None:
-            return self._healthiest(there)
-        return handover.best_validated(there, self.measured.validated())
+        return self._healthiest(self._scheduled()) if self.problems.validation is None else self._best_validated()
+
+    def _best_validated(self) -> str:
+        """Of all on the disk; a checkpoint is measured as soon as it is made."""
+        return handover.best_validated(kept_checkpoints.names(self.folder / "checkpoints"), self.measured.validated())
 
     def _healthiest(self, there: Mapping[int, str]) -> str:
         """The checkpoint that the guard would hand over, without labels."""
@@ -301,7 +302,7 @@ class Run:
 
     def _finish(self, reason: str) -> Iterator[Event]:
         """Evaluate what is handed over, then close the record: a run that is killed before that is taken up again and ends the same."""
-        name, before = self._chosen(self._scheduled()), self.measured.get(BEFORE)
+        name, before = self._chosen(), self.measured.get(BEFORE)
         if name == START:
             path, after = self.config.policy.model, before
         else:
@@ -341,9 +342,9 @@ def start(config: RunConfig) -> Run:
     """A new run. Everything about prompts, model and options is checked before its folder is made."""
     config = resolved(config)
     new_folder(config)  # a name that is taken is told before anything is loaded
-    check_idle(config)
     problems = load_sets(config)
     check_parts(config, problems)
+    check_idle(config, problems.train)
     if config.guard.action == "roll_back":
         remedies.check(config, len(problems.train), lambda changed: check_parts(changed, problems))
     verify = make_verification(config, problems.train)

@@ -10,7 +10,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from selftrain.answers import KEY_VERSION, key
 from selftrain.errors import PromptError
+from selftrain.labels.rules import Bounds, outcome_of
 from selftrain.ledger.storage import read_bytes
 from selftrain.types import AnswerKey, Outcome, Vote
 
@@ -19,6 +21,9 @@ FORMAT = "selftrain_labels"
 Row = dict[str, Any]
 HEADER: Mapping[str, type] = {"model": str, "model_hash": str, "prompts": dict, "sampling": dict, "labels": dict, "key_version": str, "seed": int}
 """What a header has, beside the format."""
+BOUNDS = ("min_read_frac", "min_share_frac")
+"""the options in the header by which a row's outcome follows from its counts"""
+ROUNDED = 1e-9
 MAKE = "Write the file by `selftrain label CONFIG... --out FILE`."
 
 
@@ -50,9 +55,12 @@ def read_stored(file: Path) -> StoredLabels:
     lacks = [name for name in HEADER if not isinstance(header.get(name), HEADER[name])]
     if lacks:
         raise PromptError(f"stored labels {file}, line 1", f"the header has no {', '.join(lacks)}, or not as it was written", "Undo the edit. " + MAKE)
+    unset = [name for name in BOUNDS if not isinstance(header["labels"].get(name), float | int)]
+    if unset:
+        raise PromptError(f"stored labels {file}, line 1", f"its labels have no {' and no '.join(unset)}", "Undo the edit. " + MAKE)
     votes: dict[str, Vote] = {}
     for number, line in enumerate(lines[1:], 2):
-        prompt_id, vote = vote_of(file, number, parsed(file, number, line))
+        prompt_id, vote = vote_of(file, number, parsed(file, number, line), header)
         if prompt_id in votes:
             raise PromptError(f"stored labels {file}, line {number}", f"prompt {prompt_id} stands there twice", "Keep one of the two rows.")
         votes[prompt_id] = vote
@@ -69,11 +77,11 @@ def parsed(file: Path, number: int, line: bytes) -> Row:
     return values
 
 
-def vote_of(file: Path, number: int, row: Row) -> tuple[str, Vote]:
-    """Prompt id and vote of a row. The counts are the vote; a key beside them that is not their winner would be read by nobody, so it is refused."""
+def vote_of(file: Path, number: int, row: Row, header: Mapping[str, Any]) -> tuple[str, Vote]:
+    """Prompt id and vote of a row. The counts are the vote; what stands beside them and says otherwise would be read by nobody, so it is refused."""
     given, do = f"stored labels {file}, line {number}", "Undo the edit, or write the file again: whose answer wins is decided by votes."
     try:
-        counts = tuple((AnswerKey(str(key)), int(votes)) for key, votes in row["counts"])
+        counts = tuple((AnswerKey(str(one)), int(votes)) for one, votes in row["counts"])
         prompt_id, vote = str(row["prompt_id"]), Vote(int(row["num_votes"]), int(row["num_read"]), counts)
         said = (Outcome(row["outcome"]), row["key"])
     except (KeyError, TypeError, ValueError) as error:
@@ -86,7 +94,28 @@ def vote_of(file: Path, number: int, row: Row) -> tuple[str, Vote]:
         raise PromptError(given, f"its counts are {sum(numbers)} votes, and num_read is {vote.num_read} of {vote.num_votes}", do)
     if said[0] is Outcome.DECIDED and vote.winners != (said[1],):
         raise PromptError(given, f"its key is {said[1]!r}, and its counts say {' and '.join(vote.winners) or 'nothing'}", do)
+    if why := contradiction(row, vote, header):
+        raise PromptError(given, why, do)
     return prompt_id, vote
+
+
+def contradiction(row: Row, vote: Vote, header: Mapping[str, Any]) -> str | None:
+    """What in a row does not follow from its counts and the header's options. Keys of another version are not made again, so answers are not looked at."""
+    bounds = {name: header["labels"][name] for name in BOUNDS}
+    outcome = outcome_of(vote, Bounds(**bounds))
+    if row["outcome"] != outcome.value:
+        options = ", ".join(f"labels.{name} = {value:g}" for name, value in bounds.items())
+        return f"its outcome is {row['outcome']}, and its counts say {outcome.value} ({options} in line 1)"
+    share = row.get("share_frac", vote.share_frac)
+    if not isinstance(share, float | int) or not abs(share - vote.share_frac) <= ROUNDED:
+        return f"its share_frac is {share!r}, and its counts say {vote.share_frac:g}"
+    if outcome is not Outcome.DECIDED:
+        named = next((f"its {name} is {row[name]!r}" for name in ("key", "answer") if row.get(name) is not None), None)
+        return named and f"{named}, and a row whose outcome is {outcome.value} has none"
+    answer = row.get("answer")
+    if "answer" in row and header["key_version"] == KEY_VERSION and (not isinstance(answer, str) or key(answer) != row["key"]):
+        return f"its answer is {answer!r}, and its key is {row['key']!r}"
+    return None
 
 
 def ids_of(data: bytes) -> list[object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from selftrain.calibration import EVIDENCE, calibrate
 from selftrain.calibration.evidence import evidence_of, few_frac, follows, halves_agree, within
 from selftrain.calibration.forecast import COEFFICIENTS, INTERCEPT, LIKELY, TERMS, forecast, logistic
 from selftrain.calibration.pages import shown_of
-from selftrain.calibration.sampling import Probe, Sampled, chosen, sample, trial_config
+from selftrain.calibration.sampling import Probe, Sampled, chosen, in_shares, sample, trial_config
 from selftrain.compose import load_policy, load_sets, make_scorer
+from selftrain.compose_order import make_strata
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.labels import Bounds
@@ -106,8 +108,17 @@ def test_what_the_labels_would_teach() -> None:
 
 
 def test_how_far_a_label_moves_with_the_policy() -> None:
-    assert [follows("", name) for name in ("majority", "frozen", "stored", "ema", "reference", "gate")] == [1, 0, 0, 0.25, 0, 1]
-    assert follows("mixture of frozen, majority", "mixture") == 0.5
+    """What a teacher grades follows the policy as its vote does, and the parts of a mixture count by their weights."""
+    assert [follows("", name, CONFIG) for name in ("majority", "frozen", "stored", "ema", "reference", "gate")] == [1, 0, 0, 0.25, 0, 1]
+    even = of_config(mixture__weights={"frozen": 2, "majority": 2, "ema": 1})
+    assert follows("mixture of frozen, majority", "mixture", even) == 0.5
+    assert follows("mixture of frozen, majority", "mixture", of_config(mixture__weights={"frozen": 99, "majority": 1})) == pytest.approx(0.01)
+    assert follows("mixture of ema, frozen, majority", "mixture", even) == pytest.approx(0.45)
+    judges = [
+        of_config(self_judge__policy=policy, views__voter=policy, mixture__weights={"self_judge": 1, "views": 3}) for policy in ("current", "ema", "base")
+    ]
+    assert [follows("judge 0:3", "self_judge", config) for config in judges] == [1.0, 0.25, 0.0]
+    assert [follows("mixture of self_judge, views", "mixture", config) for config in judges] == [1.0, 0.25, 0.0]
 
 
 KNOWN = measured(probe(["1", "1", "1", "2"], [2, 2, 2, 6]), probe(["1", "1", "1", "1", "1", "2"]))
@@ -151,12 +162,36 @@ def test_missing_evidence_counts_for_nothing_and_says_so() -> None:
 
 
 def test_some_prompts_are_picked_by_their_ids_alone() -> None:
-    prompts = load_sets(CONFIG).train
+    prompts = load_sets(CONFIG).train.prompts
     few, more = chosen(prompts, 10, Stream(0)), chosen(prompts, 20, Stream(0))
     assert set(few) < set(more)
     assert [*more] == [prompt for prompt in prompts if prompt in more]
     assert chosen(prompts, 10, Stream(1)) != few
     assert len(chosen(prompts, 999, Stream(0))) == 64
+
+
+def test_prompts_come_in_the_shares_of_a_step() -> None:
+    """11 of 64 prompts have a true answer: as they come they are a sixth of the evidence, in the run half of each step."""
+    net = {"labels__source": "first_of", "first_of__sources": ["reference", "majority"], "reference__frac": 0.2}
+    config = of_config(**net, step_share__reference_frac=0.5)
+    prompts = load_sets(config).train
+    first, rest = make_strata(config, prompts)
+    assert (len(first.prompts), first.per_step, len(rest.prompts), rest.per_step) == (11, 8, 53, 8)
+    steps = [in_shares((first, rest), count, Stream(0)) for count in (6, 16, 64)]
+    assert [len(step) for step in steps] == [6, 16, 22]
+    assert [sum(prompt in first.prompts for prompt in step) for step in steps] == [3, 8, 11]
+    assert steps[2][:16] == steps[1]
+    assert len(set(steps[2])) == 22
+    assert in_shares(make_strata(of_config(**net), prompts), 10, Stream(0)) == chosen(prompts.prompts, 10, Stream(0))
+    (only,) = make_strata(of_config(**{**net, "reference__frac": 0.5}, step_share__reference_frac=1.0), prompts)
+    assert set(in_shares((only,), 64, Stream(0))) == set(only.prompts)
+    found = calibrate(config, 64, False, nothing)
+    labelled = fmean(one.scored.label.source == "reference" for one in sample(config, prompts, load_policy(trial_config(config)), 64, nothing).probes)
+    assert labelled == 0.5
+    assert found.subject["step_share"] == {"reference_frac": 0.5}
+    assert "22 of 64 training prompts" in shown_of(found).lead[0]
+    assert "in the shares that a step of the run has (step_share.reference_frac = 0.5)" in shown_of(found).lead[1]
+    assert not any("shares" in line for line in shown_of(calibrate(of_config(**net), 32, False, nothing)).lead)
 
 
 def of_config(**options: Any) -> RunConfig:

@@ -6,9 +6,12 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from selftrain.calibration.figure import shares_svg
 from selftrain.evals.bootstrap import Interval
 from selftrain.evals.proxy import Bin
+from selftrain.policies.toy import ToyPolicy
 from tests.cli.conftest import Selftrain, assert_refused
 
 CALIBRATE = ("calibrate", "--policy.model", "toy", "--update.learning-rate", "0.1", "--run.num-steps", "30", "--prompts.count", "80")
@@ -58,6 +61,13 @@ def test_a_verifier_is_the_truth_where_there_is_one(command: Selftrain, tmp_path
     assert found["truth"]["quality"]["num_prompts"] == 40
     assert found["subject"]["truth_channels"] == []
     assert found["evidence"]["truth_frac"] == 0.0
+
+
+def test_a_verifier_that_cannot_start_is_said_before_the_first_sample(command: Selftrain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is only the truth beside another source's labels, too."""
+    assert command(*CALIBRATE, "--count", "20", "--no-answers", "--verifier.function", "nomod:f").status == 0
+    monkeypatch.setattr(ToyPolicy, "sample", lambda *_: pytest.fail("it was sampled"))
+    assert_refused(command(*CALIBRATE, "--verifier.function", "nomod:f"), 2, "verifier.function = nomod:f", "it cannot be imported")
 
 
 def test_a_source_that_uses_the_truth_is_named(command: Selftrain) -> None:

@@ -317,6 +317,8 @@ def test_what_the_last_weights_are_worth_is_known_where_an_earlier_checkpoint_is
         (("--sources", "a b=quiet.toml"), ("its name names a run folder",)),
         (("--sources", "majority", "--models", "toy", "b/toy"), ("--models toy b/toy", "two of them would have runs of the same name")),
         (("--sources", "majority", "--models", "toy:strong"), ("toy:strong",)),
+        (("--sources", "majority", "verifier", "--verifier.function", "nomod:f"), ("verifier.function = nomod:f", "it cannot be imported")),
+        (("--sources", "majority", "reference", "--seeds", "3", "0", "--reference.frac", "0.003"), ("holds none of those", "256 prompts of toy:0+256")),
         (("--sources",), ("--sources", "it needs a value")),
         (("--sources", "majority", "--labels.source", "frozen"), ("option --labels.source", "there is no such option")),
         (("--only-report", "runs/none"), ("runs/none", "no compare.json")),
@@ -329,6 +331,21 @@ def test_mistakes_are_told_before_the_first_sample(command: Selftrain, tmp_path:
     files = () if "--only-report" in words else ("shared.toml",)
     assert_refused(command("compare", *files, *words), 2, *told)
     assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_verifier_is_started_before_the_first_run_and_not_asked_for_by_finished_ones(command: Selftrain, tmp_path: Path) -> None:
+    (tmp_path / "shared.toml").write_text(CONFIG)
+    module = tmp_path / "checks_compared.py"
+    module.write_text("import os\nif os.getpid() != int(os.environ['COMPARING']): import gone\ndef check(submission): return submission.answer == '1'\n")
+    words = ("compare", "shared.toml", "--sources", "majority", "verifier", "--verifier.function", "checks_compared:check", "--folder", "runs/c")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPARING", str(os.getpid()))
+        assert_refused(command(*words, "--seeds", "0"), 2, "it cannot be imported in its process", "No module named 'gone'")
+    assert not list(tmp_path.glob("runs/*"))
+    module.write_text("def check(submission): return submission.answer == '1'\n")
+    assert command(*words, "--seeds", "0", "--log", "plain").status == 0
+    module.write_text("import gone\n")
+    assert command(*words, "--seeds", "0", "--log", "plain").status == 0
 
 
 def test_only_report_runs_nothing_and_takes_nothing_else(home: Path, command: Selftrain) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selftrain import compose
-from selftrain.answers import key
+from selftrain.answers import KEY_VERSION, key
+from selftrain.answers.freeform import reader
 from selftrain.compose import load_policy, load_sets, make_labelling
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
@@ -22,12 +24,13 @@ from selftrain.labels.gate import Condition, Gate
 from selftrain.labels.stored import Stored, StoredVotes
 from selftrain.ledger import read
 from selftrain.replay import replay
+from selftrain.rollout import read_and_count
 from selftrain.run import read_config, resume, start, train_to_end
-from selftrain.stored_file import complete_rows, read_stored
-from selftrain.stored_labels import label, prepare
-from selftrain.types import Outcome
+from selftrain.stored_file import complete_rows, read_stored, vote_of
+from selftrain.stored_labels import label, line_of, prepare, row_of
+from selftrain.types import Group, Outcome
 from selftrain.vote import count
-from tests.builders import voted
+from tests.builders import group, voted
 from tests.killing import cut_off_and_resumed
 from tests.test_train import SMALL, config, files_of, shuffled_truth
 
@@ -144,6 +147,16 @@ def test_prompts_that_were_taken_out_of_the_file_are_undecided(file: Path, tmp_p
     assert {one.admission.value for one in groups if one.label.outcome is Outcome.NOT_STORED} == {"undecided"}
 
 
+def test_a_file_without_votes_is_refused_unless_others_label(file: Path, tmp_path: Path) -> None:
+    file.write_bytes(file.read_bytes().splitlines(keepends=True)[0])
+    for options in ({}, {"labels.source": "gate", "gate.conditions": ["share", "stored"]}):
+        with pytest.raises(ConfigError, match=r"stored.file = .*: it has a vote on none of the 20 prompts of toy:0\+20: nothing would be labelled"):
+            start(trained(tmp_path, "a", file, **options))
+    assert not (tmp_path / "a").exists()
+    with pytest.warns(RuntimeWarning, match="it has a vote on none of the 20 prompts of .* and the others decide"):
+        start(trained(tmp_path, "a", file, **{"labels.source": "first_of", "first_of.sources": ["stored", "majority"]})).ledger.close()
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -200,6 +213,14 @@ def edited(change: Callable[[list[dict[str, Any]]], object]) -> Callable[[Path],
     return edit
 
 
+def decided_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(row for row in rows[1:] if row["outcome"] == "decided")
+
+
+def tied_row(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(row for row in rows[1:] if row["outcome"] == "tie")
+
+
 @pytest.mark.parametrize(
     ("edit", "options", "words"),
     [
@@ -215,6 +236,17 @@ def edited(change: Callable[[list[dict[str, Any]]], object]) -> Callable[[Path],
         (edited(lambda rows: rows.append(rows[3])), {}, ("line 22", "stands there twice")),
         (edited(lambda rows: rows[1].update(prompt_id="toy-77")), {}, ("toy-77, which is none of its prompts",)),
         (edited(lambda rows: rows[1].update(outcome="decided", key="99")), {}, ("line 2", "its key is '99', and its counts say")),
+        (edited(lambda rows: decided_row(rows).update(outcome="tie")), {}, ("its outcome is tie", "its counts say decided (labels.min_read_frac = 0.25")),
+        (edited(lambda rows: decided_row(rows).update(outcome="no_answer", key=None, answer=None)), {}, ("its outcome is no_answer",)),
+        (edited(lambda rows: tied_row(rows).update(outcome="decided")), {}, ("its key is None, and its counts say", " and ")),
+        (edited(lambda rows: tied_row(rows).update(key="99")), {}, ("its key is '99', and a row whose outcome is tie has none",)),
+        (edited(lambda rows: tied_row(rows).update(answer="99")), {}, ("its answer is '99', and a row whose outcome is tie has none",)),
+        (edited(lambda rows: rows[1].update(share_frac=0.99)), {}, ("line 2", "its share_frac is 0.99, and its counts say")),
+        (edited(lambda rows: rows[1].update(share_frac=float("nan"))), {}, ("line 2", "its share_frac is nan")),
+        (edited(lambda rows: rows[1].update(share_frac="most")), {}, ("line 2", "its share_frac is 'most'")),
+        (edited(lambda rows: decided_row(rows).update(answer="99")), {}, ("its answer is '99', and its key is",)),
+        (edited(lambda rows: decided_row(rows).update(answer=None)), {}, ("its answer is None, and its key is",)),
+        (edited(lambda rows: rows[0]["labels"].pop("min_read_frac")), {}, ("line 1", "min_read_frac")),
         (edited(lambda rows: rows[1].update(num_read=99)), {}, ("line 2", "num_read is 99 of 6")),
         (edited(lambda rows: rows[1].update(counts=[["1", 1], ["2", 5]])), {}, ("line 2", "most first")),
         (edited(lambda rows: rows[1].pop("counts")), {}, ("line 2", "no stored vote", "counts")),
@@ -231,6 +263,25 @@ def test_what_does_not_go_with_the_run_is_said_before_the_first_sample(
     assert isinstance(caught.value, ConfigError | PromptError)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("clustering", ["exact", "text"])
+@pytest.mark.parametrize("bounds", [(0.0, 0.0), (1.0, 0.0), (0.25, 0.6)])
+def test_every_row_that_is_written_is_read(clustering: str, bounds: tuple[float, float]) -> None:
+    """Whatever the answers look like: the row says what its counts say."""
+    said = [" Rome, Italy. ", "rome, italy", "\\frac{1}{2}", "0.5", "1/2", "½", "x" * 3000, "(B)", "12 km", "", "a=b", "{1,2}", "no\ud800", "𝟙", "3.0e5", "-0"]
+    texts = [f"So \\boxed{{{one}}}" for one in said] + [f"First this.\n\n{one}" for one in said] + [f"<think>so</think> The answer is {one}." for one in said]
+    for text in texts:
+        for other in ((), ("The answer is 7.",), ("The answer is 7.",) * 4, ("",) * 3):
+            group = answered((text, text, *other))
+            row = json.loads(line_of(row_of(read_and_count(group, reader(clustering)), Bounds(*bounds))))
+            header = {"labels": {"min_read_frac": bounds[0], "min_share_frac": bounds[1]}, "key_version": KEY_VERSION}
+            assert vote_of(Path("f"), 2, row, header)[1].counts == tuple((one, votes) for one, votes in row["counts"])
+
+
+def answered(texts: Sequence[str]) -> Group:
+    made = group(["1"] * len(texts))
+    return replace(made, completions=tuple(replace(one, text=text) for one, text in zip(made.completions, texts, strict=True)))
 
 
 def test_a_torch_model_labels_and_a_task_under_another_seed_is_another_prompt_set(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from selftrain.run import read_config, resume, start, train_to_end
 from selftrain.seeds import Stream
 from selftrain.train import StepReport
 from selftrain.types import Check, Finish, Group, Message, Outcome
-from selftrain.verifiers.pool import Limits, VerifierPool
+from selftrain.verifiers.pool import Limits, VerifierPool, read_check
 from selftrain.verifiers.verification import Verification
 from tests.builders import completion, group, voted
 from tests.test_train import SMALL, config, finish, shuffled_truth
@@ -41,6 +41,7 @@ from tests.test_train import SMALL, config, finish, shuffled_truth
 MODULE = """
 import os, subprocess, sys, time
 from decimal import Decimal
+from numbers import Real
 import numpy
 from selftrain.policies.toy import true_digit
 
@@ -77,6 +78,38 @@ def forks(submission):
 def returns(submission):
     return {"1": numpy.bool_(True), "2": numpy.array(0.5), "3": Decimal("0.25"), "4": 10**400, "5": numpy.float32("nan"), "6": numpy.ones(1),
             "7": Decimal("nan"), "8": [10**6000]}[submission.answer]
+
+def keeps(submission):
+    # like a cache: nothing is ever given back
+    size = {"1": 600, "2": 2000, "3": 3}[submission.answer]
+    if submission.answer == "2" and "caught" in submission.completion:
+        try:
+            while True: KEPT.append(bytearray(2**20))
+        except MemoryError: return 0.5
+    if submission.answer == "3" and KEPT and "error" in submission.completion: raise RuntimeError("can't allocate memory")
+    KEPT.append(bytearray(size * 2**20))
+    return True
+
+class Lying(float):
+    def __new__(cls, value, told):
+        made = float.__new__(cls, value)
+        made.told = told
+        return made
+    def __float__(self): return self.told
+    def __le__(self, other): return True
+    def __ge__(self, other): return True
+
+@Real.register
+class Registered(Lying):
+    pass
+
+@Real.register
+class Empty:
+    def __le__(self, other): return True
+    def __ge__(self, other): return True
+
+def lies(submission):
+    return {"1": Lying(0.5, float("nan")), "2": Lying(0.5, 7.0), "3": Registered(0.5, float("inf")), "4": Empty(), "5": Lying(9.0, 0.25)}[submission.answer]
 
 def noisy(submission):
     return os.urandom(1)[0] % 2
@@ -166,6 +199,54 @@ def test_numbers_of_other_libraries_are_scores(module: str) -> None:
         found = verification(pool)([one])[0].checks
     none = Check(None, "no_score")
     assert found == (Check(1.0, "verified"), Check(0.5, "partly_verified"), Check(0.25, "partly_verified"), none, none, none, none, none)
+    pool.close()
+
+
+def test_the_range_of_a_score_is_that_of_the_number_in_the_record(module: str) -> None:
+    """Comparisons of an object may say anything, and its float() something else."""
+    pool = VerifierPool(f"{module}:lies", Limits(5.0, 1024), num_workers=1)
+    with pytest.warns(RuntimeWarning, match=r"it returned 0\.5, and a score is .* 4 of 5 submissions of this step have no score"):
+        found = checks_of(pool, "#### 1", "#### 2", "#### 3", "#### 4", "#### 5")
+    assert found == (*[Check(None, "no_score")] * 4, Check(0.25, "partly_verified"))
+    pool.close()
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), 7.0, -0.5])
+def test_a_reply_with_a_score_outside_the_range_is_none(score: float) -> None:
+    assert read_check({"score": score, "note": "verified"}) == Check(None, "no_score")
+    with pytest.raises(ValueError, match="True"):
+        read_check({"score": True, "note": "verified"})
+
+
+def checks_of(pool: VerifierPool, *texts: str) -> tuple[Check, ...]:
+    one = read_and_count(Group(0, 0, group(["1"]).prompt, (1,), tuple(completion(text) for text in texts)))
+    return verification(pool)([one])[0].checks
+
+
+RIGHT, NO_MEMORY = Check(1.0, "verified"), Check(None, "out_of_memory")
+
+
+def test_memory_that_runs_out_costs_one_completion_and_is_said_once(module: str) -> None:
+    pool = VerifierPool(f"{module}:keeps", Limits(20.0, 1024), num_workers=1)
+    with pytest.warns(RuntimeWarning, match="a completion needed more memory than verifier.memory_mib = 1024. 1 of 4 submissions") as told:
+        assert checks_of(pool, "#### 3", "#### 2", " #### 3", "  #### 3") == (RIGHT, NO_MEMORY, RIGHT, RIGHT)
+    assert len(told) == 1
+    pool.close()
+
+
+def test_memory_that_others_keep_costs_no_completion(module: str) -> None:
+    """Each fits alone, and the process keeps what each took; nor does it help a function that it catches MemoryError."""
+    pool = VerifierPool(f"{module}:keeps", Limits(20.0, 1024), num_workers=1)
+    assert checks_of(pool, *["#### 1" + " " * index for index in range(4)]) == (RIGHT,) * 4
+    assert checks_of(pool, "caught #### 2", "#### 3", " #### 3") == (Check(0.5, "partly_verified"), RIGHT, RIGHT)
+    pool.close()
+
+
+@ANY_FAILURE
+def test_a_process_that_fails_with_its_memory_almost_gone_is_replaced(module: str) -> None:
+    """Libraries have errors of their own for memory that cannot be had."""
+    pool = VerifierPool(f"{module}:keeps", Limits(20.0, 1024), num_workers=1)
+    assert checks_of(pool, "#### 1", "error #### 3", " error #### 3") == (RIGHT, Check(None, "crashed"), RIGHT)
     pool.close()
 
 

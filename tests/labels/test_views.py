@@ -125,7 +125,7 @@ def test_it_asks_once_for_each_wording_and_who_answers_decides(voter: Voter, rol
     else:
         assert (label.outcome, label.targets) == (Decision.DECIDED, (B,) * 3)
     assert (label.source, label.decided_by, label.uses_truth) == ("views", words[voter], False)
-    assert follows(label.decided_by, label.source) == {"current": 1.0, "ema": 0.25, "base": 0.0}[voter]
+    assert follows(label.decided_by, label.source, load_config(overrides={"views.voter": voter})) == {"current": 1.0, "ema": 0.25, "base": 0.0}[voter]
 
 
 def test_its_samples_are_not_those_of_another_source() -> None:

@@ -24,6 +24,8 @@ NO_GREEDY, NO_VIEW = "clusters of two groups are not compared", "these prompts h
 FOLLOWS: Mapping[str, float] = {"frozen": 0.0, "stored": 0.0, "reference": 0.0, "verifier": 0.0, "format_only": 0.0, "random": 0.0, "ema": 0.25}
 """How much of a source's label moves with the policy: 0 where it is fixed or comes from outside, 1 (all others) where the policy of the step decides, and
 between them the moving average, which follows late."""
+WHO: Mapping[str, float] = {"current": 1.0, "ema": 0.25, "base": 0.0}
+"""The same by the policy that votes or judges."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ Evidence = Mapping[str, float | None]
 def evidence_of(config: RunConfig, sampled: Sampled) -> Evidence:
     """The values of EVIDENCE, all keys there. Needs at least one prompt."""
     probes = sampled.probes
-    found = {**vote_evidence(probes), **completion_evidence(probes), **label_evidence(probes)}
+    found = {**vote_evidence(probes), **completion_evidence(probes), **label_evidence(config, probes)}
     updates = config.run.num_steps * config.update.num_epochs * config.update.num_minibatches
     found["drift_nats"] = sampled.drift_nats
     found["travel_nats"] = None if sampled.drift_nats is None else sampled.drift_nats * updates
@@ -103,7 +105,7 @@ def completion_evidence(probes: Sequence[Probe]) -> dict[str, float | None]:
     }
 
 
-def label_evidence(probes: Sequence[Probe]) -> dict[str, float | None]:
+def label_evidence(config: RunConfig, probes: Sequence[Probe]) -> dict[str, float | None]:
     """What the config's label source would train on."""
     training = [one for one in probes if one.trains]
     keyless = [one for one in training if not any(one.scored.label.targets)]
@@ -115,16 +117,18 @@ def label_evidence(probes: Sequence[Probe]) -> dict[str, float | None]:
         "keyless_frac": len(keyless) / len(training) if training else None,
         "vote_corr": within([(one.scored.advantages, agreeing(one)) for one in keyless if one.winner is not None]),
         "push_corr": within([(lengths(one.scored), one.scored.advantages) for one in training]),
-        "follows_frac": fmean(follows(one.scored.label.decided_by, one.scored.label.source) for one in training) if training else None,
+        "follows_frac": fmean(follows(one.scored.label.decided_by, one.scored.label.source, config) for one in training) if training else None,
     }
 
 
-def follows(decided_by: str, source: str) -> float:
-    """How much the label moves with the policy. decided_by: for a mixture the mean over those it names, for views who answered."""
-    if source == "views":
-        return FOLLOWS.get({"average": "ema", "teacher": "frozen"}.get(decided_by.split(" ")[0], source), 1.0)
-    names = decided_by.removeprefix("mixture of ").split(", ") if source == "mixture" else [source]
-    return fmean(FOLLOWS.get(name, 1.0) for name in names)
+def follows(decided_by: str, source: str, config: RunConfig) -> float:
+    """How much the label moves with the policy. decided_by: of a mixture those it names count, by their weights, as in the reward."""
+    known = {**FOLLOWS, "views": WHO[config.views.voter], "self_judge": WHO[config.self_judge.policy]}
+    if source != "mixture":
+        return known.get(source, 1.0)
+    names = decided_by.removeprefix("mixture of ").split(", ")
+    weights = [config.mixture.weights[name] for name in names]
+    return fmean([known.get(name, 1.0) for name in names], weights)
 
 
 def halves_agree(keys: Sequence[AnswerKey | None]) -> bool:

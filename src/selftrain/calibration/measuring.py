@@ -9,7 +9,7 @@ from typing import Any
 from selftrain.calibration.evidence import Evidence, evidence_of
 from selftrain.calibration.forecast import Forecast, forecast
 from selftrain.calibration.sampling import Probe, Told, sample, trial_config
-from selftrain.compose import Problems, check_lengths, check_parts, load_policy, load_sets, make_verification
+from selftrain.compose import Problems, Verify, check_lengths, check_parts, load_policy, load_sets, make_verification
 from selftrain.compose_labels import truth_channels
 from selftrain.config import RunConfig
 from selftrain.evals.bootstrap import Interval, mean_interval
@@ -68,11 +68,12 @@ def calibrate(config: RunConfig, count: int, with_truth: bool, told: Told) -> Ca
     config = resolved(config)
     problems = load_sets(config)
     check_parts(config, problems)
+    verify = verifier_of(config, problems.train) if with_truth else None
     policy = load_policy(trial_config(config))
     check_lengths(config, policy, Problems(problems.train, None))
     model_hash = policy.weights_hash()
     sampled = sample(config, problems.train, policy, count, told)
-    judged, judge, no_truth = truth_of(config, problems.train, sampled.probes) if with_truth else ({}, "", "true answers were not asked for")
+    judged, judge, no_truth = truth_of(verify, problems.train, sampled.probes) if with_truth else ({}, "", "true answers were not asked for")
     evidence = evidence_of(config, sampled)
     return Calibration(
         subject=subject_of(config, problems.train, model_hash, len(sampled.probes)),
@@ -98,18 +99,24 @@ def subject_of(config: RunConfig, prompts: PromptSet, model_hash: str, num_probe
         "learning_rate": config.update.learning_rate,
         "num_steps": config.run.num_steps,
         "prompts_per_step": rollout.prompts_per_step,
+        "step_share": {name: value for name, value in config.step_share if value is not None},
         "seed": config.run.seed,
     }
 
 
-def truth_of(config: RunConfig, prompts: PromptSet, probes: tuple[Probe, ...]) -> tuple[dict[int, JudgedVote], str, str]:
+def verifier_of(config: RunConfig, prompts: PromptSet) -> Verify | None:
+    """Asks the verifier about all prompts, whatever labels; None where there is none. Raises ConfigError when it cannot start."""
+    if config.verifier.function is None and not (config.prompts.task or "").startswith("gym:"):
+        return None
+    section = config.verifier.model_copy(update={"frac": 1.0})
+    return make_verification(config.model_copy(update={"verifier": section, "labels": config.labels.model_copy(update={"source": "verifier"})}), prompts)
+
+
+def truth_of(verify: Verify | None, prompts: PromptSet, probes: tuple[Probe, ...]) -> tuple[dict[int, JudgedVote], str, str]:
     """(votes beside the truth by place, who knows it, why nobody does). A verifier is asked where there is one: it may accept several answers."""
-    if config.verifier.function is not None or (config.prompts.task or "").startswith("gym:"):
-        section = config.verifier.model_copy(update={"frac": 1.0})
-        asks = config.model_copy(update={"verifier": section, "labels": config.labels.model_copy(update={"source": "verifier"})})
+    if verify is not None:
         numbered = [replace(one.scored.voted, group=replace(one.scored.voted.group, index=at)) for at, one in enumerate(probes)]
-        checked = make_verification(asks, prompts)(numbered)
-        found = {at: judged for at, one in enumerate(checked) if (judged := judged_by_checks(one)) is not None}
+        found = {at: judged for at, one in enumerate(verify(numbered)) if (judged := judged_by_checks(one)) is not None}
         return found, VERIFIER, "" if found else "the verifier gave no score to any completion"
     found = {at: judged for at, one in enumerate(probes) if (judged := judged_by_answer(one.scored.voted, prompts.sheet)) is not None}
     return found, ANSWERS, "" if found else "these prompts have no true answers, and there is no verifier for them"

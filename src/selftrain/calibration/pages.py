@@ -76,6 +76,7 @@ def shown_of(found: Calibration) -> Shown:
         lead=(
             f"{subject['num_prompts']:,} of {subject['prompts']['count']:,} training prompts, {subject['num_votes']} votes each at temperature "
             f"{subject['temperature']:g}, one greedy answer, and as many votes under a second wording where there is one.",
+            *share_words(found),
             *forecast_words(found),
             *((f"Not label-free: the config's source uses the truth ({', '.join(channels)}), and so does this evidence.",) if channels else ()),
         ),
@@ -89,6 +90,12 @@ def shown_of(found: Calibration) -> Shown:
             "Intervals are 95 %, by bootstrap over prompts.",
         ),
     )
+
+
+def share_words(found: Calibration) -> tuple[str, ...]:
+    """A sentence where the prompts are no fair draw of all."""
+    shares = ", ".join(f"step_share.{name} = {value:g}" for name, value in found.subject["step_share"].items())
+    return (f"These prompts are drawn in the shares that a step of the run has ({shares}), and all that follows is of this draw.",) if shares else ()
 
 
 def forecast_words(found: Calibration) -> tuple[str, ...]:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 from selftrain.compose import Verify, make_labelling, make_reading, make_scorer, make_verification, role_readers
+from selftrain.compose_order import make_strata
 from selftrain.compose_wording import make_wording
 from selftrain.config import ONE_ANSWER_CLUSTERINGS, RunConfig
 from selftrain.errors import ConfigError
@@ -16,6 +18,7 @@ from selftrain.extras import Extras
 from selftrain.labels import Labelling
 from selftrain.labels.second_view import SUFFIX, Wording
 from selftrain.policies.base import Policy, SampleRequest, SamplingParams
+from selftrain.prompts.order import Stratum
 from selftrain.reading import Reading
 from selftrain.scoring import Scorer, compile_samples
 from selftrain.seeds import Stream
@@ -66,7 +69,7 @@ def sample(config: RunConfig, prompts: PromptSet, policy: Policy, count: int, to
     policy: the start, made with `trial_config`; it is another model afterwards.
     """
     drawer = Drawer.of(config, prompts, policy)
-    picked = chosen(prompts, count, drawer.seeds)
+    picked = in_shares(make_strata(config, prompts), count, drawer.seeds)
     size = config.rollout.prompts_per_step
     probes: list[Probe] = []
     for step, first in enumerate(range(0, len(picked), size)):
@@ -75,10 +78,31 @@ def sample(config: RunConfig, prompts: PromptSet, policy: Policy, count: int, to
     return Sampled(tuple(probes), drift(config, policy, [one.scored for one in probes[:size]]))
 
 
-def chosen(prompts: PromptSet, count: int, seeds: Stream) -> tuple[Prompt, ...]:
+def in_shares(strata: Sequence[Stratum], count: int, seeds: Stream) -> tuple[Prompt, ...]:
+    """`count` different prompts, or as many as there are until a stratum has no more: of each as many as a step takes, steps one after the other.
+
+    Within a step the strata are interleaved, so that any first part of it holds them about as the whole does.
+    """
+    if len(strata) == 1:
+        return chosen(strata[0].prompts, count, seeds)
+    left = [iter(by_hash(one.prompts, seeds)) for one in strata]
+    order = [which for _, which in sorted(((at + 0.5) / one.per_step, which) for which, one in enumerate(strata) for at in range(one.per_step))]
+    found: list[Prompt] = []
+    for which in islice(cycle(order), count):
+        prompt = next(left[which], None)
+        if prompt is None:
+            break
+        found.append(prompt)
+    return tuple(found)
+
+
+def by_hash(prompts: Sequence[Prompt], seeds: Stream) -> list[Prompt]:
+    return sorted(prompts, key=lambda prompt: seeds.at(stream="calibrate", prompt_id=prompt.id).fraction())
+
+
+def chosen(prompts: Sequence[Prompt], count: int, seeds: Stream) -> tuple[Prompt, ...]:
     """`count` of the prompts, or all, picked by a stable hash of seed and id, in the order of the set."""
-    picked = sorted(prompts, key=lambda prompt: seeds.at(stream="calibrate", prompt_id=prompt.id).fraction())[:count]
-    kept = {prompt.id for prompt in picked}
+    kept = {prompt.id for prompt in by_hash(prompts, seeds)[:count]}
     return tuple(prompt for prompt in prompts if prompt.id in kept)
 
 

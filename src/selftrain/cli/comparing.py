@@ -14,6 +14,7 @@ from rich.table import Table
 from selftrain.cli.display import display_of
 from selftrain.cli.running import do
 from selftrain.comparing import Pages, Plan, check_shared, known_cells, measure, open_cell, remember, write_pages
+from selftrain.comparing.controls import control_words
 from selftrain.ledger import read
 from selftrain.ledger.objects import Place
 from selftrain.report import words
@@ -23,6 +24,8 @@ from selftrain.run_folder import is_there
 def compare(plan: Plan, log: str | None) -> int:
     """Every cell as `train` does it. Returns the exit status: 130 or 143 where a signal came while a run was written, even past its last step, else 0."""
     remember_all(plan)
+    if said := control_words((cell.source, cell.instead) for cell in plan.cells):
+        note(said, log)
     begun, done = time.monotonic(), 0
     for number, (cell, config) in enumerate(plan.cells.items(), 1):
         found = open_cell(cell, config)

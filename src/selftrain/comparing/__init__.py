@@ -1,6 +1,7 @@
 """Label sources x starts x seeds on the same prompts and budget -> one table and one figure.
 
 plan.py       what is compared: each cell is the config of an ordinary run
+controls.py   what the controls have instead of options that they cannot have
 cells.py      a cell's run: new, taken up, or kept
 measuring.py  what is found out after a run and only for the table: accuracy of its rewards, its last weights, the start greedy
 table.py      run folders -> values by source

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selftrain.comparing.plan import SHARED, Cell, Plan, known_cells
+from selftrain.comparing.plan import SHARED, Cell, Plan, known_cells, known_shared
 from selftrain.compose import HELD_OUT_ANSWERS, deciding
 from selftrain.config import RunConfig
 from selftrain.config_load import validate_recorded
@@ -17,8 +17,15 @@ from selftrain.ledger.objects import Place, place
 from selftrain.run import Run, resume, start
 from selftrain.run_folder import is_there, resolved
 
+IN_SHARED = tuple(f"{section}." for section in SHARED)
 VARIED = ("run.seed", "policy.model", "policy.num_threads")
 """options of shared sections in which the runs of a comparison may differ"""
+
+OF_SOURCES = (
+    *("labels.source", "ema.", "stored.", "second_view.", "views.", "self_judge.", "reference.", "verifier.", "step_share.", "first_of.", "mixture.", "gate."),
+    *("restrained.", "novelty."),
+)
+"""options that belong to a label source: those that are there do not have them, or have their own"""
 
 EVALUATED = ("run.seed", "policy.", "evals.", "correction.", "rollout.max_new_tokens", "rollout.stop", "rollout.cache_mib")
 """options that an evaluation of the start depends on, besides the model and the problems"""
@@ -61,18 +68,34 @@ def same_start(ours: Ledger, other: Place) -> Evaluation | None:
 
 
 def check_shared(plan: Plan) -> None:
-    """Raises RunFolderError where an earlier command's runs in the folder have other prompts, budget, rate or evaluations: they would share a table."""
+    """Raises RunFolderError where an earlier command's runs in the folder have other prompts, budget, rate, evaluations or objective: they would share a table.
+
+    A run tells the first four, which no variant may change; the other options it may have as a variant, so there the shared ones that are written down count.
+    """
     ours = next(iter(plan.cells.values()))
-    here = options_of(deciding(resolved(ours)))
+    here, there_are = options_of(deciding(resolved(ours))), False
     for cell in known_cells(plan.folder):
-        if cell in plan.cells or not is_there(plan.folder / cell.name):
+        if not is_there(plan.folder / cell.name):
             continue
+        there_are = True
+        if cell in plan.cells:
+            continue  # `open_cell` looks at all of its options
         there = options_of(deciding(validate_recorded(read(plan.folder / cell.name).header["config"])))
-        names = [name for name in here if name.startswith(tuple(f"{section}." for section in SHARED)) and name not in VARIED]
-        other = [f"{name} = {there[name]} there, {here[name]} now" for name in names if here[name] != there[name]]
-        if other:
-            why = f"its run {cell.name} was made with other options: {'; '.join(other)}"
+        names = [name for name in here if name.startswith(IN_SHARED) and name not in VARIED]
+        if other := differing(names, there, here):
+            why = f"its run {cell.name} was made with other options: {other}"
             raise RunFolderError(f"comparison {plan.folder}", why, "Give the same options, or choose another --folder: what is compared shares them.")
+    written = known_shared(plan.folder) if there_are else None
+    if written is not None:
+        there, here = (options_of(deciding(config)) for config in (validate_recorded(written), plan.shared))
+        if other := differing([name for name in here if not name.startswith((*IN_SHARED, *OF_SOURCES))], there, here):
+            do = "Give the same options, choose another --folder, or put them into a file for a variant of its own: --sources NAME=FILE.toml."
+            raise RunFolderError(f"comparison {plan.folder}", f"it was begun with other options, which its sources share: {other}", do)
+
+
+def differing(names: Sequence[str], there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Those of these options that differ, in words; empty where none does."""
+    return "; ".join(f"{name} = {there[name]} there, {here[name]} now" for name in names if here[name] != there[name])
 
 
 def check_same(record: Ledger, config: RunConfig) -> None:
@@ -81,10 +104,9 @@ def check_same(record: Ledger, config: RunConfig) -> None:
     if config.policy.num_threads is None:
         config = config.model_copy(update={"policy": config.policy.model_copy(update={"num_threads": there["policy.num_threads"]})})
     here = options_of(deciding(resolved(config)))
-    other = [f"{name} = {there[name]} there, {value} now" for name, value in here.items() if there[name] != value]
-    if other:
+    if other := differing([*here], there, here):
         do = "Give the options it was begun with, or choose another --folder; a run with other options is another run."
-        raise RunFolderError(f"run {record.folder}", f"it was begun with another config: {'; '.join(other)}", do)
+        raise RunFolderError(f"run {record.folder}", f"it was begun with another config: {other}", do)
 
 
 def options_of(config: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from selftrain.comparing.controls import control_words
 from selftrain.comparing.figure import Forest, charts_of, forest_svg
 from selftrain.comparing.plan import AGAIN
 from selftrain.comparing.table import POINTS, RunRow, SourceRow, StartTable, Table, mean, read_table
@@ -68,7 +69,8 @@ def write_pages(folder: Place) -> Pages:
     table = read_table(folder)
     shown = tuple(shown_start(one) for one in table.starts)
     missing = (f"Not finished yet and left out: {', '.join(cell.name for cell in table.missing)}.",) if table.missing else ()
-    notes = (*NOTES, *missing)
+    controls = control_words((row.source, row.instead) for one in table.starts for row in one.rows)
+    notes = (*NOTES, *([controls] if controls else []), *missing)
     markdown, html, csv_file, json_file = (folder / f"comparison.{kind}" for kind in ("md", "html", "csv", "json"))
     pages = Pages(markdown, html, csv_file, json_file, shown, notes, missing)
     drawn = [
@@ -259,6 +261,7 @@ def as_json(table: Table) -> dict[str, Any]:
         return {
             "source": row.source,
             "label_free": row.label_free,
+            "instead": list(row.instead),
             "seeds": [run.cell.seed for run in row.runs],
             **{measure: {point: asdict(row.at(measure, point)) for point in POINTS} for measure in ("avg", "maj", "confident_wrong")},
             "gain": {measure: {point: asdict(row.gain(measure, point)) for point in ("end", "handed")} for measure in ("avg", "maj")},

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from selftrain.comparing.controls import REFERENCE
 from selftrain.comparing.measuring import base_of, end_of, end_step, measured
-from selftrain.comparing.plan import REFERENCE, Cell, known_cells
+from selftrain.comparing.plan import Cell, known_cells
 from selftrain.errors import RunFolderError
 from selftrain.evals import AGAIN_MEASURES, Evaluation, Interval, Means, TrainingAccuracy, gained_and_lost, problem_values, resample
 from selftrain.ledger.objects import Place
@@ -97,6 +98,11 @@ class SourceRow:
     def over(self, measure: str, other: str, point: str) -> Interval:
         """One measure minus another at a point, paired."""
         return self.means[measure, point].minus(self.means[other, point]).interval
+
+    @property
+    def instead(self) -> tuple[str, ...]:
+        """What an added control has instead of the shared options, in words."""
+        return self.runs[0].cell.instead
 
     @property
     def label_free(self) -> bool:

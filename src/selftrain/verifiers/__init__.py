@@ -6,3 +6,5 @@ Nothing is imported here, so that the processes of the pool start quickly.
 
 GYM = "gym"
 """In the place of a function of the user's: the verifiers of reasoning-gym."""
+OUT_OF_MEMORY = "out_of_memory"
+"""the note of a completion for which the limit of memory was too small"""

@@ -1,7 +1,8 @@
 """The process of pool.py: one JSON line on stdin, one on stdout, for the start and then for each completion.
 
 It limits its own memory before it imports the verifier. The verifier sees neither pipe: it reads from nothing and prints to nothing. A process that it forks
-ends where it returns, and answers nothing. Should the parent be gone while it hangs, its own alarm ends it.
+ends where it returns, and answers nothing. Where memory ran out it says `is_full`, and the parent replaces it. Should the parent be gone while it hangs, its
+own alarm ends it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numbers import Real
 from typing import Any, TextIO
 
 from selftrain.types import Submission
-from selftrain.verifiers import GYM
+from selftrain.verifiers import GYM, OUT_OF_MEMORY
 
 ALARM_AFTER_S = 5.0
 """how much longer than the parent's limit"""
@@ -47,19 +48,31 @@ def main() -> None:
     say(replies, {"why": why})
     if verifier is None:
         return
+    room = room_left()
     for line in requests:
-        request = json.loads(line)
         signal.setitimer(signal.ITIMER_REAL, first["timeout_s"] + ALARM_AFTER_S)
-        score, note, why = checked(verifier, Submission(**request["submission"]), request["entry"])
+        score, note, why = checked(verifier, line, first["memory_mib"])
         if os.getpid() != own:
             return
         signal.setitimer(signal.ITIMER_REAL, 0)
-        say(replies, {"score": score, "note": note, "why": why})
+        is_full = note == OUT_OF_MEMORY or (score is None and room_left() < room / 2)
+        say(replies, {"score": score, "note": note, "why": why, "is_full": is_full})
 
 
 def say(replies: TextIO, value: Any) -> None:
     replies.write(json.dumps(value) + "\n")
     replies.flush()
+
+
+def room_left() -> float:
+    """Bytes of address space below the limit. Libraries that meet it raise errors of their own, and a verifier may catch MemoryError and keep what it has."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return resource.getrlimit(resource.RLIMIT_AS)[0] - int(file.read().split()[0]) * resource.getpagesize()
+    except MemoryError:
+        return 0.0
+    except OSError:  # no Linux
+        return float("inf")
 
 
 def imported(name: str, tasks: Sequence[tuple[str, int | None]]) -> Verifier:
@@ -75,17 +88,18 @@ def imported(name: str, tasks: Sequence[tuple[str, int | None]]) -> Verifier:
     return lambda submission, _: function(submission)
 
 
-def checked(verifier: Verifier, submission: Submission, entry: Any) -> tuple[float | None, str, str]:
+def checked(verifier: Verifier, line: str, memory_mib: int) -> tuple[float | None, str, str]:
     """The score, its name and "" ; no score, and why, where the verifier gave none: one word for the record, and what happened for a person."""
     try:
-        value = verifier(submission, entry)
+        request = json.loads(line)
+        value = verifier(Submission(**request["submission"]), request["entry"])
         score = score_of(value)
     except MemoryError:
-        return None, "out_of_memory", ""
+        return None, OUT_OF_MEMORY, f"a completion needed more memory than verifier.memory_mib = {memory_mib}"
     except BaseException as error:  # noqa: BLE001 - it costs this completion; sys.exit() too
         return None, "crashed", f"it raised {type(error).__name__}: {said(error, str)}"[:MOST_WORDS]
     if score is None:
-        return None, "no_score", f"it returned {said(value, repr)}, and a score is a bool or a number in [0, 1]"[:MOST_WORDS]
+        return None, "no_score", f"it returned {said(value, repr)}, and a score is a bool or a number that float() finds in [0, 1]"[:MOST_WORDS]
     return score, "verified" if score == 1 else "refuted" if score == 0 else "partly_verified", ""
 
 
@@ -101,10 +115,13 @@ def score_of(value: Any) -> float | None:
     """A bool or a number in [0, 1], those of numpy and torch too; None for everything else."""
     if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
         value = value.item()
-    if isinstance(value, Decimal) and not value.is_finite():
+    if not isinstance(value, Real | Decimal):
         return None
-    is_score: bool = isinstance(value, Real | Decimal) and 0 <= value <= 1  # type: ignore[operator]
-    return float(value) if is_score else None
+    try:
+        score = float(value)  # what is compared is what is given: the object's own comparisons may say anything
+    except (OverflowError, TypeError, ValueError):
+        return None
+    return score if 0 <= score <= 1 else None
 
 
 if __name__ == "__main__":

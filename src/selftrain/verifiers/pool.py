@@ -1,8 +1,9 @@
 """A pool of processes that check completions under limits of time and memory. Whatever a verifier does costs the completion it does it to, never the run.
 
-A process that hangs is killed with everything it started; one that dies is replaced before the next completion. No name for a failure says that an
-answer is wrong: `timed_out`, `crashed` (it raised or its process died), `out_of_memory`, `no_score` (it gave something that is no score in [0, 1]).
-These limits hold mistakes in check, not malice: a process can read files and open connections like the user who started it.
+A process that hangs is killed with everything it started, but for what moved into a session of its own; one that dies or whose memory ran out is replaced
+before the next completion. No name for a failure says that an answer is wrong: `timed_out`, `crashed` (it raised or its process died), `out_of_memory`,
+`no_score` (it gave something that is no score in [0, 1]). These limits hold mistakes in check, not malice: a process can read files and open connections like
+the user who started it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import IO
 
 from selftrain.errors import ConfigError
 from selftrain.types import Check
-from selftrain.verifiers import GYM
+from selftrain.verifiers import GYM, OUT_OF_MEMORY
 
 START_LIMIT_S = 120.0
 """Starting a process, importing the verifier and making the tasks of reasoning-gym may take this long, on a machine that is busy."""
@@ -111,8 +112,12 @@ def wait_for(pipe: IO[bytes], event: int, deadline: float) -> None:
 
 def read_check(reply: Mapping[str, object]) -> Check:
     score = reply["score"]
-    if score is not None and not isinstance(score, float):
+    if score is None:
+        return Check(None, str(reply["note"]))
+    if not isinstance(score, float):
         raise ValueError(score)
+    if not 0 <= score <= 1:
+        return Check(None, "no_score")
     return Check(score, str(reply["note"]))
 
 
@@ -122,24 +127,34 @@ class Worker:
     def __init__(self, function: str, limits: Limits, tasks: Sequence[tuple[str, int | None]]) -> None:
         self._function, self._limits, self._tasks = function, limits, tasks
         self.first_failure = ""
+        self._has_checked = False
         self._process: subprocess.Popen[bytes] | None = None
 
     def check(self, message: str) -> Check:
+        """Where memory ran out beside what other completions had left in the process, a new one checks again: that is not this completion's doing."""
+        has_others = self._has_checked
+        found, why = self._tried(message)
+        if found.note == OUT_OF_MEMORY and has_others:
+            found, why = self._tried(message)
+        self.first_failure = self.first_failure or why
+        return found
+
+    def _tried(self, message: str) -> tuple[Check, str]:
+        """The check, and what went wrong. A process that hangs, died or has no memory left is ended: the next completion gets a new one."""
         try:
             self.start()
             reply = self._ask(message, self._limits.timeout_s)
-            self.first_failure = self.first_failure or str(reply.get("why", ""))
-            return read_check(reply)
+            found, why, is_full = read_check(reply), str(reply["why"]), bool(reply["is_full"])
         except TimeoutError:
-            self._failed(f"a completion took longer than verifier.timeout_s = {self._limits.timeout_s:g}")
-            return Check(None, "timed_out")
+            self.kill()
+            return Check(None, "timed_out"), f"a completion took longer than verifier.timeout_s = {self._limits.timeout_s:g}"
         except (ConfigError, OSError, EOFError, ValueError, KeyError, TypeError):
-            self._failed("its process ended")
-            return Check(None, "crashed")
-
-    def _failed(self, why: str) -> None:
-        self.first_failure = self.first_failure or why
-        self.kill()
+            self.kill()
+            return Check(None, "crashed"), "its process ended"
+        self._has_checked = True
+        if is_full:
+            self.kill()
+        return found, why or ("its score is not in [0, 1]" if found.note == "no_score" else "")
 
     def start(self) -> None:
         """Start the process where there is none. Raises ConfigError when the verifier cannot be imported in it."""
@@ -190,8 +205,8 @@ class Worker:
         return reply
 
     def kill(self) -> None:
-        """End the process and everything it started."""
-        process, self._process = self._process, None
+        """End the process and everything it started, but for what moved into a session of its own."""
+        process, self._process, self._has_checked = self._process, None, False
         if process is None:
             return
         with suppress(ProcessLookupError, PermissionError):
