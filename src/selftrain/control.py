@@ -17,7 +17,7 @@ from typing import Any
 from selftrain.errors import ConfigError
 from selftrain.ledger import Ledger, storage
 from selftrain.ledger.objects import Place
-from selftrain.ledger.records import request_from
+from selftrain.ledger.records import RequestRecord, request_from
 
 PAUSE, RESUME, STOP, ROLL_BACK, OVERRULE = "pause", "resume", "stop", "roll_back", "overrule"
 ACTIONS = (PAUSE, RESUME, STOP, ROLL_BACK, OVERRULE)
@@ -125,7 +125,12 @@ def file_of(folder: Place, number: int) -> Place:
     return requests_folder(folder) / f"{number:06d}.json"
 
 
+def overrulings(ledger: Ledger) -> list[tuple[int, RequestRecord]]:
+    """(branch, request) of every time that a person overruled the guard of a run, in order."""
+    asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
+    return [(branch, one) for branch, one in asked if one.action == OVERRULE and not one.refused]
+
+
 def overruled_steps(ledger: Ledger) -> set[tuple[int, int]]:
     """(branch, step) of the steps before which a person overruled the guard of a run: it stays overruled there for a run that comes back to that place."""
-    asked = [(entry.branch, request_from(ledger.line(entry).body)) for entry in ledger.entries if entry.kind == "request"]
-    return {(branch, one.step) for branch, one in asked if one.action == OVERRULE and not one.refused}
+    return {(branch, one.step) for branch, one in overrulings(ledger)}

@@ -23,6 +23,8 @@ from selftrain.compose import HELD_OUT_ANSWERS
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.evals import Interval, gained_and_lost, paired_difference
+from selftrain.guard import Doubts
+from selftrain.guard.doubts import Support
 from selftrain.handover import START
 from selftrain.ledger import read
 from selftrain.policies import toy
@@ -37,7 +39,19 @@ from selftrain.report.render import cell, code, fence
 from selftrain.report.repeat import command_line
 from selftrain.report.side_by_side import OTHER_PROBLEMS, SAME_PROBLEMS, compare
 from selftrain.report.view import view_of
-from selftrain.report.words import count, duration, energy, handover_sentence, percent, points, rollback_sentences
+from selftrain.report.words import (
+    NO_EVIDENCE,
+    UNKNOWN,
+    count,
+    duration,
+    energy,
+    guard_sentence,
+    handover_sentence,
+    percent,
+    points,
+    rollback_sentences,
+    verdict_sentences,
+)
 from selftrain.run import Outcome, start, train_to_end
 from selftrain.train import StepReport
 from selftrain.types import Action, Finding, Verdict
@@ -334,16 +348,103 @@ def test_the_cost_adds_up_and_the_energy_says_what_it_assumes(tmp_path: Path) ->
         assert "The distance to the start (KL) was measured at probes alone" in text
 
 
+def test_no_evidence_of_harm_is_claimed_only_without_a_finding(recorded_run: RecordedRuns) -> None:
+    record = read_record(recorded_run(LEARNS, probes__num_prompts=0).folder)
+    said = "Handed over: checkpoint step-000012, the newest one."
+    assert handover_sentence(record) == f"{said} The guard saw no evidence of harm."
+    back = dataclasses.replace(record, evaluations=())
+    assert verdict_sentences(back)[-1] == NO_EVIDENCE
+    for rule in ("drift_budget", "constant_answer"):
+        last = dataclasses.replace(record.verdicts[-1], action=Action.WARN, findings=(Finding(rule, 2.0, 1.0, 5, "seen"),))
+        found = dataclasses.replace(back, verdicts=(*record.verdicts[:-1], last))
+        assert handover_sentence(found) == said
+        assert verdict_sentences(found)[-1] == UNKNOWN
+    halted = dataclasses.replace(read_record(recorded_run(COLLAPSES).folder), evaluations=())
+    assert verdict_sentences(halted)[-1] == UNKNOWN
+
+
+def test_checkpoints_that_a_probe_speaks_against_are_named_where_an_older_one_is_handed_over(recorded_run: RecordedRuns) -> None:
+    record = read_record(recorded_run(COLLAPSES).folder)
+    biased = dataclasses.replace(
+        record.verdicts[10], findings=(Finding("bias", 0.2, 0.15, 5, "it depends on who"), Finding("flips", 0.7, 0.6, 5, "labels drift"))
+    )
+    verdicts = (*record.verdicts[:10], biased, *record.verdicts[11:])
+    doubts = dataclasses.replace(record.doubts, blocked_steps=(10,), supports=(Support(0, 0.4, 0.0), Support(8, 0.6, 0.02)))
+    said = handover_sentence(dataclasses.replace(record, verdicts=verdicts, doubts=doubts, handed_over="step-000008"))
+    assert said.startswith("Handed over: checkpoint step-000008, of those from before the 5 steps up to step 17 (")
+    why = "; 1 is left out, whose probe is worse than the base's (bias)."
+    assert said.endswith(f") the newest whose support is the largest but for its standard error{why}")
+    assert handover_sentence(dataclasses.replace(record, verdicts=verdicts, doubts=doubts, handed_over=START)).endswith(f"surely gained on the start{why}")
+    assert "left out" not in handover_sentence(dataclasses.replace(record, doubts=dataclasses.replace(doubts, blocked_steps=(15,))))
+
+
+def test_why_later_checkpoints_are_not_handed_over(recorded_run: RecordedRuns) -> None:
+    """A larger support that is not surely larger is no smaller one."""
+    record = dataclasses.replace(read_record(recorded_run(LEARNS).folder), handed_over="step-000004")
+    supports = (Support(0, 0.4, 0.0), Support(4, 0.45, 0.01), Support(8, 0.5, 0.2), Support(12, 0.5, 0.2))
+    doubts = Doubts(supports=supports)
+    assert [doubts.best_of(steps) for steps in ([4], [4, 8, 12])] == [4, 4]
+    unsure = "Handed over: checkpoint step-000004: what came later has not surely more of the start's vote behind its answers"
+    assert handover_sentence(dataclasses.replace(record, doubts=doubts)) == f"{unsure}."
+    found = tuple(dataclasses.replace(one, findings=(Finding("off_domain", 1.0, 0.0, 5, "far"),) if one.step >= 9 else ()) for one in record.verdicts)
+    blocked = dataclasses.replace(record, verdicts=found, doubts=dataclasses.replace(doubts, blocked_steps=(9, 10, 11)))
+    worse = "has a probe that is worse than the base's (off_domain)."
+    assert handover_sentence(blocked) == f"{unsure}, or {worse}"
+    blocked = dataclasses.replace(blocked, doubts=Doubts(blocked_steps=(7, 8, 9, 10, 11)))
+    assert handover_sentence(blocked) == f"Handed over: checkpoint step-000004: what came later {worse}"
+
+
+def test_a_guard_that_was_overruled_is_told_with_the_reason_and_since_when_it_counts(tmp_path: Path) -> None:
+    run = start(config(tmp_path, {**COLLAPSES, "guard.action": "warn", "run.num_steps": 26}))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step in (17, 19):
+            control.ask(run.folder, control.OVERRULE, "Ada", "one *answer*\nis right")
+    record = read_record(run.folder)
+    assert [one.step for one in record.overruled] == [18, 20]
+    page, markdown = reported(run.folder)
+    told = "A person overruled the guard after 18 steps (Ada: one *answer* is right) and after 20 steps (Ada: one *answer* is right). "
+    told += "What it had found in 1 step, first at step 17, is overruled: different prompts get the same answer"
+    for text in (page.text, markdown):
+        assert told in text
+        assert "In the 6 steps since it was overruled, the guard found no sign of reward hacking." in text
+        assert "warn, overruled" in text
+        assert "saw no evidence of harm" not in text
+    assert "(Ada: one \\*answer\\* is right)" in model_card(record, record.handed_over)
+    assert dict(compare([record, record]).ended)["guard"][1].startswith("A person overruled the guard")
+    early = dataclasses.replace(record, verdicts=record.verdicts[:22])
+    assert guard_sentence(early) == "Since it was overruled, the guard has not judged yet: it needs 6 steps and has 2."
+    findings = (Finding("noise", 0.7, 0.5, 5, "it rambles"),)
+    again = dataclasses.replace(record, verdicts=(*record.verdicts[:25], dataclasses.replace(record.verdicts[25], action=Action.WARN, findings=findings)))
+    assert guard_sentence(again).startswith("The guard warned in 1 of 6 steps since it was overruled, first at step 25: it rambles")
+
+
+def test_what_the_guard_needs_is_the_larger_of_its_windows_and_probes_judge_before(recorded_run: RecordedRuns) -> None:
+    wide = recorded_run(LEARNS, run__num_steps=8, guard__window_steps=10, probes__num_prompts=0)
+    assert guard_sentence(read_record(wide.folder)) == "The guard has not judged yet: it needs 10 steps and has 8."
+    probed = read_record(recorded_run(LEARNS, run__num_steps=4, probes__every_steps=2).folder)
+    assert [verdict.step for verdict in probed.verdicts if verdict.health is not None] == [2, 3]
+    assert guard_sentence(probed) == "The guard judged 2 of 4 steps, by probes alone, and found no sign of reward hacking."
+
+
+def test_every_finding_has_a_line_of_its_own_in_markdown(recorded_run: RecordedRuns) -> None:
+    markdown = reported(recorded_run(COLLAPSES).folder)[1]
+    lines = markdown.partition("\n## Guard\n")[2].partition("\n## Labels\n")[0].split("\n")
+    assert [line[:9] for line in lines] == ["", "- Steps 1", "- Step 19", ""]
+    assert all("; for example `" in line for line in lines[1:3])
+
+
 def test_a_short_run_that_went_back_does_not_say_that_nobody_ever_judged(tmp_path: Path) -> None:
     more = {"guard.action": "roll_back", "update.learning_rate": 6.0, "run.num_steps": 5, "probes.num_prompts": 48, "rollback.factor": 0.02}
     outcome = train_to_end(config(tmp_path, {**COLLAPSES, **more}))
     page, markdown = reported(outcome.folder)
     for text in (page.text, markdown):
         assert "Rolled back once" in text
-        assert "Since the run went back, the guard has not judged yet: it needs 6 steps and has 5." in text
+        assert "Since the run went back, the guard judged 1 of 5 steps, by probes alone, and found no sign of reward hacking." in text
     record = read_record(outcome.folder)
+    unjudged = dataclasses.replace(record, verdicts=tuple(dataclasses.replace(verdict, health=None) for verdict in record.verdicts))
+    assert guard_sentence(unjudged) == "Since the run went back, the guard has not judged yet: it needs 6 steps and has 5."
     rolled_back = rollback_sentences(record)[0]
-    assert dict(compare([record, record]).ended)["guard"][1].startswith(f"{rolled_back} Since the run went back")
+    assert dict(compare([record, record]).ended)["guard"][1].startswith(f"{rolled_back} Since the run went back, the guard")
     assert f"- {cell(rolled_back)}\n" in model_card(record, record.handed_over)
     assert view_of(record).mood == "warn"
 

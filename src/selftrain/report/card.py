@@ -8,7 +8,7 @@ from selftrain.report.limits import limits_of
 from selftrain.report.record import RunRecord
 from selftrain.report.render import environment
 from selftrain.report.repeat import command_line
-from selftrain.report.words import guard_sentence, rollback_sentences, what_runs, who_decides
+from selftrain.report.words import guard_sentence, overruled_sentences, rollback_sentences, what_runs, who_decides
 
 
 def model_card(record: RunRecord, checkpoint: str) -> str:
@@ -26,7 +26,7 @@ def model_card(record: RunRecord, checkpoint: str) -> str:
             dataset=record.config.prompts.dataset.partition(":")[0] if record.config.prompts.dataset else None,
             measured=results(after) if after and is_evaluated else (),
             sentences=(what_runs(record.header), who_decides(record.header), guard_sentence(record)),
-            rollbacks=rollback_sentences(record),
+            interventions=[*rollback_sentences(record), *overruled_sentences(record)],
             outcome=rows(before, after) if before and after and is_evaluated else (),
             origin=before.origin if before else "",
             limits=limits_of(record),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selftrain import kept_checkpoints
 from selftrain.config import RunConfig
-from selftrain.control import overruled_steps
+from selftrain.control import overrulings
 from selftrain.evals import Evaluation
 from selftrain.guard import Doubts
 from selftrain.handover import START, VALIDATED, Schedule, healthiest
-from selftrain.ledger import Ledger, read
+from selftrain.ledger import Ledger, RequestRecord, read
 from selftrain.ledger.objects import Place
+from selftrain.remedies import changes_signals
 from selftrain.run import read_config
 from selftrain.types import StepMetrics, Verdict
 
@@ -32,7 +33,8 @@ class NamedEvaluation:
 class RunRecord:
     """A run as its folder tells it, finished or not. handed_over: the checkpoint a user should take, or `start`; end_reason: None while it has no end.
 
-    validated: on the validation problems, named by their checkpoints. doubts: what its verdicts hold against checkpoints.
+    validated: on the validation problems, named by their checkpoints. overruled: the requests that overruled the guard, of the steps that count, in order.
+    doubts: what its verdicts hold against checkpoints, since a person overruled the guard last.
     """
 
     folder: Place
@@ -46,6 +48,7 @@ class RunRecord:
     timings: tuple[Mapping[str, Any], ...]
     num_forks: int
     end_reason: str | None
+    overruled: tuple[RequestRecord, ...]
     doubts: Doubts
     handed_over: str
     ledger: Ledger
@@ -77,8 +80,15 @@ class RunRecord:
         return self.config.policy.model if self.handed_over == START else str(self.folder / "checkpoints" / self.handed_over)
 
     @property
-    def first_finding_step(self) -> int | None:
-        return next((verdict.step for verdict in self.verdicts if verdict.findings), None)
+    def overruled_until(self) -> int:
+        """The step before which findings are overruled; 0 where nobody overruled the guard."""
+        return max((one.step for one in self.overruled), default=0)
+
+    @property
+    def measured_since(self) -> int:
+        """The first step that the guard measures others against: it measures anew where it is overruled, and after remedies that change what votes are like."""
+        lineage = self.ledger.lineage
+        return max(self.overruled_until, *(one.step for one in self.ledger.branches if one.branch in lineage and changes_signals(self.ledger.branches, one)), 0)
 
     @property
     def harm_since_step(self) -> int | None:
@@ -91,8 +101,9 @@ def read_record(folder: Place) -> RunRecord:
     ledger = read(folder)
     config = read_config(folder)
     verdicts, steps = tuple(ledger.verdicts()), tuple(step.metrics for step in ledger.steps())
-    doubts = doubts_of(ledger, config, verdicts, steps)
-    evaluations = [NamedEvaluation(str(one["name"]), int(one["step"]), Evaluation.from_json(one["evaluation"])) for one in ledger.evals()]
+    overruled = overruled_in(ledger)
+    doubts = doubts_of(config, overruled, verdicts, steps)
+    evaluations = [named(one) for one in ledger.evals()]
     return RunRecord(
         folder=folder,
         config=config,
@@ -101,14 +112,20 @@ def read_record(folder: Place) -> RunRecord:
         steps=steps,
         verdicts=verdicts,
         evaluations=tuple(one for one in evaluations if not one.name.startswith(VALIDATED)),
-        validated=tuple(replace(one, name=one.name.removeprefix(VALIDATED)) for one in evaluations if one.name.startswith(VALIDATED)),
+        validated=tuple(named(one, VALIDATED) for one in ledger.evals(rolled_back=True) if one["name"].startswith(VALIDATED)),
         timings=tuple(ledger.timings()),
         num_forks=len(list(ledger.forks())),
         end_reason=ledger.end_reason,
+        overruled=overruled,
         doubts=doubts,
         handed_over=handed_over(ledger, config, doubts),
         ledger=ledger,
     )
+
+
+def named(record: Mapping[str, Any], prefix: str = "") -> NamedEvaluation:
+    """A recorded evaluation, without the prefix of its name."""
+    return NamedEvaluation(str(record["name"]).removeprefix(prefix), int(record["step"]), Evaluation.from_json(record["evaluation"]))
 
 
 def handed_over(ledger: Ledger, config: RunConfig, doubts: Doubts) -> str:
@@ -122,11 +139,16 @@ def handed_over(ledger: Ledger, config: RunConfig, doubts: Doubts) -> str:
     return healthiest(there, max(there, default=0), doubts, Schedule(1, 1, config.guard.window_steps))
 
 
-def doubts_of(ledger: Ledger, config: RunConfig, verdicts: Iterable[Verdict], steps: Iterable[StepMetrics]) -> Doubts:
+def overruled_in(ledger: Ledger) -> tuple[RequestRecord, ...]:
+    """The requests that overruled the guard in the history of the newest branch, in order."""
+    lineage = ledger.lineage
+    reached = ((one, lineage[branch]) for branch, one in overrulings(ledger) if branch in lineage)
+    return tuple(one for one, (first, end) in reached if first <= one.step and (end is None or one.step <= end))
+
+
+def doubts_of(config: RunConfig, overruled: Iterable[RequestRecord], verdicts: Iterable[Verdict], steps: Iterable[StepMetrics]) -> Doubts:
     """What the recorded verdicts hold against checkpoints, since a person overruled the guard last; nothing where it was off."""
     if config.guard.action == "off":
         return Doubts()
-    metrics, lineage = {one.step: one for one in steps}, ledger.lineage
-    reached = ((step, lineage[branch]) for branch, step in overruled_steps(ledger) if branch in lineage)
-    since = max((step for step, (first, end) in reached if first <= step and (end is None or step <= end)), default=0)
+    metrics, since = {one.step: one for one in steps}, max((one.step for one in overruled), default=0)
     return Doubts.of((metrics.get(verdict.step), verdict) for verdict in verdicts if verdict.step >= since)

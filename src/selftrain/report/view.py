@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selftrain.config import RunConfig
 from selftrain.evals import Evaluation, Example, GainedAndLost, ProblemResult, gained_and_lost
@@ -72,13 +72,22 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Consecutive verdicts with the same action and rules, in words. examples: (prompt, completion), of the first event and of a halt."""
+    """Consecutive verdicts with the same action and rules, in words. examples: (prompt, completion), of the first event and of a halt.
+
+    is_overruled: whether a person overruled the guard after them.
+    """
 
     first: int
     last: int
     action: str
     words: tuple[str, ...]
     examples: tuple[tuple[str, str], ...] = ()
+    is_overruled: bool = False
+
+    @property
+    def title(self) -> str:
+        """roll back; warn, overruled"""
+        return f"{self.action.replace('_', ' ')}{', overruled' if self.is_overruled else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +219,11 @@ def guard_events(record: RunRecord) -> tuple[Event, ...]:
         names = [finding.rule for finding in verdict.findings]
         told = tuple(words.finding_words(finding) for finding in verdict.findings)
         shown = examples_of(record, verdict) if not events or verdict.action is Action.HALT else ()
-        if events and events[-1].last == verdict.step - 1 and events[-1].action == verdict.action.value and rules == names:
-            events[-1] = Event(events[-1].first, verdict.step, verdict.action.value, told, events[-1].examples)
+        event = Event(verdict.step, verdict.step, verdict.action.value, told, shown, verdict.step < record.overruled_until)
+        if events and events[-1].last == verdict.step - 1 and events[-1].title == event.title and rules == names:
+            events[-1] = replace(event, first=events[-1].first, examples=events[-1].examples)
         else:
-            events.append(Event(verdict.step, verdict.step, verdict.action.value, told, shown))
+            events.append(event)
         rules = names
     return tuple(events)
 
@@ -221,8 +231,9 @@ def guard_events(record: RunRecord) -> tuple[Event, ...]:
 def examples_of(record: RunRecord, verdict: Verdict) -> tuple[tuple[str, str], ...]:
     """(prompt, completion) of the first example of each finding, each once and cut to a line."""
     places = dict.fromkeys(finding.examples[0] for finding in verdict.findings if finding.examples)
-    scored = {one.voted.group.index: one.voted.group for one in record.ledger.groups(verdict.step)} if places else {}
-    texts = [(scored[group].prompt.text, scored[group].completions[at].text) for group, at in places]
+    voted = [*(one.voted for one in record.ledger.groups(verdict.step)), *record.ledger.probed(verdict.step)] if places else []
+    groups = {one.group.index: one.group for one in voted}
+    texts = [(groups[group].prompt.text, groups[group].completions[at].text) for group, at in places]
     return tuple((" ".join(prompt.split())[:EXAMPLE_CHARACTERS], " ".join(text.split())[:EXAMPLE_CHARACTERS]) for prompt, text in texts)
 
 
@@ -262,7 +273,7 @@ def kl_words(record: RunRecord) -> str:
 
 
 def spans_of(events: Sequence[Event]) -> tuple[Span, ...]:
-    return tuple(Span(event.first, event.last, event.action, f"{event.action}: {'; '.join(event.words)}") for event in events)
+    return tuple(Span(event.first, event.last, event.action, f"{event.title}: {'; '.join(event.words)}") for event in events)
 
 
 def timeline(record: RunRecord, events: Sequence[Event]) -> Timeline:

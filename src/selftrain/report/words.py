@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from selftrain.compose_labels import VALIDATION
 from selftrain.config import RunConfig
+from selftrain.control import visible
 from selftrain.evals import Evaluation, Interval
 from selftrain.guard.doubts import PROBE_NAMES
 from selftrain.handover import START
 from selftrain.ledger import BranchRecord
 from selftrain.policies.toy import is_toy
+from selftrain.remedies import GUARD
 from selftrain.report.comparison import differences
 from selftrain.report.record import RunRecord
-from selftrain.types import Action, Finding, Health
+from selftrain.types import Action, Finding, Health, Verdict
 
 SOURCES: Mapping[str, str] = {
     "majority": "the majority vote of the model's own completions",
@@ -42,6 +44,7 @@ SOURCES: Mapping[str, str] = {
 }
 JUDGED = " Which answers say the same is judged by the model that is trained."
 NO_EVIDENCE = "Without true answers this is no evidence of harm, and no evidence of gain either."
+UNKNOWN = "Without true answers nobody knows whether accuracy was lost or gained."
 
 
 def percent(interval: Interval | None) -> str:
@@ -105,7 +108,7 @@ def what_is_held_out(header: Mapping[str, Any]) -> str:
 
 
 def finding_words(finding: Finding) -> str:
-    seen = "by probes" if finding.rule in PROBE_NAMES else f"over {finding.window_steps} steps"
+    seen = "by probes" if finding.rule in PROBE_NAMES else f"over {steps_words(finding.window_steps)}"
     return f"{finding.words} ({finding.rule}: {finding.value:.4g}, limit {finding.limit:.4g}, {seen})"
 
 
@@ -114,25 +117,59 @@ def health_words(health: Health | None) -> str:
     return "health not measured yet" if health is None else f"health {health.value:.2f} [{health.low:.2f}, {health.high:.2f}]"
 
 
+def findings_words(verdict: Verdict) -> str:
+    return "; ".join(finding_words(finding) for finding in verdict.findings)
+
+
 def guard_sentence(record: RunRecord) -> str:
-    """What the guard saw."""
+    """What the guard saw, since a person overruled it last."""
     if record.config.guard.action == "off":
         return "The guard was off: nobody looked for reward hacking."
-    findings = [verdict for verdict in record.verdicts if verdict.findings]
+    verdicts = [verdict for verdict in record.verdicts if verdict.step >= record.overruled_until]
+    findings = [verdict for verdict in verdicts if verdict.findings]
+    since = " since it was overruled" if record.overruled else ""
     if not findings:
-        needed = record.config.guard.baseline_steps + 1
-        if len(record.verdicts) < max(needed, record.config.guard.window_steps):
-            begin = "Since the run went back, the guard" if record.ledger.branches else "The guard"
-            return f"{begin} has not judged yet: it needs {needed} steps and has {len(record.verdicts)}."
-        if record.ledger.branches:
-            return f"In the {len(record.verdicts)} steps that count, the guard found no sign of reward hacking."
-        return f"The guard judged {len(record.verdicts)} steps and found no sign of reward hacking."
+        return unjudged_sentence(record) or nothing_found(record, len(verdicts))
     first = findings[0]
-    words = "; ".join(finding_words(finding) for finding in first.findings)
-    halted = next((verdict for verdict in record.verdicts if verdict.action is Action.HALT), None)
+    halted = next((verdict for verdict in verdicts if verdict.action is Action.HALT), None)
     if halted is not None:
-        return f"The guard halted the run at step {halted.step}, before that step's update. First finding at step {first.step}: {words}."
-    return f"The guard warned in {len(findings)} of {len(record.verdicts)} steps, first at step {first.step}: {words}."
+        begin = f"The guard halted the run at step {halted.step}, before that step's update."
+        return f"{begin} First finding{since} at step {first.step}: {findings_words(first)}."
+    return f"The guard warned in {len(findings)} of {len(verdicts)} steps{since}, first at step {first.step}: {findings_words(first)}."
+
+
+def nothing_found(record: RunRecord, num_steps: int) -> str:
+    if record.overruled:
+        return f"In the {steps_words(num_steps)} since it was overruled, the guard found no sign of reward hacking."
+    if record.ledger.branches:
+        return f"In the {steps_words(num_steps)} that count, the guard found no sign of reward hacking."
+    return f"The guard judged {steps_words(num_steps)} and found no sign of reward hacking."
+
+
+def unjudged_sentence(record: RunRecord) -> str:
+    """That the rules about steps did not judge yet, and whether those about probes did; empty where they did."""
+    section, verdicts = record.config.guard, [verdict for verdict in record.verdicts if verdict.step >= record.measured_since]
+    needed, judged = max(section.baseline_steps + 1, section.window_steps), sum(verdict.health is not None for verdict in verdicts)
+    if len(verdicts) >= needed:
+        return ""
+    is_back = record.ledger.branches and (not record.overruled or record.measured_since > record.overruled_until)
+    begin = "Since the run went back, the guard" if is_back else "Since it was overruled, the guard" if record.overruled else "The guard"
+    if judged:
+        return f"{begin} judged {judged} of {steps_words(len(verdicts))}, by probes alone, and found no sign of reward hacking."
+    return f"{begin} has not judged yet: it needs {steps_words(needed)} and has {len(verdicts)}."
+
+
+def overruled_sentences(record: RunRecord) -> list[str]:
+    """Who overruled the guard, when and why, and what it had found until then."""
+    if not record.overruled:
+        return []
+    told = [f"{after_steps(one.step)} ({visible(one.who)}: {visible(one.reason)})" for one in record.overruled]
+    said = f"A person overruled the guard {' and '.join(told)}."
+    findings = [verdict for verdict in record.verdicts if verdict.findings and verdict.step < record.overruled_until]
+    if not findings:
+        return [said]
+    first = findings[0]
+    return [f"{said} What it had found in {steps_words(len(findings))}, first at step {first.step}, is overruled: {findings_words(first)}."]
 
 
 def rollback_sentences(record: RunRecord) -> list[str]:
@@ -164,8 +201,8 @@ def rollback_words(record: BranchRecord) -> str:
 
 
 def guard_and_rollbacks(record: RunRecord) -> str:
-    """What the guard did, and what it saw in the steps that count."""
-    return " ".join([*rollback_sentences(record), guard_sentence(record)])
+    """What the guard did, whether it was overruled, and what it saw in the steps that count."""
+    return " ".join([*rollback_sentences(record), *overruled_sentences(record), guard_sentence(record)])
 
 
 def handover_sentence(record: RunRecord) -> str:
@@ -176,16 +213,52 @@ def handover_sentence(record: RunRecord) -> str:
         return validated_sentence(record)
     first, looked = record.harm_since_step, record.config.guard.window_steps
     before = "" if first is None else f" from before the {looked} steps up to step {first} (from there on every verdict speaks of harm)"
+    without = left_out_words(record, {one.step for one in record.ledger.checkpoints() if first is None or one.step <= first - looked})
     if record.handed_over == START:
-        return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why_start(record, before)}."
+        return f"Handed over: the model as it was at the start ({record.config.policy.model}), because {why_start(record, before)}{without}."
     if first is not None:
-        most = " with the largest support" if record.doubts.supports else ""
-        return f"Handed over: checkpoint {record.handed_over}, of those{before} the newest{most}."
-    if record.handed_over != newest(record):
-        less = "less of the start's vote behind its answers, or " if record.doubts.supports else ""
-        return f"Handed over: checkpoint {record.handed_over}: what came later has {less}a probe that is worse."
-    seen = " The guard saw no evidence of harm." if any(verdict.health is not None for verdict in record.verdicts) else ""
-    return f"Handed over: checkpoint {record.handed_over}, the newest one.{seen}"
+        most = " whose support is the largest but for its standard error" if record.doubts.supports else ""
+        return f"Handed over: checkpoint {record.handed_over}, of those{before} the newest{most}{without}."
+    later = later_steps(record)
+    if later:
+        return f"Handed over: checkpoint {record.handed_over}{later_words(record, later)}."
+    return f"Handed over: checkpoint {record.handed_over}, the newest one.{unharmed_words(record)}"
+
+
+def unharmed_words(record: RunRecord) -> str:
+    """That the guard saw no evidence of harm, where it judged and no verdict that counts has a finding; else empty."""
+    if not any(verdict.health is not None for verdict in record.verdicts) or any(verdict.findings for verdict in record.verdicts):
+        return ""
+    return f"{' In the steps that count, the' if record.ledger.branches else ' The'} guard saw no evidence of harm."
+
+
+def left_out_words(record: RunRecord, made: Collection[int]) -> str:
+    """How many of these checkpoints are left out for their probes; empty where none is. made: steps done when each was made."""
+    left_out = [steps for steps in made if not record.doubts.allows(steps)]
+    if not left_out:
+        return ""
+    return f"; {len(left_out)} {'is' if len(left_out) == 1 else 'are'} left out, whose probe is worse than the base's ({blocking_rules(record, left_out)})"
+
+
+def blocking_rules(record: RunRecord, made: Sequence[int]) -> str:
+    """The rules about probes that speak against these checkpoints."""
+    looked = {step for steps in made for step in (steps - 1, steps) if step in record.doubts.blocked_steps}
+    found = (finding.rule for verdict in record.verdicts if verdict.step in looked for finding in verdict.findings)
+    return ", ".join(dict.fromkeys(rule for rule in found if rule in PROBE_NAMES))
+
+
+def later_steps(record: RunRecord) -> list[int]:
+    """Steps done when each checkpoint was made that is newer than the one handed over."""
+    made = {one.name: one.step for one in record.ledger.checkpoints()}
+    return [steps for steps in made.values() if steps > made.get(record.handed_over, 0)]
+
+
+def later_words(record: RunRecord, later: Sequence[int]) -> str:
+    """Why none of the later checkpoints is handed over, while no harm is seen."""
+    blocked = [steps for steps in later if not record.doubts.allows(steps)]
+    reasons = ["has not surely more of the start's vote behind its answers"] if record.doubts.supports and len(blocked) < len(later) else []
+    reasons += [f"has a probe that is worse than the base's ({blocking_rules(record, blocked)})"] if blocked else []
+    return f": what came later {', or '.join(reasons)}" if reasons else ""
 
 
 def why_start(record: RunRecord, before: str) -> str:
@@ -197,11 +270,6 @@ def why_start(record: RunRecord, before: str) -> str:
     if not record.doubts.supports:
         return f"nothing speaks for a checkpoint{before}"
     return f"the watched prompts say of no checkpoint{before} that it surely gained on the start"
-
-
-def newest(record: RunRecord) -> str:
-    """Name of the newest checkpoint, `start` without any."""
-    return max(((one.step, one.name) for one in record.ledger.checkpoints()), default=(0, START))[1]
 
 
 def validated_sentence(record: RunRecord) -> str:
@@ -222,10 +290,14 @@ def validated_sentence(record: RunRecord) -> str:
     return f"{said} The guard, without labels, would have handed over {other}: they do not agree."
 
 
-def accuracy_sentence(before: Evaluation | None, after: Evaluation | None) -> str:
-    """What held-out problems say; without them, that nothing is known."""
-    if before is None:
-        return NO_EVIDENCE
+def unknown_sentence(record: RunRecord) -> str:
+    """What is known about accuracy without true answers: nothing."""
+    harmed = any(verdict.findings for verdict in record.verdicts) or any(one.who == GUARD for one in record.ledger.branches)
+    return UNKNOWN if harmed else NO_EVIDENCE
+
+
+def accuracy_sentence(before: Evaluation, after: Evaluation | None) -> str:
+    """What held-out problems say."""
     if after is None:
         return f"Before training: avg@{before.num_samples} {percent(before.avg)} on {len(before.results)} held-out problems."
     name = f"avg@{before.num_samples}"
@@ -261,12 +333,14 @@ def second_turn_sentences(evaluation: Evaluation | None) -> list[str]:
 
 def verdict_sentences(record: RunRecord) -> list[str]:
     """How the run ended, in the order a reader asks: the guard, what is handed over, what is known about accuracy."""
+    before = record.evaluation("before")
     return [
+        *overruled_sentences(record),
         guard_sentence(record),
         *rollback_sentences(record),
         handover_sentence(record),
-        accuracy_sentence(record.evaluation("before"), record.evaluation("after")),
-        *second_turn_sentences(record.evaluation("after") or record.evaluation("before")),
+        accuracy_sentence(before, record.evaluation("after")) if before else unknown_sentence(record),
+        *second_turn_sentences(record.evaluation("after") or before),
     ]
 
 
