@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
@@ -43,14 +44,26 @@ def glances(every_steps: int) -> Collection[int]:
     return frozenset(step for step in range(LAST) if probing.is_glance(step, every_steps))
 
 
-SCHEDULES: Mapping[str, tuple[Collection[int], int, int]] = {
-    "1-4, every 4th, 48 prompts, probes at 20": (glances(20), 48, 20),
-    "1-4, every 5th, 48 prompts, probes at 25": (glances(25), 48, 25),
-    "1-4, every 5th, 32 prompts, probes at 25": (glances(25), 32, 25),
-    "every step, 48 prompts, probes at 20": (range(1, LAST), 48, 20),
+SCHEDULES: Mapping[str, tuple[Collection[int], Sequence[int], int]] = {
+    "1-4, every 4th, 24 or 48 prompts, probes at 20": (glances(20), (probing.FIRST_PROMPTS, probing.GLANCE_PROMPTS), 20),
+    "1-4, every 4th, 16 or 48 prompts, probes at 20": (glances(20), (16, 48), 20),
+    "1-4, every 4th, 48 prompts, probes at 20": (glances(20), (48,), 20),
+    "1-4, every 5th, 48 prompts, probes at 25": (glances(25), (48,), 25),
+    "1-4, every 5th, 32 prompts, probes at 25": (glances(25), (32,), 25),
+    "every step, 48 prompts, probes at 20": (range(1, LAST), (48,), 20),
 }
-"""name -> (steps of glances, prompts of a glance, distance of probes)"""
+"""name -> (steps of glances, prompts of a glance, of which the next number is looked at unless the first ones say clearly that nothing has fallen, distance of
+probes); the first one is the product's"""
 Row = dict[str, Any]
+
+
+@dataclass
+class Glances:
+    """How many were made, at how many prompts together, and how many called for a probe."""
+
+    made: int = 0
+    prompts: int = 0
+    called: int = 0
 
 
 def recorded(cell: Cell, folder: Path, num_steps: int, warmup_steps: int | None) -> list[Row]:
@@ -80,15 +93,26 @@ def recorded(cell: Cell, folder: Path, num_steps: int, warmup_steps: int | None)
     return rows
 
 
-def halted_at(rows: Sequence[Row], glances: Collection[int], num_prompts: int, every: int) -> int | None:
-    """The step at which a guard would halt that is shown these glances and probes."""
+def seen_at(seen: Mapping[str, float], now: Mapping[str, float], sizes: Sequence[int], looks: Glances) -> bool:
+    """Whether such a glance calls for a probe."""
+    found, size = None, 0
+    for size in sizes:
+        found = fallen(seen, dict(islice(now.items(), size)))
+        if found is not None and found.value < -probing.CLEAR_ERRORS * found.error:
+            break
+    called = found is not None and found.value > probing.CALLING_ERRORS * found.error
+    looks.made, looks.prompts, looks.called = looks.made + 1, looks.prompts + min(size, len(now)), looks.called + called
+    return called
+
+
+def halted_at(rows: Sequence[Row], glances: Collection[int], sizes: Sequence[int], every: int, looks: Glances | None = None) -> int | None:
+    """The step at which a guard would halt that is shown these glances and probes. looks: counts them."""
     guard, best, seen = Guard(GuardSection(action="halt")), rows[0]["kept"], rows[0]["seen"]
     for step, row in enumerate(rows[:-1]):
         values = {key: value for key, value in row["metrics"].items() if not key.startswith(("probe/", "glance/", "support/"))}
         is_asked = step % every == 0
         if not is_asked and step in glances:
-            now = fallen(seen, dict(islice(row["glance"].items(), num_prompts)))
-            is_asked = now is not None and now.value > probing.CALLING_ERRORS * now.error
+            is_asked = seen_at(seen, row["glance"], sizes, looks or Glances())
         if is_asked and step == 0:
             values |= {key: value for key, value in row["metrics"].items() if key.startswith("probe/")}
         elif is_asked:
@@ -103,12 +127,15 @@ def halted_at(rows: Sequence[Row], glances: Collection[int], num_prompts: int, e
 
 def show(folder: Path) -> None:
     print("run, accuracy after each step; 5 points are lost after; halted at,", "; ".join(SCHEDULES))
+    counts = {name: Glances() for name in SCHEDULES}
     for path in sorted(folder.glob("*.json")):
         rows = json.loads(path.read_text("utf-8"))
         curve = [(step, row["accuracy"]) for step, row in enumerate(rows)]
         late = step_of_loss(curve)
-        halts = [halted_at(rows, *schedule) for schedule in SCHEDULES.values()]
+        halts = [halted_at(rows, *schedule, counts[name]) for name, schedule in SCHEDULES.items()]
         print(f"{path.stem:40}", " ".join(f"{100 * value:.0f}" for _, value in curve), "|", "never" if late is None else f"{late:.1f}", "|", *halts)
+    for name, one in counts.items():
+        print(f"{name}: {one.made} glances at {one.prompts / max(1, one.made):.1f} prompts, {one.called} called for a probe")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from selftrain.cli.options import default_text, plain_type
 from selftrain.config import RunConfig
 from selftrain.config_load import fields_of
 from selftrain.guard import PROBE_RULES, STEP_RULES, Kind, Rule
+from selftrain.guard.signals import SIGNS
 from selftrain.metrics import METRICS
 from selftrain.query import NAMED, VIEWS
 
@@ -83,8 +84,8 @@ def allowed(field: Any) -> str:
 
 
 def metrics() -> str:
-    parts = [MADE, "# Metrics\n", METRICS_INTRO, "| metric | unit | formula |\n|---|---|---|"]
-    parts += [f"| `{name}` | {metric.unit} | {plain(metric.formula)} |" for name, metric in METRICS.items()]
+    parts = [MADE, "# Metrics\n", METRICS_INTRO, "| metric | unit | formula | harm | failure it catches |\n|---|---|---|---|---|"]
+    parts += [f"| `{name}` | {metric.unit} | {plain(metric.formula)} | {' | '.join(SIGNS.get(name, ('', '')))} |" for name, metric in METRICS.items()]
     return "\n".join(parts) + "\n"
 
 
@@ -109,7 +110,8 @@ METRICS_INTRO = """\
 Every number that is logged about a step, in the ledger's step records and in `selftrain train --log json`. Only `label/truth_right_frac` (true answers that the
 labels of a run use anyway) and `probe/canary_right_frac` (where the config names canaries) need true answers. P is the number of prompts of a step, N the
 number of completions of a prompt that vote. Accuracies are not here: they are known only where problems with true answers are evaluated, see
-[evaluation.md](evaluation.md). What is made of them: [guard.md](guard.md).
+[evaluation.md](evaluation.md). Signals that the guard looks at, or that are there for a person to look at, say which way they go where something is wrong
+(harm), and which failure that is. What is made of them: [guard.md](guard.md).
 """
 
 

@@ -290,6 +290,34 @@ def losing(value: float, low: float) -> dict[str, float]:
     return {**PROBE, "probe/base_lost_frac": value, "probe/base_lost_low_frac": low}
 
 
+def test_signals_that_need_a_memory() -> None:
+    """Windows of 5 and first steps of 5: agreement grows by 0.02 a step from step 5 on, reward by 0.03, and the policy has moved by 0.1 nats at step 12."""
+    guard, found = Guard(HALTS), []
+    for step in range(13):
+        risen = max(0, step - 4)
+        values = {**HEALTHY, "vote/share_mean_frac": 0.4 + 0.02 * risen, "vote/margin_mean_frac": 0.3, "reward/mean_frac": 0.4 + 0.03 * risen}
+        values |= {**PROBE, "probe/kl_base_nats": 0.1 if step else 0.0} if step in (0, 12) else {}
+        metrics = guard.compared(StepMetrics(step, PolicyVersion(0, step), values), {})
+        guard.judge(metrics)
+        found.append({name: value for name, value in metrics.values.items() if name not in values})
+    assert found[:9] == [{}] * 9
+    assert found[9] == pytest.approx({"vote/share_speed_frac": 0.02 * 3 / 5, "vote/margin_speed_frac": 0.0})
+    assert found[12]["vote/share_speed_frac"] == pytest.approx(0.02 * (6 - 1.2) / 5)
+    assert found[12]["reward/gained_per_nat"] == pytest.approx(0.03 * 6 / 0.1)
+
+
+def test_overruled_drift_is_what_later_drift_is_compared_with() -> None:
+    """As everything that a person overruled: only what comes on top of it counts."""
+    guard, drifted = Guard(HALTS), {**PROBE, "probe/drift_nats": 2.0, "probe/kl_base_nats": 0.2}
+    found = [judge(guard, step, **(PROBE if step == 0 else drifted if step == 2 else {})) for step in range(4)]
+    assert [one.rule for one in found[-1].findings] == ["off_domain"]
+    guard.overrule()
+    assert [judge(guard, 4 + step, **(drifted if step == 2 else {})).findings for step in range(4)] == [()] * 4
+    further = [judge(guard, 8 + step, **({**drifted, "probe/drift_nats": 2.5} if step == 1 else {})) for step in range(3)]
+    assert [one.rule for one in further[-1].findings] == ["off_domain"]
+    assert further[-1].findings[0].value == pytest.approx(0.25)
+
+
 def test_agreement_that_is_surely_lost_is_missed() -> None:
     """A loss whose 95 % interval is above half a point is a finding, and its checkpoint is not handed over."""
     guard = Guard(GuardSection(action="warn"))

@@ -48,11 +48,17 @@ def rows_of(kept: list[float]) -> list[dict[str, Any]]:
 def test_a_guard_halts_where_it_looks_and_not_where_it_does_not(modules: Mapping[str, ModuleType]) -> None:
     halted_at = modules["guard_pace"].halted_at
     falls = rows_of([1.0, 1.0, 1.0, 0.5, 0.4, 0.3, 0.2, 0.2, 0.2])
-    assert halted_at(falls, range(1, 9), 32, 20) == 3
-    assert halted_at(falls, {1, 2, 5}, 32, 20) == 5
-    assert halted_at(falls, {1, 2}, 32, 20) is None
-    assert halted_at(falls, (), 32, 4) == 4
-    assert halted_at(rows_of([1.0] * 9), range(1, 9), 32, 4) is None
+    assert halted_at(falls, range(1, 9), (32,), 20) == 3
+    assert halted_at(falls, {1, 2, 5}, (32,), 20) == 5
+    assert halted_at(falls, {1, 2}, (32,), 20) is None
+    assert halted_at(falls, (), (32,), 4) == 4
+    assert halted_at(rows_of([1.0] * 9), range(1, 9), (32,), 4) is None
+    looks = modules["guard_pace"].Glances()
+    assert halted_at(falls, range(1, 9), (16, 32), 20, looks) == 3
+    assert (looks.made, looks.prompts, looks.called) == (3, 3 * 32, 1)
+    rises, looks = rows_of([0.5, 0.6, 0.7, 0.8, 0.9]), modules["guard_pace"].Glances()
+    assert halted_at(rises, range(1, 9), (16, 32), 20, looks) is None
+    assert (looks.made, looks.prompts, looks.called) == (3, 3 * 16, 0)
 
 
 def test_runs_of_the_same_cells_are_paired(modules: Mapping[str, ModuleType]) -> None:

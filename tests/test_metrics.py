@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from selftrain.guard.rules import RULES
+from selftrain.guard.signals import SIGNS
 from selftrain.labels import Bounds
 from selftrain.labels.composed import first_decided
 from selftrain.labels.majority import majority
@@ -83,6 +85,12 @@ def test_names_say_stage_quantity_and_unit() -> None:
         assert metric.formula
         for suffix, unit in (("_nats", "nats"), ("_tokens", "tokens")):
             assert (metric.unit == unit) == key.endswith(suffix)
+
+
+def test_every_signal_of_a_rule_says_which_way_it_goes_and_what_it_catches() -> None:
+    assert set(SIGNS) <= set(METRICS)
+    assert {signal for rule in RULES.values() for signal in rule.signals} <= set(SIGNS)
+    assert all(goes and catches for goes, catches in SIGNS.values())
 
 
 def test_what_is_right_by_the_truth_is_known_where_the_truth_labels() -> None:

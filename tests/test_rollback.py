@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,12 +15,13 @@ from selftrain.config_load import load_config
 from selftrain.errors import ConfigError
 from selftrain.guard import Doubts, Guard
 from selftrain.guard.doubts import Support
+from selftrain.guard_stream import verdicts_of_run
 from selftrain.handover import START, Schedule, best_validated, healthiest, needed
 from selftrain.labels import Bounds
 from selftrain.labels.majority import majority
 from selftrain.ledger import BranchRecord, Status, read, storage, verify
 from selftrain.replay import replay
-from selftrain.report import write_report
+from selftrain.report import read_record, write_report
 from selftrain.run import Outcome, RolledBack, read_config, resume, start, train_to_end
 from selftrain.seeds import Stream
 from selftrain.train import StepReport
@@ -206,6 +206,7 @@ def simulated(schedule: Schedule, seed: int, keeps_all: bool, validated: bool) -
     there: dict[int, str] = {}
     made: dict[str, Doubts] = {}
     avgs: dict[str, float] = {}
+    disk: list[str] = []
     choices: list[str] = []
     doubts, steps, most = Doubts(), 0, 0
     while steps < schedule.num_steps and len(choices) < 3:
@@ -225,16 +226,18 @@ def simulated(schedule: Schedule, seed: int, keeps_all: bool, validated: bool) -
         elif schedule.is_due(steps):
             there[steps] = f"{len(choices)}-{steps}"
             made[there[steps]] = doubts
+            disk.append(there[steps])
         if not keeps_all:
-            keep = needed(there, steps, doubts, schedule, max(0, 2 - len(choices)), made.get, partial(best_validated, avgs=avgs))
-            there = {at: name for at, name in there.items() if name in keep or at == max(there)}
+            keep = needed(there, steps, doubts, schedule, max(0, 2 - len(choices)), made.get) | {best_validated(disk, avgs), there.get(max(there, default=0))}
+            disk = [name for name in disk if name in keep]
+            there = {at: name for at, name in there.items() if name in disk}
         if validated and steps in there:
             avgs.setdefault(there[steps], draw.random())
-        most = max(most, len(there))
-    return [*choices, healthiest(there, steps, doubts, schedule), best_validated(there, avgs)], most
+        most = max(most, len(disk))
+    return [*choices, healthiest(there, steps, doubts, schedule), best_validated(disk, avgs)], most
 
 
-@pytest.mark.parametrize(("every", "num_steps", "num_seeds", "most"), [(10, 200, 100, (4, 5)), (5, 100, 100, (5, 7)), (1, 60, 30, (28, 37))])
+@pytest.mark.parametrize(("every", "num_steps", "num_seeds", "most"), [(10, 200, 100, (4, 5)), (5, 100, 100, (5, 6)), (1, 60, 30, (28, 29))])
 def test_choices_do_not_depend_on_num_checkpoints(every: int, num_steps: int, num_seeds: int, most: tuple[int, int]) -> None:
     """most: how many checkpoints are kept at most, without and with validation problems."""
     schedule, twice = Schedule(every, num_steps, window_steps=5), 0
@@ -284,6 +287,33 @@ def test_the_budget_of_drift_halts(action: Any) -> None:
     assert [(one.rule, one.limit) for one in moved[3].findings] == [("drift_budget", 0.2)]
 
 
+def test_what_is_over_the_budget_of_drift_is_not_handed_over(tmp_path: Path) -> None:
+    """Nor what came after the last probe within it, whose drift nobody knows; `selftrain guard` has the run's budget too."""
+    options: dict[str, Any] = {
+        "run__seed": 0,
+        "update__learning_rate": 0.2,
+        "run__num_steps": 14,
+        "run__checkpoint_every_steps": 2,
+        "rollback__remedy": "lower_rate",
+    }
+    options |= {"probes__every_steps": 5, "probes__num_prompts": 96, "update__warmup_steps": 0, "guard__action": "halt"}
+    free = train_to_end(config(tmp_path, "free", **options))
+    drifts = {step.metrics.step: step.metrics.values.get("probe/kl_base_nats", 0.0) for step in read(free.folder).steps()}
+    assert drifts[5] < drifts[10]
+    outcome = train_to_end(config(tmp_path, "bounded", **options, rollback__max_drift_nats=(drifts[5] + drifts[10]) / 2))
+    assert (outcome.reason, outcome.steps) == ("halted", 11)
+    assert outcome.handed_over in {START, "step-000002", "step-000004"}
+    assert not any(read_record(outcome.folder).doubts.allows(steps) for steps in (8, 10))
+    (judged_again,) = [verdict for _, verdict in verdicts_of_run(outcome.folder, GuardSection(action="halt")) if verdict.action is Action.HALT]
+    assert [one.rule for one in judged_again.findings] == ["drift_budget"]
+
+
+@pytest.mark.parametrize("idle", [{"probes__num_prompts": 0}, {"guard__action": "off"}])
+def test_a_budget_of_drift_that_nobody_measures_is_refused(tmp_path: Path, idle: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"rollback\.max_drift_nats = 0\.2, (probes\.num_prompts = 0|guard\.action = off): the drift is measured by probes"):
+        start(config(tmp_path, "a", **{"probes__num_prompts": 32, **idle}, rollback__max_drift_nats=0.2))
+
+
 def test_remedies_lie_one_over_the_other() -> None:
     base = load_config(overrides={"policy.model": "toy", "update.learning_rate": 0.4, "labels.min_share_frac": 0.2})
     halved = remedies.REMEDIES["lower_rate"](base, 0.5)
@@ -295,6 +325,17 @@ def test_remedies_lie_one_over_the_other() -> None:
     assert remedies.REMEDIES["lower_rate"](once, 0.5) == {"update.learning_rate": pytest.approx(0.1)}
     assert remedies.REMEDIES["higher_min_share"](base, 0.5) == {"labels.min_share_frac": pytest.approx(0.6)}
     assert remedies.by_guard(branches) == 1
+    votes = [remedies.REMEDIES["fewer_votes"](load_config(overrides={"policy.model": "toy", "rollout.num_votes": number}), 0.5) for number in (16, 5, 4, 2)]
+    assert votes == [{"rollout.num_votes": number} for number in (8, 3, 3, 2)]
+
+
+def test_where_a_remedy_still_applies_first_steps_are_measured_anew() -> None:
+    """Branch 2 goes back to a place of branch 1, after its remedy, branch 3 to one before it."""
+    easier = BranchRecord(1, 0, "step-000004", 4, 9, "", "guard", {"kind": "easier_prompts", "prompts": ["a"]})
+    branches = [easier, BranchRecord(2, 1, "branch-01-step-000008", 8, 12, "", "Ada"), BranchRecord(3, 0, "step-000002", 2, 14, "", "Ada")]
+    assert [remedies.changes_signals(branches, record) for record in branches] == [True, False, True]
+    slower = replace(easier, remedy={"kind": "lower_rate", "options": {}})
+    assert not any(remedies.changes_signals([slower, *branches[1:]], record) for record in (slower, *branches[1:]))
 
 
 @pytest.mark.parametrize(
@@ -303,6 +344,7 @@ def test_remedies_lie_one_over_the_other() -> None:
         ({"labels.source": "frozen", "rollback.remedy": "frozen_teacher"}, "labels.source = frozen already"),
         ({"labels.source": "ema", "rollback.remedy": "ema_teacher"}, "labels.source = ema already"),
         ({"rollout.num_votes": 2, "rollback.remedy": "fewer_votes"}, "rollout.num_votes = 2 already"),
+        ({"rollout.num_votes": 3, "rollback.remedy": "fewer_votes"}, "rollout.num_votes = 3 already"),
         ({"labels.source": "reference", "reference.frac": 0.5, "step_share.reference_frac": 0.5, "rollback.remedy": "easier_prompts"}, "a safety net holds"),
         ({"labels.source": "random", "rollback.remedy": "higher_min_share"}, "labels.source = random asks for no least share"),
         ({"labels.source": "mixture", "mixture.weights": {"random": 1, "format_only": 1}, "rollback.remedy": "higher_min_share"}, "would change nothing"),

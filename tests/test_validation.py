@@ -37,11 +37,11 @@ def config(tmp_path: Path, name: str, **more: Any) -> RunConfig:
 
 def test_of_start_and_checkpoints_the_best_is_taken() -> None:
     there = {4: "step-000004", 8: "step-000008", 12: "step-000012"}
-    assert best_validated(there, {START: 0.5, "step-000004": 0.6, "step-000008": 0.7}) == "step-000008"
-    assert best_validated(there, {START: 0.5, "step-000004": 0.7, "step-000008": 0.7}) == "step-000004"
-    assert best_validated(there, {START: 0.7, "step-000004": 0.7}) == START
-    assert best_validated({}, {START: 0.0}) == START
-    assert best_validated(there, {START: 0.5, "step-000003": 0.9}) == START
+    assert best_validated(there.values(), {START: 0.5, "step-000004": 0.6, "step-000008": 0.7}) == "step-000008"
+    assert best_validated(there.values(), {START: 0.5, "step-000004": 0.7, "step-000008": 0.7}) == "step-000004"
+    assert best_validated(there.values(), {START: 0.7, "step-000004": 0.7}) == START
+    assert best_validated([], {START: 0.0}) == START
+    assert best_validated(there.values(), {START: 0.5, "step-000003": 0.9}) == START
 
 
 def test_a_hacked_run_hands_over_what_was_best_on_the_validation_problems(tmp_path: Path) -> None:
@@ -68,6 +68,23 @@ def test_a_learning_run_agrees_with_the_guard_and_ends_the_same_when_it_was_cut_
     record = read_record(outcome.folder)
     avgs = {one.name: one.evaluation.avg.value for one in record.validated}
     assert outcome.handed_over == max(avgs, key=lambda name: avgs[name]) != START
+    again = cut_off_and_resumed(config(tmp_path, "b", **more), 9)
+    assert (again.head, again.handed_over) == (outcome.head, outcome.handed_over)
+
+
+def test_what_a_rollback_left_behind_is_handed_over_where_it_was_measured_best(tmp_path: Path) -> None:
+    """The guard goes back to the start, since it knows no true answer; what was measured stays on the disk and counts."""
+    more = {"update__learning_rate": 0.5, "run__seed": 1, "run__checkpoint_every_steps": 5, "run__num_steps": 15, "rollback__factor": 0.01}
+    more |= {"policy__model": "toy", "guard__action": "roll_back", "labels__source": "majority", "run__num_checkpoints": 1, "validation__num_samples": 8}
+    more |= {"validation__num_problems": 32, "update__warmup_steps": 0}
+    outcome = train_to_end(config(tmp_path, "a", **more))
+    record = read_record(outcome.folder)
+    assert [one.checkpoint for one in record.ledger.branches] == [START]
+    avgs = {one.name: one.evaluation.avg.value for one in record.validated}
+    assert {"step-000005", "step-000010"} <= avgs.keys()
+    assert outcome.handed_over == max(avgs, key=lambda name: avgs[name]) == "step-000005"
+    text = write_report(outcome.folder).markdown.read_text()
+    assert f"checkpoint step-000005, the best of {len(avgs)} on the 32 validation problems" in text
     again = cut_off_and_resumed(config(tmp_path, "b", **more), 9)
     assert (again.head, again.handed_over) == (outcome.head, outcome.handed_over)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby, islice
 
 from selftrain.answers import read as read_answers
-from selftrain.config import GuardSection
+from selftrain.config import GuardSection, RollbackSection
 from selftrain.control import overruled_steps
 from selftrain.errors import PromptError
 from selftrain.guard import RULES, Guard, Rule
@@ -63,16 +63,17 @@ def steps_of_run(folder: Place) -> Iterator[Step]:
 
 def verdicts_of_run(folder: Place, section: GuardSection) -> Iterator[tuple[int, Verdict]]:
     """(branch, verdict) of every recorded step of a run, in order, those among them that rollbacks left behind: each as a guard gives it that has seen what
-    came before on its branch and on those that this one goes on from, measures anew where a remedy changed what votes can be compared with, and is overruled
-    where a person overruled the run's own.
+    came before on its branch and on those that this one goes on from, measures anew where a remedy changed what votes can be compared with, is overruled
+    where a person overruled the run's own, and has the run's budget of drift.
     """
     ledger, recorded = read(folder), dict[int, list[StepMetrics]]()
     for step in ledger.steps(rolled_back=True):
         recorded.setdefault(step.metrics.version.branch, []).append(step.metrics)
-    anew = {record.branch for record in ledger.branches if changes_signals(record)}
+    anew = {record.branch for record in ledger.branches if changes_signals(ledger.branches, record)}
     overruled = overruled_steps(ledger)
+    budget = RollbackSection(max_drift_nats=ledger.header["config"].get("rollback", {}).get("max_drift_nats"))
     for branch in recorded:
-        guard = Guard(section)
+        guard = Guard(section, budget)
         for at, (begin, end) in sorted(lineage(ledger.branches, branch).items()):
             if at in anew:
                 guard.start_over()

@@ -16,9 +16,6 @@ START = "start"
 VALIDATED = "validation-"
 """evaluations of checkpoints (or the start) on the validation problems are named by this and the checkpoint's name"""
 
-Best = Callable[[Mapping[int, str]], str]
-"""steps done -> name of some checkpoints, to the name of the one that a user should take, or `start`"""
-
 
 class Known(dict[str, Doubts | None]):
     """What the guard held against checkpoints when each of a run's was made, by name; None where a checkpoint is damaged. Raises StorageError.
@@ -66,13 +63,13 @@ def scheduled(names: Iterable[str], history: Mapping[int, tuple[int, int | None]
     return dict(sorted(found.items()))
 
 
-def best_validated(there: Mapping[int, str], avgs: Mapping[str, float]) -> str:
-    """Of the start and the scheduled checkpoints the one with the largest avg@k on the validation problems; the start, then the oldest, where two are equal.
+def best_validated(names: Iterable[str], avgs: Mapping[str, float]) -> str:
+    """Of the start and these checkpoints, oldest first, the one with the largest avg@k on the validation problems; the start, then the oldest, where two are
+    equal. What a rollback left behind is as good as it was measured.
 
     avgs: by name; what was not measured is no candidate.
     """
-    names = [START, *(name for name in there.values() if name in avgs)]
-    return max(names, key=lambda name: (avgs.get(name, float("-inf")), -names.index(name)))
+    return max((START, *(name for name in names if name in avgs)), key=lambda name: avgs.get(name, float("-inf")))
 
 
 def healthiest(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> str:
@@ -84,9 +81,9 @@ def healthiest(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedu
 
 
 def needed(
-    there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule, num_rollbacks: int, made_with: Callable[[str], Doubts | None], best: Best
+    there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule, num_rollbacks: int, made_with: Callable[[str], Doubts | None]
 ) -> set[str]:
-    """Checkpoints that may be handed over or gone back to at this or a later step, after at most so many rollbacks more.
+    """Checkpoints that the guard may hand over or go back to at this or a later step, after at most so many rollbacks more.
 
     A rollback gives the guard back what it knew when the checkpoint was made: from there on it chooses among those before that one, and otherwise than now.
     made_with: that knowledge, by name; None where it cannot be read, so that nothing goes back there.
@@ -98,7 +95,7 @@ def needed(
         for place, known in places:
             if known is not None:
                 earlier = {steps: name for steps, name in there.items() if steps <= place}
-                new |= {best(earlier), healthiest(earlier, place, known, schedule)} | protected(earlier, place, known, schedule)
+                new |= {healthiest(earlier, place, known, schedule)} | protected(earlier, place, known, schedule)
         places = [(steps, made_with(name)) for steps, name in there.items() if name in new - found]
         found |= new
     return found - {START}

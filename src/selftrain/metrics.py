@@ -30,11 +30,16 @@ METRICS: Mapping[str, Metric] = {
     "vote/collision_frac": Metric("fraction", "groups whose winner is the step's most common winner / groups with a winner"),
     "vote/split_half_frac": Metric("fraction", "groups whose even and odd halves have the same single winner / P"),
     "vote/flip_frac": Metric("fraction", "prompts whose winner is not that of their last visit / prompts with a winner now and then; not there without any"),
+    "vote/share_speed_frac": Metric("fraction", "mean share over the last window minus that over the window before / its steps; not there before two windows"),
+    "vote/margin_speed_frac": Metric("fraction", "the same of the margin"),
     "label/decided_frac": Metric("fraction", "groups with a decided label / P"),
     "label/truth_right_frac": Metric(
         "fraction", "mean reward of the groups that `reference` or `verifier` labelled; not there with fewer than 4 of them, so never in a label-free run"
     ),
     "reward/mean_frac": Metric("reward", "mean reward over completions of decided groups"),
+    "reward/gained_per_nat": Metric(
+        "reward per nat", "(mean reward over the last window - that over the first steps) / probe/kl_base_nats, where that is at least 0.01; with a probe"
+    ),
     "reward/length_corr": Metric("correlation", "mean over groups of the correlation of reward and tokens, where both vary; not there without any"),
     "reward/kl_penalty_mean_nats": Metric("nats", "mean over completions of the summed KL estimate in the reward"),
     "admission/admitted_frac": Metric("fraction", "groups that train / P"),

@@ -30,13 +30,14 @@ REMEDIES: Mapping[str, Callable[[RunConfig, float], Options]] = {
 OTHERWISE = "Choose another rollback.remedy, or guard.action = halt."
 UNBOUNDED = ("random", "format_only", "token_entropy", "self_certainty", "self_judge", "verifier", "reference", "mixture")
 """label sources that ask for no least share of a vote's winner (a mixture stands for what it is made of, which is named beside it)"""
+LEAST_VOTES = 3
 NEW_SIGNALS = ("easier_prompts", "fewer_votes")
 """remedies after which vote shares cannot be compared with those before: the guard measures the first steps anew"""
 
 
 def fewer_votes(config: RunConfig, factor: float) -> Options:
-    """At least two votes; the trained part of a group is not larger than the group."""
-    votes = max(2, round(config.rollout.num_votes * factor))
+    """At least three votes, since two agree or tie, and neither teaches anything; the trained part of a group is not larger than the group."""
+    votes = min(config.rollout.num_votes, max(LEAST_VOTES, round(config.rollout.num_votes * factor)))
     size = config.rollout.group_size
     return {"rollout.num_votes": votes} if size is None else {"rollout.num_votes": votes, "rollout.group_size": min(size, votes)}
 
@@ -123,6 +124,8 @@ def by_guard(branches: Sequence[BranchRecord]) -> int:
     return sum(record.who == GUARD for record in branches)
 
 
-def changes_signals(record: BranchRecord) -> bool:
-    """Whether the guard has to measure the first steps anew after this rollback."""
-    return record.remedy.get("kind") in NEW_SIGNALS
+def changes_signals(branches: Sequence[BranchRecord], record: BranchRecord) -> bool:
+    """Whether the guard has to measure the first steps anew after this rollback: it goes back to a place from before a remedy after which votes are others, its
+    own or an earlier one, which still applies.
+    """
+    return any(one.remedy.get("kind") in NEW_SIGNALS for one in branches[record.parent : record.branch])

@@ -20,6 +20,7 @@ from selftrain.control import OVERRULE
 from selftrain.correction import Correction, correction_label
 from selftrain.extension import source_hash
 from selftrain.guard import Guard, winners_of
+from selftrain.guard.examples import TOLD
 from selftrain.labels import Labelling
 from selftrain.ledger import Ledger, ReplayReport, verify_replay
 from selftrain.ledger.records import request_from, step_from, verdict_from
@@ -52,7 +53,12 @@ def replay(ledger: Ledger, config: RunConfig) -> Replay:
     found = verify_replay(ledger, recomputations(ledger, config))
     judged = [(verdict, again) for verdict, again in judgements(ledger, config)]
     num_probes, probes = probes_that_differ(ledger, config)
-    return Replay(found, len(judged), tuple(verdict.step for verdict, again in judged if again != verdict), num_probes, probes)
+    return Replay(found, len(judged), tuple(verdict.step for verdict, again in judged if replayed(again) != replayed(verdict)), num_probes, probes)
+
+
+def replayed(verdict: Verdict) -> Verdict:
+    """A verdict but for what an example of a probe's finding is, which does not follow from what is replayed here."""
+    return replace(verdict, findings=tuple(replace(one, examples=()) if one.rule in TOLD else one for one in verdict.findings))
 
 
 def changed_functions(ledger: Ledger, config: RunConfig) -> list[str]:
@@ -78,7 +84,7 @@ def judgements(ledger: Ledger, config: RunConfig) -> Iterator[tuple[Verdict, Ver
             record = ledger.branches[entry.branch - 1]
             guard = Guard(config.guard, config.rollback, remedies.by_guard(ledger.branches[: record.branch]))
             guard.load(deepcopy(known[record.parent, record.step]))
-            if remedies.changes_signals(record):
+            if remedies.changes_signals(ledger.branches, record):
                 guard.start_over()
             if (record.branch, record.step) in places:
                 known[record.branch, record.step] = deepcopy(guard.state())

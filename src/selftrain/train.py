@@ -116,7 +116,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("ledger")
         signals = parts.guard.compared(measure(step, policy.version, scored, probed.values), winners_of(scored))
         clock.lap("metrics")
-        verdict = parts.guard.judge(signals, scored)
+        verdict = parts.guard.judge(signals, scored, probed.telling)
         ledger.append_verdict(verdict)
         clock.lap("guard")
         stops = verdict.action in (Action.HALT, Action.ROLL_BACK)

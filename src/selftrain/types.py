@@ -334,11 +334,15 @@ class StepMetrics:
     values: Mapping[str, float]
 
 
+Places = tuple[tuple[int, int], ...]
+"""(group index, completion index) of each"""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A guard rule's hit: which rule, the value it saw, the limit, over how many steps, in words.
 
-    examples: (group index, completion index) of completions of the judged step that show it.
+    examples: completions of the judged step that show it.
     """
 
     rule: str
@@ -346,7 +350,7 @@ class Finding:
     limit: float
     window_steps: int
     words: str
-    examples: tuple[tuple[int, int], ...] = ()
+    examples: Places = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,17 +16,21 @@ import pytest
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.errors import ConfigError, RunFolderError
+from selftrain.guard.doubts import is_probed
+from selftrain.guard.examples import OF_PROBES
 from selftrain.ledger import Ledger, Status, read, verify
 from selftrain.policies.base import Policy, SampleRequest, SamplingParams
 from selftrain.probes import Kind, Prober, ProbeResult
+from selftrain.probes.base import Base
 from selftrain.probes.probe_set import address
-from selftrain.probes.probing import CALLING_ERRORS, base_of, is_glance
-from selftrain.probes.signals import agreement_with_the_rest
+from selftrain.probes.probing import CALLING_ERRORS, CLEAR_ERRORS, FIRST_PROMPTS, base_of, glance, is_glance
+from selftrain.probes.signals import agreement_with_the_rest, easy
 from selftrain.replay import replay
+from selftrain.report import write_report
 from selftrain.run import Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.seeds import Stream
 from selftrain.train import StepReport
-from selftrain.types import Group, Role
+from selftrain.types import Group, Role, VotedGroup
 from tests.killing import cut_off_and_resumed, killed_and_resumed
 from tests.recorded import RecordedRuns
 
@@ -277,6 +281,25 @@ def test_the_guard_sees_a_constant_answer_by_its_probes(tmp_path: Path, monkeypa
     assert not [step for step in read(outcome.folder).steps() if "glance/fallen_frac" in step.metrics.values]
 
 
+def test_findings_of_probes_show_completions_of_the_probe(tmp_path: Path) -> None:
+    outcome = train_to_end(config(tmp_path, "a", COLLAPSES, update__learning_rate=6.0, probes__every_steps=20))
+    ledger = read(outcome.folder)
+    winners = easy(base_of(ledger.probed(0)).votes)
+    shown: dict[str, list[tuple[VotedGroup, int]]] = defaultdict(list)
+    for verdict in ledger.verdicts():
+        groups = {one.group.index: one for one in ledger.probed(verdict.step)}
+        for finding in verdict.findings:
+            if finding.rule in OF_PROBES:
+                assert bool(finding.examples) <= is_probed(next(one for one in ledger.steps() if one.metrics.step == verdict.step).metrics.values)
+                shown[finding.rule] += [(groups[group], at) for group, at in finding.examples]
+    assert "off_base" in shown
+    for one, at in shown["off_base"]:
+        kind, of = address(one.group.prompt.id)
+        assert (kind, one.answers.keys[at] != winners[of]) == (Kind.OWN, True)
+    one, _ = shown["off_base"][0]
+    assert f"for example `{one.group.prompt.text}`" in write_report(outcome.folder).markdown.read_text()
+
+
 def test_a_glance_sees_it_before_the_next_probe_is_due(tmp_path: Path) -> None:
     outcome = train_to_end(config(tmp_path, "a", COLLAPSES, guard__action="warn"))
     ledger = read(outcome.folder)
@@ -293,6 +316,28 @@ def test_a_rate_far_too_high_is_seen_within_the_first_steps(tmp_path: Path) -> N
     assert (outcome.reason, outcome.steps) == ("halted", 3)
     assert [step for step in ledger.group_steps() if ledger.probed(step)] == [0, 2]
     assert list(ledger.verdicts())[-1].health.parts["off_base"] > 1
+
+
+def test_a_glance_is_at_half_of_the_prompts_where_these_say_clearly_that_nothing_fell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: dict[int, list[dict[str, float]]] = defaultdict(list)
+
+    def watched(policy: Policy, base: Base, *others: Any, **named: Any) -> dict[str, float]:
+        looks[policy.version.updates].append(glance(policy, base, *others, **named))
+        return looks[policy.version.updates][-1]
+
+    monkeypatch.setattr("selftrain.probes.probing.glance", watched)
+    outcome = train_to_end(config(tmp_path, "a", COLLAPSES, guard__action="warn", probes__num_prompts=96, update__learning_rate=0.3))
+    glances = [step.metrics.values for step in read(outcome.folder).steps() if "glance/fallen_frac" in step.metrics.values]
+    made = zip(looks.values(), glances, strict=True)
+    halves = [values["glance/fallen_frac"] < -CLEAR_ERRORS * values["glance/error_frac"] for one, values in made if len(one) == 1]
+    assert all(halves)
+    assert 0 < len(halves) < len(glances)
+    sizes = {tuple(len(look) for look in one) for one in looks.values()}
+    assert len(sizes) == 2
+    assert {one[0] for one in sizes} == {FIRST_PROMPTS}
+    firsts, others = next(one for one in looks.values() if len(one) == 2)
+    assert not firsts.keys() & others.keys()
+    assert len(others) <= FIRST_PROMPTS
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from selftrain.policies.toy import NUM_ANSWERS, NUM_WEIGHTS, STYLES, ToyPolicy, 
 from selftrain.probes import Base, Drawing, Kind, ProbeResult, ask_base, probe
 from selftrain.probes.probing import Place, asked_of, base_of, scored
 from selftrain.probes.signals import agreement, agreement_with_the_rest, answer_signals, changed_frac, drift_signals, easy, kl_signals, num_easy, unchanged_frac
+from selftrain.probes.telling import telling
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
 from selftrain.types import AnswerKey, Completion, Finish, Group, Message, PolicyVersion, Prompt, Role, Vote, VotedGroup
@@ -106,6 +107,18 @@ def test_the_signals_of_hand_made_votes() -> None:
         "probe/canary_right_frac": 0.5,
     }
     assert answer_signals([], base, {}) == {}
+
+
+def test_the_completions_that_show_a_finding_of_a_probe() -> None:
+    own, number, reword = voted(Kind.OWN, "a", ["7", "8"]), voted(Kind.NUMBER, "a", ["9", "7"]), voted(Kind.REWORD, "a", ["7", "3"])
+    other, canary = voted(Kind.OWN, "b", ["5", "5"]), voted(Kind.CANARY, "c", ["1", None])
+    groups = [replace(one, group=replace(one.group, index=at)) for at, one in enumerate((own, number, reword, other, canary))]
+    found = telling(groups, {"a": votes("77778"), "b": votes("44444")}, {"c": "1"})
+    assert found["off_base"] == ((0, 1), (3, 0))
+    assert (found["deaf"], found["rewording"], found["bias"]) == (((1, 1),), ((2, 1),), ())
+    assert found["canaries"] == ((4, 1),)
+    assert len(found["probe_shortcut"]) == 2
+    assert telling([groups[1], canary], {}, {})["canaries"] == ()
 
 
 def test_kl_is_that_of_the_tokens_and_their_parts() -> None:

@@ -15,6 +15,8 @@ PROBE = "probe/"
 PROBE_NAMES = frozenset(rule.name for rule in PROBE_RULES)
 GAINED_ERRORS = 1.5
 """standard errors: what a checkpoint must have gained of the start's support before anything says that it is better"""
+DRIFT = "drift_budget"
+"""the finding that a probe's KL to the start is above `rollback.max_drift_nats`"""
 OLD_HARM = frozenset({"constant_answer", "noise", "unread"})
 """what halted a run whose record has no health scores"""
 
@@ -32,8 +34,8 @@ class Support:
 class Doubts:
     """harm_since_step: first step of the unbroken run of steps that speak of harm and lasts until now, None without one.
 
-    blocked_steps: the steps in which the newest probe was worse than the base's, by any rule about probes. cleared_steps: those with a probe of their own
-    that was not. supports: oldest first, the start's own at step 0.
+    blocked_steps: the steps in which the newest probe was worse than the base's, by any rule about probes, and where the budget of drift is used up all since
+    the last probe that was not. cleared_steps: those with a probe of their own that was not. supports: oldest first, the start's own at step 0.
     """
 
     harm_since_step: int | None = None
@@ -43,14 +45,16 @@ class Doubts:
 
     def after(self, metrics: StepMetrics | None, verdict: Verdict) -> Doubts:
         """The doubts once this verdict is there. metrics: of its step; None where a record lacks them, which then tell of no probe."""
-        harm, blocked = is_harm(verdict), is_blocked(verdict)
+        harm, over = is_harm(verdict), any(one.rule == DRIFT for one in verdict.findings)
+        blocked = over or is_blocked(verdict)
+        since_probe = range(max(self.cleared_steps, default=-1) + 1, verdict.step) if over else ()
         since = (verdict.step if self.harm_since_step is None else self.harm_since_step) if harm else None
         values = {} if metrics is None else metrics.values
         cleared = not blocked and is_probed(values)
         supports = [Support(verdict.step, values[SUPPORT], values[SUPPORT_ERROR])] if SUPPORT in values else []
         return Doubts(
             since,
-            (*self.blocked_steps, verdict.step) if blocked else self.blocked_steps,
+            (*self.blocked_steps, *since_probe, verdict.step) if blocked else self.blocked_steps,
             (*self.cleared_steps, verdict.step) if cleared else self.cleared_steps,
             (*self.supports, *supports),
         )

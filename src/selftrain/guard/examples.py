@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from selftrain.types import ScoredGroup
+from selftrain.types import Places, ScoredGroup
 
+NONE: Mapping[str, Places] = {}
 MAX_EXAMPLES = 2
-SHORTEST = frozenset({"shortcut", "shrinking", "probe_shortcut"})
+SHORTEST = frozenset({"shortcut", "shrinking"})
+OF_PROBES = frozenset({"off_base", "deaf", "rewording", "probe_shortcut", "canaries", "bias", "off_domain"})
+"""rules whose examples are completions of a probe: those of training say nothing of what they find"""
 UNREAD = frozenset({"unread", "noise", "repetition"})
 
 
-def examples_of(rule: str, scored: Sequence[ScoredGroup]) -> tuple[tuple[int, int], ...]:
-    """(group index, completion index) of up to two completions.
+TOLD = OF_PROBES | {"together"}
+"""findings whose examples may be of a probe"""
 
-    For rules about length the shortest that won, for noise the first that could not be read, for collisions and all others winners: of the groups that
-    share the step's most common winner where several do, else of the groups that agree most.
+
+def examples_of(rule: str, scored: Sequence[ScoredGroup], telling: Mapping[str, Places]) -> Places:
+    """Up to two completions.
+
+    For rules about probes those that `telling` names, none in a step without a probe. For rules about length the shortest that won, for noise the first that
+    could not be read, for collisions and all others winners: of the groups that share the step's most common winner where several do, else of the groups that
+    agree most.
     """
+    if rule in OF_PROBES:
+        return tuple(telling.get(rule, ()))
     places = shortest(scored) if rule in SHORTEST else unread(scored) if rule in UNREAD else typical(scored)
     return tuple(place for place, _ in zip(places, range(MAX_EXAMPLES), strict=False))
 

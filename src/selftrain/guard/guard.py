@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from selftrain.config import GuardSection, RollbackSection
-from selftrain.guard.doubts import PROBE, PROBE_NAMES, Doubts
-from selftrain.guard.examples import examples_of
+from selftrain.guard.doubts import DRIFT, PROBE, PROBE_NAMES, Doubts
+from selftrain.guard.examples import NONE, examples_of
 from selftrain.guard.health import HALF, health_of, is_lasting
 from selftrain.guard.looks import SUPPORT, Looks
 from selftrain.guard.rules import PROBE_RULES, RULES, STEP_RULES, Kind, Rule
+from selftrain.guard.speeds import KL, gained_per_nat, speeds
 from selftrain.guard.window import KEPT, KEPT_TWICE, LAST_PROBES, TRUTH, Window, mean
-from selftrain.types import Action, AnswerKey, Finding, Health, ScoredGroup, StepMetrics, Verdict
+from selftrain.types import Action, AnswerKey, Finding, Health, Places, ScoredGroup, StepMetrics, Verdict
 
 PATIENCE_STEPS = 3
 """harm is also what leaves the health score below one half in so many steps in a row, however wide its interval is, and not because of one of them"""
 ROUNDING = 1e-12
 """above a limit is above by more than that"""
-KL = "probe/kl_base_nats"
 
 
 class Guard:
@@ -54,28 +55,38 @@ class Guard:
         self._judged: tuple[Sequence[Rule], Window] = ((), self._window())
 
     def compared(self, metrics: StepMetrics, winners: Mapping[str, AnswerKey]) -> StepMetrics:
-        """The metrics with what they miss without a memory: `vote/flip_frac`, where a prompt was voted on before. winners: by prompt id, of clear votes."""
+        """The metrics with what they miss without a memory: `vote/flip_frac`, where a prompt was voted on before, and those of `speeds.py`. winners: by prompt
+        id, of clear votes.
+        """
         marks = {prompt_id: zlib.crc32(key.encode("utf-8", "surrogatepass")) for prompt_id, key in winners.items()}
         seen = [self._winners[prompt_id] != mark for prompt_id, mark in marks.items() if prompt_id in self._winners]
         self._winners.update(marks)
-        return replace(metrics, values={**metrics.values, "vote/flip_frac": sum(seen) / len(seen)}) if seen else metrics
+        size, recent = self._section.window_steps, [*self._recent, metrics.values]
+        more = speeds(recent[-2 * size :], size)
+        if len(self._baseline) == self._section.baseline_steps:
+            more |= gained_per_nat(self._baseline, recent[-size:], metrics.values)
+        if seen:
+            more["vote/flip_frac"] = sum(seen) / len(seen)
+        return replace(metrics, values={**metrics.values, **more}) if more else metrics
 
-    def judge(self, metrics: StepMetrics, scored: Sequence[ScoredGroup] = ()) -> Verdict:
+    def judge(self, metrics: StepMetrics, scored: Sequence[ScoredGroup] = (), telling: Mapping[str, Places] = NONE) -> Verdict:
         """The verdict of this step: for harm roll back or halt (as the config says), for a standstill halt, for any other finding warn, else continue.
 
-        scored: the step's groups, for examples. Harm is a health score whose whole interval is below one half, or one that stays below it.
+        scored: the step's groups, for examples. telling: by rule about probes, completions of the step's probe that show what it finds. Harm is a health score
+        whose whole interval is below one half, or one that stays below it.
         """
         if self._section.action == "off":
             return Verdict(metrics.step, Action.CONTINUE, ())
         ready = len(self._baseline) == self._section.baseline_steps
+        shown = partial(examples_of, scored=scored, telling=telling)
         self._remember(metrics)
         rules = self._rules(ready)
         window = self._window()
         self._judged = (rules, window)
-        findings = tuple(finding for rule in rules if (finding := self._finding(rule, window, scored)) is not None)
+        findings = tuple(finding for rule in rules if (finding := self._finding(rule, window, shown)) is not None)
         health = health_of(rules, window) if rules else None
         if health is not None and health.value < HALF and not any(RULES[one.rule].kind is Kind.HARM for one in findings):
-            findings = (*findings, self._together(health, scored))
+            findings = (*findings, self._together(health, shown))
         drift = self._drift(metrics)
         findings = (*findings, *drift)
         verdict = Verdict(metrics.step, Action.CONTINUE, findings, health)
@@ -127,7 +138,7 @@ class Guard:
         limit, value = self._rollback.max_drift_nats, metrics.values.get(KL)
         if limit is None or value is None or value <= limit:
             return ()
-        return (Finding("drift_budget", value, limit, 1, "the policy has moved from its start as far as rollback.max_drift_nats allows"),)
+        return (Finding(DRIFT, value, limit, 1, "the policy has moved from its start as far as rollback.max_drift_nats allows"),)
 
     def _remember(self, metrics: StepMetrics) -> None:
         if len(self._baseline) < self._section.baseline_steps:
@@ -160,17 +171,17 @@ class Guard:
         """After `PATIENCE_STEPS` where no step alone makes it so, and anyhow once such a step would have left the window."""
         return self._num_low > self._section.window_steps or (self._num_low >= PATIENCE_STEPS and is_lasting(rules, window))
 
-    def _finding(self, rule: Rule, window: Window, scored: Sequence[ScoredGroup]) -> Finding | None:
+    def _finding(self, rule: Rule, window: Window, shown: Callable[[str], Places]) -> Finding | None:
         value = rule.measure(window)
         if value is None or value <= rule.limit + ROUNDING:
             return None
-        return Finding(rule.name, value, rule.limit, self._section.window_steps, rule.words, examples_of(rule.name, scored))
+        return Finding(rule.name, value, rule.limit, self._section.window_steps, rule.words, shown(rule.name))
 
-    def _together(self, health: Health, scored: Sequence[ScoredGroup]) -> Finding:
+    def _together(self, health: Health, shown: Callable[[str], Places]) -> Finding:
         """The finding of a low score where no rule alone is at its limit. Its value is the bits that were taken, of which one halves the score."""
         names = list(health.parts)
         words = f"several signs together, none at its limit: {', '.join(names)}"
-        return Finding("together", sum(health.parts.values()), 1.0, self._section.window_steps, words, examples_of(names[0], scored))
+        return Finding("together", sum(health.parts.values()), 1.0, self._section.window_steps, words, shown(names[0]))
 
     def state(self) -> dict[str, Any]:
         return {

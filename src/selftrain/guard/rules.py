@@ -251,8 +251,9 @@ PROBE_RULES = (
     ),
     Rule(
         "off_domain", Kind.BLOCK, ("probe/drift_nats", "probe/kl_base_nats"),
-        lambda window: window.probe["probe/drift_nats"] - max(0.25, window.probe["probe/kl_base_nats"]), 0.0, "nats",
-        "KL to the base per token on other prompts, minus the same on training prompts (at least 0.25)", "changes far from the task",
+        lambda window: window.moved("probe/drift_nats") - max(0.25, window.moved("probe/kl_base_nats")), 0.0, "nats",
+        "KL to the base per token on other prompts, minus the same on training prompts (at least 0.25); once overruled what was added since",
+        "changes far from the task",
         "the policy has moved from the base on prompts of other domains more than on its own",
     ),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 LAST_PROBES, DOUBTED_PROBES = 3, 0.5
+ROUNDED = 1e-6
 KEPT, KEPT_TWICE = "probe/base_kept_frac", "kept_twice"
 """The other one stands among the best values alone: the mean of two probes one after the other, of the start at first."""
 TRUTH = "label/truth_right_frac"
@@ -53,6 +54,13 @@ class Window:
     def speed(self, key: str, floor: float) -> float:
         """As `log_rise`, of the last window against the one before it."""
         return log_ratio(mean(self.recent, key), mean(self.before, key), floor)
+
+    def moved(self, key: str) -> float:
+        """A distance to the start at the newest probe, minus that at the first one, where a person overruled what was seen there: the start's own is 0, but for
+        rounding.
+        """
+        before = self.base.get(key, 0.0)
+        return self.probe[key] - (before if before > ROUNDED else 0.0)
 
     def lasting_rise(self, key: str) -> float:
         """Sum over the last n probes of (value - the base's own) / (n + 1/2): a few completions make these signals, so that one probe alone says less."""

@@ -13,18 +13,21 @@ from typing import Any
 from selftrain.metrics import mean
 from selftrain.policies.base import Policy, Sampler, SampleRequest, SamplingParams
 from selftrain.probes.base import Base
-from selftrain.probes.kept import MIN_KEPT, Agreeing, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
+from selftrain.probes.kept import MIN_KEPT, Agreeing, Fallen, agreeing, bounded_ratio, fallen, kept_share, log_ratios, lost
 from selftrain.probes.probe_set import Kind, Probe, ProbeSet
 from selftrain.probes.signals import MIN_PAIRS, answer_signals, drift_signals, easy, kl_signals, num_easy, of_kind
 from selftrain.probes.support import support_signals, supporting, times_asked
+from selftrain.probes.telling import telling
 from selftrain.rollout import read_and_count
 from selftrain.seeds import Stream
-from selftrain.types import Group, Role, VotedGroup
+from selftrain.types import Group, Places, Role, VotedGroup
 
 BASE_VOTES = 4
 """times as many completions of each held-aside prompt are drawn from the start as from the policy later: they are drawn once, and say what is easy"""
 GLANCES, GLANCE_PROMPTS = 4, 48
 """between two probes, and as many steps from the first on have one each; easy prompts that are looked at, of which more tell nothing more (docs/log.md)"""
+FIRST_PROMPTS, CLEAR_ERRORS = 24, 0.5
+"""of these easy prompts; the others are looked at unless the first ones have become more probable by more than so many standard errors (docs/log.md)"""
 CALLING_ERRORS = 1.5
 """standard errors of a glance: a probe is called for where more than so many have fallen"""
 CHANGED_PROMPTS = 8
@@ -67,12 +70,14 @@ class Drawing:
 class ProbeResult:
     """What came of a probe. groups: as they are recorded, with role `probe`. values: the signals, by metric key; those that cannot be known are missing.
     kept: by easy prompt, the share of the policy's answers that are the start's winner. seen: how probable one of the start's completions is, policy / start.
+    telling: by rule, completions that show what it would find.
     """
 
     groups: tuple[VotedGroup, ...]
     values: Mapping[str, float]
     kept: Mapping[str, float] = field(default_factory=dict)
     seen: Mapping[str, float] = field(default_factory=dict)
+    telling: Mapping[str, Places] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +140,16 @@ def probe(
         values["probe/base_kept_frac"] = mean(list(kept.values()))
     if (loss := lost(best or kept, kept)) is not None:
         values |= {"probe/base_lost_frac": loss.value, "probe/base_lost_low_frac": loss.low}
-    return ProbeResult(groups, values, kept, ratios(base, by_policy))
+    return ProbeResult(groups, values, kept, ratios(base, by_policy), telling(groups, base.votes, probe_set.canaries))
 
 
-def glance(policy: Policy, base: Base, temperature: float) -> dict[str, float]:
-    """By easy prompt, how probable the first of the start's completions with its winner is now, relative to then: one forward pass, nothing is sampled."""
-    firsts = {of: replace(group, completions=group.completions[:1]) for of, group in islice(base.agreed.items(), GLANCE_PROMPTS)}
-    return ratios(base, dict(zip(firsts, policy.logprobs(list(firsts.values()), temperature), strict=True)))
+def glance(policy: Policy, base: Base, temperature: float, first: int = 0, end: int = GLANCE_PROMPTS) -> dict[str, float]:
+    """By easy prompt, how probable the first of the start's completions with its winner is now, relative to then: one forward pass, nothing is sampled.
+
+    first, end: which of the easy prompts.
+    """
+    firsts = {of: replace(group, completions=group.completions[:1]) for of, group in islice(base.agreed.items(), first, end)}
+    return ratios(base, dict(zip(firsts, policy.logprobs(list(firsts.values()), temperature), strict=True))) if firsts else {}
 
 
 def scored(groups: Sequence[Group], drawn: Iterable[Group], score: Callable[[Sequence[Group]], Sequence[Logprobs]]) -> list[Logprobs]:
@@ -232,7 +240,7 @@ class Prober:
             return ProbeResult(groups, {**known, "cost/probe_tokens": probe_tokens(groups)})
         if not is_glance(step, self._every_steps) or self._base is None or len(self._seen) < MIN_KEPT:
             return NOTHING
-        now = fallen(self._seen, glance(policy, self._base, self._how.params.temperature))
+        now = self._glance(policy, self._base)
         if now is None:
             return NOTHING
         values = {"glance/fallen_frac": now.value, "glance/error_frac": now.error}
@@ -240,6 +248,14 @@ class Prober:
             return ProbeResult((), values)
         found = self._probe(policy, Place(step, first_index))
         return replace(found, values={**found.values, **values})
+
+    def _glance(self, policy: Policy, base: Base) -> Fallen | None:
+        """What has fallen since the last probe: of the first prompts, and of all of them unless these say clearly that nothing has."""
+        seen = glance(policy, base, self._how.params.temperature, end=FIRST_PROMPTS)
+        now = fallen(self._seen, seen)
+        if now is not None and now.value < -CLEAR_ERRORS * now.error:
+            return now
+        return fallen(self._seen, seen | glance(policy, base, self._how.params.temperature, FIRST_PROMPTS))
 
     def _due(self, step: int, base: Base) -> list[Probe]:
         """What is asked of the policy at this step, whatever a glance says."""
@@ -255,7 +271,7 @@ class Prober:
         found = probe(policy, self._base, self._probe_set, self._how, self._best, behind(place, asked), drawn)
         self._best, self._seen = better(self._best, found.kept), found.seen
         groups = (*asked, *found.groups)
-        return ProbeResult(groups, {**found.values, "cost/probe_tokens": probe_tokens(groups)})
+        return ProbeResult(groups, {**found.values, "cost/probe_tokens": probe_tokens(groups)}, telling=found.telling)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; empty before the first probe."""

@@ -1,6 +1,6 @@
 // Numbers and names as people read them.
 
-const KNOWN_UNITS = { fraction: "", reward: "", loss: "", norm: "", ratio: "", updates: "", "1/update": "" };
+const KNOWN_UNITS = { fraction: "", reward: "", "reward per nat": "", loss: "", norm: "", ratio: "", updates: "", "1/update": "" };
 
 /** A number with about four significant digits. */
 export function num(value, digits = 4) {
@@ -41,6 +41,8 @@ export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${c
 const NAMES = {
   "vote/share_mean_frac": "Vote share",
   "vote/margin_mean_frac": "Vote margin",
+  "vote/share_speed_frac": "Vote share, speed",
+  "vote/margin_speed_frac": "Vote margin, speed",
   "vote/read_mean_frac": "Completions read",
   "vote/tie_frac": "Ties",
   "vote/collision_frac": "Answer collisions",
@@ -55,6 +57,7 @@ const NAMES = {
   "correction/admitted_frac": "Corrections that train",
   "correction/no_room_frac": "Second turns without room",
   "reward/mean_frac": "Mean reward",
+  "reward/gained_per_nat": "Gained per nat of KL",
   "reward/length_corr": "Correlation with length",
   "reward/kl_penalty_mean_nats": "KL penalty in the reward",
   "admission/admitted_frac": "Groups admitted",

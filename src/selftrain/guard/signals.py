@@ -1,0 +1,53 @@
+"""Which way each signal of the guard goes when something is wrong, and the failure it catches: for the page of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+SIGNS: Mapping[str, tuple[str, str]] = {
+    "vote/share_mean_frac": ("up, healthy or not", "what rises without anything else that improves is no trust"),
+    "vote/margin_mean_frac": ("up, healthy or not", "as the share; falls first where a second answer comes up"),
+    "vote/share_speed_frac": ("up", "a collapse under way: a share that jumps"),
+    "vote/margin_speed_frac": ("up", "the same"),
+    "vote/read_mean_frac": ("down", "answers that vanish: noise, loops, cut-off completions"),
+    "vote/tie_frac": ("up", "votes that decide nothing"),
+    "vote/collision_frac": ("up", "one answer to every prompt; against the run's first steps"),
+    "vote/split_half_frac": ("up, healthy or not", "what `vote/flip_frac` is held against: flips that chance does not explain"),
+    "vote/flip_frac": ("up", "labels that drift away from visit to visit"),
+    "label/truth_right_frac": ("down", "what the truth says is lost, where it labels"),
+    "reward/mean_frac": ("up, healthy or not", "as the share"),
+    "reward/gained_per_nat": ("down", "reward that costs more and more distance from the start"),
+    "reward/length_corr": ("either way", "padding and cutting for reward"),
+    "admission/admitted_frac": ("down", "groups without signal: votes that teach nothing"),
+    "admission/no_signal_frac": ("up", "the same: unanimous groups"),
+    "completion/length_mean_tokens": ("either way", "reasoning that is skipped; rambling"),
+    "completion/truncated_frac": ("up", "rambling; loops"),
+    "completion/compress_ratio": ("down", "repetition, and completions that are all alike, which healthy agreement is too"),
+    "completion/repeat_frac": ("up", "loops inside a completion"),
+    "policy/entropy_mean_nats": ("either way", "up: an explosion into noise; down faster than agreement rises: a hardening"),
+    "policy/logprob_mean_nats": ("either way", "as the entropy"),
+    "update/grad_norm": ("up", "updates that blow up"),
+    "update/logprob_gap_nats": ("up", "a sampler that is not the learner"),
+    "probe/share_mean_frac": ("up, healthy or not", "beside the others: what rises while they fall is no trust"),
+    "probe/read_mean_frac": ("down", "noise; answers that are no answers"),
+    "probe/collision_frac": ("up", "one answer to every prompt"),
+    "probe/length_mean_tokens": ("either way", "reasoning that is skipped, or rambling"),
+    "probe/base_agree_frac": ("down", "what the model knew is lost: label flips against the base"),
+    "probe/base_kept_frac": ("down", "the same, and sooner"),
+    "probe/base_lost_frac": ("up", "the same"),
+    "probe/base_lost_low_frac": ("above 0", "the same; what is lost is no chance"),
+    "probe/number_unchanged_frac": ("up", "answers that do not depend on the question"),
+    "probe/reword_agree_frac": ("down", "answers that hang on how the prompt is put"),
+    "probe/swap_changed_frac": ("up", "people who are treated differently"),
+    "probe/kl_base_nats": ("up", "drift, whatever it is good for: the budget"),
+    "probe/kl_answer_nats": ("up faster than the next one", "the answer is learned, and not the way to it"),
+    "probe/kl_reasoning_nats": ("up", "beside the one above"),
+    "probe/drift_nats": ("up", "forgetting: changes far from the task"),
+    "probe/canary_right_frac": ("down", "a skill that a program can check is lost"),
+    "support/base_share_frac": ("down; slower up than the share", "a consensus of the run's own"),
+    "support/error_frac": ("-", "what chance makes of it"),
+    "support/start_share_frac": ("-", "how far sharpening alone can raise it"),
+    "glance/fallen_frac": ("up", "what the start knew is leaving: calls for a probe"),
+    "glance/error_frac": ("-", "what chance makes of it"),
+}
+"""metric -> (direction, failure); other metrics are no signals of the guard"""
