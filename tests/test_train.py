@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import linecache
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from selftrain.policies import toy
 from selftrain.replay import replay
 from selftrain.run import Evaluated, Outcome, Run, read_config, resume, start, train_to_end
 from selftrain.train import StepReport
-from selftrain.types import Action, AnswerSheet, PromptSet
+from selftrain.types import Action, AnswerSheet, Group, PromptSet
 from tests.killing import killed_and_resumed
 from tests.recorded import RecordedRuns
 
@@ -406,6 +406,25 @@ def test_options_of_the_loop_change_what_they_say(tmp_path: Path) -> None:
     assert list(read(in_reward.folder).steps())[-1].metrics.values["reward/kl_penalty_mean_nats"] > 0
     in_loss = train_to_end(config(tmp_path, "c", six_steps, objective__kl_in="loss", objective__kl_estimator="k2", objective__kl_coef=0.05))
     assert list(read(in_loss.folder).steps())[-1].metrics.values["update/kl_loss_nats"] > 0
+
+
+def test_a_kl_in_the_loss_is_measured_where_something_is_learned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    real = toy.ToyPolicy.reference_logprobs
+
+    def counted(policy: toy.ToyPolicy, groups: Sequence[Group], temperature: float) -> Any:
+        asked.append(sum(len(group.completions) for group in groups))
+        return real(policy, groups, temperature)
+
+    monkeypatch.setattr(toy.ToyPolicy, "reference_logprobs", counted)
+    options = {**SMALL, "run.num_steps": 6, "probes.num_prompts": 0, "rollout.group_size": 8, "objective.kl_estimator": "k2", "objective.kl_coef": 0.05}
+    ledger = read(train_to_end(config(tmp_path, "a", options, objective__kl_in="loss")).folder)
+    trained = [sum(len(one.trained) for one in ledger.groups(step)) for step in range(6)]
+    assert asked == [number for number in trained if number]
+    assert sum(asked) < sum(len(one.voted.group.completions) for step in range(6) for one in ledger.groups(step))
+    asked.clear()
+    train_to_end(config(tmp_path, "b", options, objective__kl_in="reward"))
+    assert asked == [sum(len(one.voted.group.completions) for one in ledger.groups(0))] * 6
 
 
 def test_a_kl_of_weight_0_is_measured_and_changes_nothing(tmp_path: Path, recorded_run: RecordedRuns) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from selftrain.config import RunConfig
@@ -28,7 +28,7 @@ from selftrain.rollout import rollout
 from selftrain.schedule import learning_rate
 from selftrain.scoring import RefLogprobs, Scorer, compile_samples, minibatches
 from selftrain.seeds import Stream
-from selftrain.types import Action, Role, ScoredGroup, StepMetrics, Verdict, VotedGroup
+from selftrain.types import Action, Group, Role, ScoredGroup, StepMetrics, Verdict, VotedGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         clock.lap("label")
         voted = parts.extras.sampled(voted, partial(parts.correction.requests, labels))
         clock.lap("sample")
-        reference = reference_logprobs(parts, voted)
+        reference = reference_logprobs(parts, all_groups(voted)) if parts.config.objective.kl_in == "reward" else {}
         clock.lap("reference")
         scored = parts.scorer.score(voted, labels, reference, parts.seeds)
         clock.lap("score")
@@ -120,7 +120,9 @@ def train(parts: Parts, first_step: int) -> Iterator[StepReport]:
         ledger.append_verdict(verdict)
         clock.lap("guard")
         stops = verdict.action in (Action.HALT, Action.ROLL_BACK)
-        updates = [] if stops else update(parts, scored, reference, step)
+        in_loss = reference_logprobs(parts, trained_parts(scored)) if parts.config.objective.kl_in == "loss" and not stops else {}
+        clock.lap("reference")
+        updates = [] if stops else update(parts, scored, in_loss, step)
         clock.lap("update")
         metrics = with_update(signals, policy.version, updates)
         parts.guard.learned(metrics)
@@ -141,23 +143,36 @@ def vote_params(config: RunConfig) -> SamplingParams:
     return SamplingParams(config.rollout.max_new_tokens, config.rollout.temperature, stop=config.rollout.stop, certainties=certainties)
 
 
-def reference_logprobs(parts: Parts, voted: Sequence[VotedGroup]) -> RefLogprobs:
-    """Log-probabilities of all that may be trained on under the frozen start, where the config wants KL, else empty."""
-    if parts.config.objective.kl_in == "none":
-        return {}
-    groups = [group for one in voted for group in (one.group, *(extra.group for extra in one.group.extras_of(Role.CORRECTION)))]
-    values = parts.policy.reference_logprobs(groups, parts.config.rollout.temperature)
-    return {group.index: of_group for group, of_group in zip(groups, values, strict=True)}
+def all_groups(voted: Sequence[VotedGroup]) -> list[tuple[Group, Sequence[int]]]:
+    """All that may be trained on: a KL in the reward says what will be."""
+    groups = (group for one in voted for group in (one.group, *(extra.group for extra in one.group.extras_of(Role.CORRECTION))))
+    return [(group, range(len(group.completions))) for group in groups]
 
 
-def update(parts: Parts, scored: Sequence[ScoredGroup], reference: RefLogprobs, step: int) -> list[UpdateStats]:
+def trained_parts(scored: Sequence[ScoredGroup]) -> list[tuple[Group, Sequence[int]]]:
+    """What is trained on, corrections too: groups with the places of their trained completions."""
+    return [(one.voted.group, one.trained) for voting in scored for one in (voting, *voting.corrections) if one.trained]
+
+
+def reference_logprobs(parts: Parts, chosen: Sequence[tuple[Group, Sequence[int]]]) -> RefLogprobs:
+    """Log-probabilities of the chosen completions of each group under the frozen start, by group index; () in the places of the others."""
+    asked = [replace(group, completions=tuple(group.completions[at] for at in places)) for group, places in chosen]
+    values = parts.policy.reference_logprobs(asked, parts.config.rollout.temperature) if asked else []
+    found: dict[int, list[tuple[float, ...]]] = {}
+    for (group, places), of_group in zip(chosen, values, strict=True):
+        found[group.index] = [()] * len(group.completions)
+        for at, value in zip(places, of_group, strict=True):
+            found[group.index][at] = value
+    return found
+
+
+def update(parts: Parts, scored: Sequence[ScoredGroup], in_loss: RefLogprobs, step: int) -> list[UpdateStats]:
     """The optimizer steps of one step: `num_epochs` passes over `num_minibatches` parts of the admitted groups; none when nothing was admitted,
-    or when all of its tokens are masked.
+    or when all of its tokens are masked. in_loss: of what is trained, where KL is in the loss, else empty.
     """
     config = parts.config
     rate = learning_rate(config.update, step, config.run.num_steps)
     objective = objective_of(config)
-    in_loss = reference if config.objective.kl_in == "loss" else {}
     stats = []
     for _ in range(config.update.num_epochs):
         for part in minibatches(scored, config.update.num_minibatches):
