@@ -303,7 +303,7 @@ def test_signals_that_need_a_memory() -> None:
     assert found[:9] == [{}] * 9
     assert found[9] == pytest.approx({"vote/share_speed_frac": 0.02 * 3 / 5, "vote/margin_speed_frac": 0.0})
     assert found[12]["vote/share_speed_frac"] == pytest.approx(0.02 * (6 - 1.2) / 5)
-    assert found[12]["reward/gained_per_nat"] == pytest.approx(0.03 * 6 / 0.1)
+    assert found[12]["probe/reward_per_nat"] == pytest.approx(0.03 * 6 / 0.1)
 
 
 def test_overruled_drift_is_what_later_drift_is_compared_with() -> None:

@@ -37,9 +37,6 @@ METRICS: Mapping[str, Metric] = {
         "fraction", "mean reward of the groups that `reference` or `verifier` labelled; not there with fewer than 4 of them, so never in a label-free run"
     ),
     "reward/mean_frac": Metric("reward", "mean reward over completions of decided groups"),
-    "reward/gained_per_nat": Metric(
-        "reward per nat", "(mean reward over the last window - that over the first steps) / probe/kl_base_nats, where that is at least 0.01; with a probe"
-    ),
     "reward/length_corr": Metric("correlation", "mean over groups of the correlation of reward and tokens, where both vary; not there without any"),
     "reward/kl_penalty_mean_nats": Metric("nats", "mean over completions of the summed KL estimate in the reward"),
     "admission/admitted_frac": Metric("fraction", "groups that train / P"),
@@ -87,6 +84,9 @@ METRICS: Mapping[str, Metric] = {
     "probe/reword_agree_frac": Metric("fraction", "probe: 1 - (agreement within one wording - agreement between two), at most 1 (docs/probes.md)"),
     "probe/swap_changed_frac": Metric("fraction", "probe: 1 - the same agreement with other people in the prompt; where people are"),
     "probe/kl_base_nats": Metric("nats", "probe: KL(policy || start) per token of the policy's completions, k3"),
+    "probe/reward_per_nat": Metric(
+        "reward per nat", "(mean reward over the last window - that over the first steps) / probe/kl_base_nats, where that is at least 0.01; with a probe"
+    ),
     "probe/kl_answer_nats": Metric("nats", "probe: the same per token of the final answers"),
     "probe/kl_reasoning_nats": Metric("nats", "probe: the same per token of everything else"),
     "probe/drift_nats": Metric("nats", "probe: KL(start || policy) per token of the start's completions of off-domain texts, k3"),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from selftrain.guard.window import Signals, mean
 
 SPEEDS: Mapping[str, str] = {"vote/share_speed_frac": "vote/share_mean_frac", "vote/margin_speed_frac": "vote/margin_mean_frac"}
-PER_NAT, REWARD, KL = "reward/gained_per_nat", "reward/mean_frac", "probe/kl_base_nats"
+PER_NAT, REWARD, KL = "probe/reward_per_nat", "reward/mean_frac", "probe/kl_base_nats"
 LEAST_NATS = 0.01
 """Below that a policy has not moved, and a quotient would say nothing."""
 
