@@ -283,7 +283,16 @@ def test_a_long_line_of_a_terminal_is_read_at_once(piece: str) -> None:
 
 @pytest.mark.parametrize(
     "first",
-    [b"{\n 'a': 1}\n", b"8\n", b'{"config": 1}\n', b"{'prompt': 'q', 'completion': '1'}\n{'actor': {'entropy': 'off'}}\n", b"\xe2\x96 half\n", b""],
+    [
+        b"{\n 'a': 1}\n",
+        b"8\n",
+        b'{"config": 1}\n',
+        b'{"config": 1}\n{"seed": 2}\n',
+        b'{"step": 0, "prompt": "q"}\n',
+        b"{'prompt': 'q', 'completion': '1'}\n{'actor': {'entropy': 'off'}}\n",
+        b"\xe2\x96 half\n",
+        b"",
+    ],
 )
 def test_what_was_written_to_a_terminal_may_begin_with_anything(tmp_path: Path, command: Any, first: bytes) -> None:
     """A last line without its end may lack a digit."""

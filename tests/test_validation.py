@@ -89,6 +89,20 @@ def test_what_a_rollback_left_behind_is_handed_over_where_it_was_measured_best(t
     assert (again.head, again.handed_over) == (outcome.head, outcome.handed_over)
 
 
+def test_the_best_one_that_can_be_read_is_handed_over(tmp_path: Path) -> None:
+    """A run whose best checkpoint was damaged meanwhile ends with the next best."""
+    more = {"policy__model": "toy", "guard__action": "halt"}
+    whole = train_to_end(config(tmp_path, "a", **more, run__num_checkpoints=9))
+    avgs = {one.name: one.evaluation.avg.value for one in read_record(whole.folder).validated}
+    best, second = sorted(avgs, key=lambda name: -avgs[name])[:2]
+    assert whole.handed_over == best
+    run = start(config(tmp_path, "b", **more, run__num_checkpoints=9))
+    for event in run.events():
+        if isinstance(event, StepReport) and event.metrics.step == 19:
+            run.folder.joinpath("checkpoints", best, "toy.json").write_text("{")
+    assert read_record(run.folder).handed_over == second
+
+
 def test_changed_answers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They choose the checkpoint. A run of an earlier version does not say which they were, and goes on."""
     kept = {name: config(tmp_path, name, run__num_steps=4) for name in ("a", "b")}

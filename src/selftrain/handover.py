@@ -72,6 +72,18 @@ def best_validated(names: Iterable[str], avgs: Mapping[str, float]) -> str:
     return max((START, *(name for name in names if name in avgs)), key=lambda name: avgs.get(name, float("-inf")))
 
 
+def first_whole(chosen: Callable[[set[str]], str], checked: Callable[[str], object]) -> str:
+    """The first of these choices that can be read. chosen: gives one that is not among those that cannot. checked: raises CheckpointError for those."""
+    gone: set[str] = set()
+    while (name := chosen(gone)) != START:
+        try:
+            checked(name)
+            break
+        except CheckpointError:
+            gone.add(name)
+    return name
+
+
 def healthiest(there: Mapping[int, str], steps_done: int, doubts: Doubts, schedule: Schedule) -> str:
     """Of the scheduled checkpoints whose probe is not worse than the base's, while harm is seen of those older than the window before it, the newest with the
     largest support; or `start`.

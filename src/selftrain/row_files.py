@@ -15,6 +15,7 @@ from selftrain.errors import PromptError
 from selftrain.prompts.files import read_rows
 
 Row = Mapping[str, Any]
+SEVERAL = 3
 ROW_FIELDS = frozenset({"step", "global_step", "_step", "prompt"})
 """fields that tell a row of a log from other JSON that is printed"""
 UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
@@ -58,7 +59,7 @@ def _json_rows(path: str, torn: Callable[[], None] | None) -> Iterator[Row]:
 
 def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) -> Iterator[Row]:
     """torn: None where rows are JSON lines and nothing else."""
-    number, begun, lines = 0, 0, iter(lines)
+    number, begun, rows, lines = 0, False, 0, iter(lines)
     try:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -81,13 +82,14 @@ def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) 
                 return
             if not isinstance(row, dict):
                 wrong_line = _no_row(f"{origin}, line {number}", wrong)
-                others = console_rows(_unlike_rows(chain((text,), lines), wrong_line), torn) if torn is not None and begun <= 1 else iter(())
+                others = console_rows(_unlike_rows(chain((text,), lines), wrong_line), torn) if torn is not None and rows <= 1 else iter(())
                 if (first := next(others, None)) is None:
                     raise wrong_line from wrong
                 yield from chain((first,), others)
                 return
             _check_text(text)
-            begun += 1
+            begun = True
+            rows += not ROW_FIELDS.isdisjoint(row)
             yield row
     except (UnicodeDecodeError, UnicodeEncodeError) as error:
         where = f"{origin}, after line {number - isinstance(error, UnicodeEncodeError)}"
@@ -95,9 +97,11 @@ def _parsed(lines: Iterable[str], origin: str, torn: Callable[[], None] | None) 
 
 
 def _unlike_rows(lines: Iterable[str], wrong: PromptError) -> Iterator[str]:
-    """What a terminal shows. Raises `wrong` where a JSON row stands among it: then the line that is no JSON is damage, and no row may be lost."""
+    """What a terminal shows. Raises `wrong` where several JSON rows stand among it: then the line that is no JSON is damage, and no row may be lost."""
+    rows = 0
     for line in lines:
-        if line.startswith('{"') and isinstance(row := _loaded(line)[0], dict) and not ROW_FIELDS.isdisjoint(row):
+        rows += line.startswith('{"') and isinstance(row := _loaded(line)[0], dict) and not ROW_FIELDS.isdisjoint(row)
+        if rows >= SEVERAL:
             raise wrong
         yield line
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ from selftrain.events import RolledBack as RolledBack
 from selftrain.events import Taken
 from selftrain.extras import Extras
 from selftrain.guard import Guard
-from selftrain.handover import START, VALIDATED, Schedule
+from selftrain.handover import START, VALIDATED, Schedule, first_whole
 from selftrain.ledger import BranchRecord, LedgerWriter, lineage, read
 from selftrain.ledger.objects import Place, place
 from selftrain.measured import AFTER, BEFORE, Measured
@@ -179,14 +179,7 @@ class Run:
     def _healthy_and_whole(self) -> str:
         """The healthiest checkpoint that can be read; further back where one is damaged."""
         there = self._scheduled()
-        while (name := self._healthiest(there)) != START:
-            try:
-                self.checkpoint(name)
-            except CheckpointError:
-                there = {steps: one for steps, one in there.items() if one != name}
-            else:
-                return name
-        return START
+        return first_whole(lambda gone: self._healthiest({steps: one for steps, one in there.items() if one not in gone}), self.checkpoint)
 
     def _new_guard(self) -> Guard:
         return Guard(self.config.guard, self.config.rollback, remedies.by_guard(self.ledger.branches))
@@ -278,11 +271,12 @@ class Run:
 
     def _chosen(self) -> str:
         """The checkpoint a user should take, or `start`: the best on the validation problems where there are any, else the healthiest."""
-        return self._healthiest(self._scheduled()) if self.problems.validation is None else self._best_validated()
+        return self._healthiest(self._scheduled()) if self.problems.validation is None else first_whole(self._best_validated, self.checkpoint)
 
-    def _best_validated(self) -> str:
+    def _best_validated(self, gone: Collection[str] = ()) -> str:
         """Of all on the disk; a checkpoint is measured as soon as it is made."""
-        return handover.best_validated(kept_checkpoints.names(self.folder / "checkpoints"), self.measured.validated())
+        names = (name for name in kept_checkpoints.names(self.folder / "checkpoints") if name not in gone)
+        return handover.best_validated(names, self.measured.validated())
 
     def _healthiest(self, there: Mapping[int, str]) -> str:
         """The checkpoint that the guard would hand over, without labels."""

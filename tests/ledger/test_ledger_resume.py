@@ -211,3 +211,23 @@ def test_another_header_and_a_missing_run_are_refused(tmp_path: Path) -> None:
         read(tmp_path / "a")
     with pytest.raises(RunFolderError, match=r"no run\.json"):
         LedgerWriter.resume(tmp_path / "b", None, exact=True)
+
+
+def test_what_an_earlier_version_did_not_record_is_no_difference(tmp_path: Path) -> None:
+    """Metrics that came later, and other examples of a finding; the recorded lines stay. Anything else is a difference."""
+    head = write_run(tmp_path)
+    before, (first, *_) = tree(tmp_path), read(tmp_path).checkpoints()
+    shown = replace(verdict(3), findings=tuple(replace(one, examples=((1, 2),)) for one in verdict(3).findings))
+    more = replace(metrics(3), values={**metrics(3).values, "vote/share_speed_frac": 0.1})
+    with LedgerWriter.resume(tmp_path, first.head, exact=True) as writer:
+        writer.append_groups(3, groups(3))
+        writer.append_verdict(shown)
+        writer.append_step(more, {"0": {"loss": -3 / 7}})
+        assert write_rest(writer, 4) == head
+    assert tree(tmp_path) == before
+    for other in ({"vote/share_mean_frac": 0.1}, {"vote/margin_mean_frac": 0.1}):
+        with LedgerWriter.resume(tmp_path, first.head, exact=True) as writer:
+            writer.append_groups(3, groups(3))
+            writer.append_verdict(verdict(3))
+            with pytest.raises(LedgerError, match="it differs from what is recorded"):
+                writer.append_step(replace(metrics(3), values={**metrics(3).values, **other}), {"0": {"loss": -3 / 7}})

@@ -6,6 +6,7 @@ replays what came after the last checkpoint and compares each record with the on
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -22,6 +23,9 @@ from selftrain.ledger.objects import Place
 from selftrain.ledger.records import BranchRecord, RequestRecord
 from selftrain.ledger.sidefiles import SideFile
 from selftrain.types import ScoredGroup, StepMetrics, Verdict, VotedGroup
+
+ADDED_LATER = frozenset({"vote/share_speed_frac", "vote/margin_speed_frac", "probe/reward_per_nat"})
+"""metrics of a step that records of earlier versions lack"""
 
 
 class LedgerWriter:
@@ -225,7 +229,7 @@ class LedgerWriter:
         if not self._recorded:
             return None
         recorded = self._recorded[0]
-        if make_line(self._seq, kind, self._head, body).hash == recorded.hash:
+        if make_line(self._seq, kind, self._head, body).hash == recorded.hash or is_repeated(recorded, kind, body):
             return recorded
         if self._exact:
             raise LedgerError(
@@ -309,6 +313,19 @@ class LedgerWriter:
         self._stand_after(fork)
         for name in files:
             storage.remove(segments_folder(self._folder) / name)
+
+
+def is_repeated(recorded: Line, kind: str, body: Mapping[str, Any]) -> bool:
+    """Whether a record says what is recorded, but for metrics that an earlier version did not have, and the examples of findings, which it chose otherwise."""
+    if recorded.kind != kind or kind not in ("step", "verdict"):
+        return False
+    old, new = (json.loads(json.dumps(plain(one))) for one in (recorded.body, body))
+    if kind == "step":
+        new["metrics"] = {name: value for name, value in new["metrics"].items() if name in old["metrics"] or name not in ADDED_LATER}
+    else:
+        for finding in (*old["findings"], *new["findings"]):
+            finding.pop("examples", None)
+    return bool(old == new)
 
 
 def difference(recorded: Line, kind: str, body: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from selftrain.compose_labels import VALIDATION
 from selftrain.config import RunConfig
 from selftrain.control import visible
 from selftrain.evals import Evaluation, Interval
-from selftrain.guard.doubts import PROBE_NAMES
+from selftrain.guard.doubts import DRIFT, PROBE_NAMES
 from selftrain.handover import START
 from selftrain.ledger import BranchRecord
 from selftrain.policies.toy import is_toy
@@ -43,6 +43,7 @@ SOURCES: Mapping[str, str] = {
     "inverted": "the inverted majority vote, as a control: every readable answer but the most frequent one is rewarded",
 }
 JUDGED = " Which answers say the same is judged by the model that is trained."
+OVER = f"made after the last probe within the budget of drift ({DRIFT})"
 NO_EVIDENCE = "Without true answers this is no evidence of harm, and no evidence of gain either."
 UNKNOWN = "Without true answers nobody knows whether accuracy was lost or gained."
 
@@ -237,7 +238,13 @@ def left_out_words(record: RunRecord, made: Collection[int]) -> str:
     left_out = [steps for steps in made if not record.doubts.allows(steps)]
     if not left_out:
         return ""
-    return f"; {len(left_out)} {'is' if len(left_out) == 1 else 'are'} left out, whose probe is worse than the base's ({blocking_rules(record, left_out)})"
+    why = OVER if is_over(record) else f"whose probe is worse than the base's ({blocking_rules(record, left_out)})"
+    return f"; {len(left_out)} {'is' if len(left_out) == 1 else 'are'} left out, {why}"
+
+
+def is_over(record: RunRecord) -> bool:
+    """Whether the budget of drift is used up, which leaves out all since the last probe within it."""
+    return any(finding.rule == DRIFT for verdict in record.verdicts for finding in verdict.findings)
 
 
 def blocking_rules(record: RunRecord, made: Sequence[int]) -> str:
@@ -257,7 +264,8 @@ def later_words(record: RunRecord, later: Sequence[int]) -> str:
     """Why none of the later checkpoints is handed over, while no harm is seen."""
     blocked = [steps for steps in later if not record.doubts.allows(steps)]
     reasons = ["has not surely more of the start's vote behind its answers"] if record.doubts.supports and len(blocked) < len(later) else []
-    reasons += [f"has a probe that is worse than the base's ({blocking_rules(record, blocked)})"] if blocked else []
+    worse = f"has a probe that is worse than the base's ({blocking_rules(record, blocked)})"
+    reasons += [f"came after the last probe within the budget of drift ({DRIFT})" if is_over(record) else worse] if blocked else []
     return f": what came later {', or '.join(reasons)}" if reasons else ""
 
 

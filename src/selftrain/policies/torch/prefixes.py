@@ -25,6 +25,8 @@ from selftrain.policies.torch.forward import Forward
 from selftrain.policies.torch.stops import StopTexts
 
 TOKEN_BITS = 32
+PROMPT_WORTH = 2
+"""tokens that a part of a chunk may draw, for each of its prompt, which is run once more for it"""
 LEAST_SLOTS, SLOTS_SHARE = 8, 4
 """Prompts at a time, where not all sequences fit side by side: at least so many, and so many times as many as fill the rows."""
 COPIED_TOKENS = {"cpu": 20, "cuda": 0}
@@ -63,12 +65,14 @@ class PrefixDecoder(Decoder):
         return min(plan.rows, max(LEAST_SLOTS, SLOTS_SHARE * (plan.rows // min(chunk.size for chunk in plan.chunks))))
 
     def _fitting(self, waiting: list[Chunk], room: int) -> Chunk | None:
-        """A part of the next chunk where there is no room for all of it; its prompt is run again for the rest."""
-        chunk = waiting.pop()
-        size = min(chunk.size, room)
-        if size < chunk.size:
-            waiting.append(chunk._replace(first=chunk.first + size, size=chunk.size - size))
-        return chunk._replace(size=size) if size else None
+        """A part of the next chunk where there is no room for all of it: its prompt is run again for the rest, so where it may draw twice as many tokens."""
+        chunk = waiting[-1]
+        if chunk.size <= room:
+            return waiting.pop()
+        if room * self.most_columns < PROMPT_WORTH * len(chunk.prompt_ids) or not room:
+            return None
+        waiting[-1] = chunk._replace(first=chunk.first + room, size=chunk.size - room)
+        return chunk._replace(size=room)
 
     def _board(self, sizes: Sizes) -> Board:
         return Board(self.forward, sizes, self.params, self.stop_ids)
