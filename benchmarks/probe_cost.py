@@ -5,7 +5,8 @@
 
 `selftrain profile` takes the difference of the sampling times of different steps, which is noise of the size of what is looked for; here the votes of one step
 are drawn three times in each round, alone and with what is asked beside them, in another order each time. A run without probes does one step a round, and its
-median is what the cost is a share of: a probe at every `probes.every_steps`-th step, the glances between, two looks at the support a run.
+median is what the cost is a share of: a probe at every `probes.every_steps`-th step, the glances between, as of a run that learns, two looks at the support a
+run.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from selftrain.config import RunConfig
 from selftrain.config_load import load_config
 from selftrain.policies.base import SampleRequest
 from selftrain.probes import ask_base, base_of, probe
-from selftrain.probes.probing import asked_of, glance, glance_every, requests_of
+from selftrain.probes.probing import FIRST_PROMPTS, asked_of, glance, glance_every, requests_of
 from selftrain.probes.support import supporting
 from selftrain.run import start
 from selftrain.seeds import Stream
@@ -72,7 +73,8 @@ def measure(config: RunConfig, rounds: int) -> None:
             if name == "with a probe":
                 own = drawn[size:]
         timed("scoring of a probe", lambda own=own: probe(policy, base, probe_set, how, drawn=own))  # type: ignore[misc]
-        timed("a glance", lambda: glance(policy, base, how.params.temperature))
+        timed("a glance at all", lambda: glance(policy, base, how.params.temperature))
+        timed("a glance at the first", lambda: glance(policy, base, how.params.temperature, end=FIRST_PROMPTS))
         timed("a step without probes", lambda: next(steps))
     longer = {name: median(one - alone for one, alone in zip(seconds[name], seconds[names[0]], strict=True)) for name in names[1:]}
     for name, found in seconds.items():
@@ -82,7 +84,7 @@ def measure(config: RunConfig, rounds: int) -> None:
     glances = (-(-every // glance_every(every)) - 1) / every
     parts = {
         "probes": (longer[names[1]] + median(seconds["scoring of a probe"])) / every / step,
-        "glances": median(seconds["a glance"]) * glances / step,
+        "glances": median(seconds["a glance at the first"]) * glances / step,
         "looks at the support": longer[names[2]] * 2 / config.run.num_steps / step,
     }
     print(", ".join(f"{name} {100 * share:.2f} %" for name, share in parts.items()) + f" of a step; together {100 * sum(parts.values()):.2f} %")
