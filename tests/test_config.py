@@ -188,7 +188,7 @@ def test_sources_that_hold_no_prompt_are_refused_in_new_runs_and_gone_on_with_in
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert not list(tmp_path.iterdir())
     with monkeypatch.context() as patch:
-        patch.setattr("selftrain.run.check_idle", lambda *_: None)
+        patch.setattr("selftrain.compose_idle.check_idle", lambda *_: None)
         run = start(whole)
     next(iter(run.events()))
     run.ledger.close()

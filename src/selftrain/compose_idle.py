@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import warnings
 
+from selftrain import remedies
+from selftrain.compose import Problems, check_parts
 from selftrain.compose_stored import stored_votes
 from selftrain.config import RunConfig
 from selftrain.errors import ConfigError
@@ -16,6 +18,13 @@ from selftrain.types import PromptSet
 from selftrain.verifiers.verification import sees
 
 COMPOSITIONS = ("first_of", "mixture")
+
+
+def check_new(config: RunConfig, problems: Problems) -> None:
+    """Raises ConfigError for what is asked of new runs only: options, label sources and a remedy that would do nothing. Asked after `check_parts`."""
+    check_idle(config, problems.train)
+    if config.guard.action == "roll_back":
+        remedies.check(config, len(problems.train), lambda changed: check_parts(changed, problems))
 
 
 def check_idle(config: RunConfig, prompts: PromptSet) -> None:

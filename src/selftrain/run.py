@@ -33,7 +33,7 @@ from selftrain.compose import (
     role_readers,
 )
 from selftrain.compose_correction import make_correction, second_turns
-from selftrain.compose_idle import check_idle
+from selftrain.compose_idle import check_new
 from selftrain.compose_order import make_strata
 from selftrain.compose_probes import make_prober
 from selftrain.config import RunConfig
@@ -275,8 +275,9 @@ class Run:
 
     def _best_validated(self, gone: Collection[str] = ()) -> str:
         """Of all on the disk; a checkpoint is measured as soon as it is made."""
-        names = (name for name in kept_checkpoints.names(self.folder / "checkpoints") if name not in gone)
-        return handover.best_validated(names, self.measured.validated())
+        avgs = self.measured.validated()
+        names = kept_checkpoints.names(self.folder / "checkpoints") if avgs else []
+        return handover.best_validated((name for name in names if name not in gone), avgs)
 
     def _healthiest(self, there: Mapping[int, str]) -> str:
         """The checkpoint that the guard would hand over, without labels."""
@@ -338,9 +339,7 @@ def start(config: RunConfig) -> Run:
     new_folder(config)  # a name that is taken is told before anything is loaded
     problems = load_sets(config)
     check_parts(config, problems)
-    check_idle(config, problems.train)
-    if config.guard.action == "roll_back":
-        remedies.check(config, len(problems.train), lambda changed: check_parts(changed, problems))
+    check_new(config, problems)
     verify = make_verification(config, problems.train)
     policy = load_policy(config)
     check_lengths(config, policy, problems)

@@ -10,10 +10,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from selftrain import remedies
 from selftrain.comparing.controls import CONTROLS, REFERENCE, control_options, instead
-from selftrain.compose import Problems, check_lengths, check_parts, check_verifier, deciding, load_policy, load_sets
-from selftrain.compose_idle import check_idle
+from selftrain.compose import check_lengths, check_parts, check_verifier, deciding, load_policy, load_sets
+from selftrain.compose_idle import check_new
 from selftrain.compose_labels import BOUND, verifies
 from selftrain.config import RunConfig
 from selftrain.config_load import load_config, read_toml, with_options
@@ -180,13 +179,6 @@ def check(cells: Mapping[Cell, RunConfig]) -> None:
         if cell.start not in loaded:
             loaded.add(cell.start)
             check_lengths(config, load_policy(config), problems)
-
-
-def check_new(config: RunConfig, problems: Problems) -> None:
-    """Raises ConfigError for what is asked of new runs only, since there may be records of such: options that would do nothing."""
-    check_idle(config, problems.train)
-    if config.guard.action == "roll_back":
-        remedies.check(config, len(problems.train), lambda changed: check_parts(changed, problems))
 
 
 def state_of(cell: Cell, config: RunConfig) -> str:

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from selftrain.guard.rules import PROBE_RULES
 from selftrain.types import Places, ScoredGroup
 
 NONE: Mapping[str, Places] = {}
 MAX_EXAMPLES = 2
 SHORTEST = frozenset({"shortcut", "shrinking"})
-OF_PROBES = frozenset({"off_base", "deaf", "rewording", "probe_shortcut", "canaries", "bias", "off_domain"})
+OF_PROBES = frozenset(rule.name for rule in PROBE_RULES) - {"estranged"}
 """rules whose examples are completions of a probe: those of training say nothing of what they find"""
-UNREAD = frozenset({"unread", "noise", "repetition"})
-
-
 TOLD = OF_PROBES | {"together"}
 """findings whose examples may be of a probe"""
+UNREAD = frozenset({"unread", "noise", "repetition"})
 
 
 def examples_of(rule: str, scored: Sequence[ScoredGroup], telling: Mapping[str, Places]) -> Places:
